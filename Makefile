@@ -1,0 +1,46 @@
+# Named tasks, the same by hand and in CI. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+LAB ?=
+export LAB
+
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+LAB_BIN := $(TARGET)/debug/lab
+
+.PHONY: help setup build peers demo test test-rust test-go check lint lab lab-down lab-clean bench
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup:
+	@tests/lab/setup
+
+build: setup
+	@tests/lab/timed "our own programs" cargo build --workspace --locked
+
+peers: build
+	@$(LAB_BIN) peers
+
+demo: peers ## a backup and a restore of one disk, shown step by step on a lab of its own
+	@tests/demo/run
+
+test: peers ## every test: units, protocols against real peers, scenarios on the lab
+	@tests/run-tests
+
+check: test lint ## what CI runs: every test, then format, clippy, docs, cargo-deny, generated files, crate table, manifests
+
+lint: build
+	@tests/lint
+
+lab: peers ## start a lab and keep it running (LAB=b for a second one); source target/lab/env to use it
+	@$(LAB_BIN) up
+
+lab-down: ## stop the lab
+	@if [ -x $(LAB_BIN) ]; then $(LAB_BIN) down; else echo "no lab was built here"; fi
+
+lab-clean: ## stop the lab and forget its data
+	@if [ -x $(LAB_BIN) ]; then $(LAB_BIN) clean; else echo "no lab was built here"; fi
+
+bench: peers ## the performance table: ours, restic and nbdcopy on the same image in one run
+	@tests/bench/run
