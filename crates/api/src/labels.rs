@@ -1,0 +1,55 @@
+//! Labels and annotations that others read, and our own. Keys only; values are said beside them.
+
+use std::collections::BTreeMap;
+
+/// On all seven kinds, `"true"`: Velero does not back them up.
+pub const EXCLUDE_FROM_BACKUP: &str = "velero.io/exclude-from-backup";
+/// On Snapshots: name of the Velero backup, shortened to what a label may hold by [`backup_name`].
+pub const BACKUP_NAME: &str = "velero.io/backup-name";
+/// Annotation on a claim in the backup's tarball: base64 of the JSON of its Snapshot.
+pub const SNAPSHOT_BLOB: &str = "velero-plugin-for-vsphere/item-snapshot-blob";
+/// Annotation beside [`SNAPSHOT_BLOB`]: version of the plugin that wrote it.
+pub const PLUGIN_VERSION: &str = "velero-plugin-for-vsphere/plugin-version";
+/// Annotations on claims that a webhook of the CSI driver lets nobody else write.
+pub const VOLUME_HEALTH: [&str; 2] =
+    ["volumehealth.storage.kubernetes.io/health", "volumehealth.storage.kubernetes.io/health-timestamp"];
+/// Annotation on a PV, [`CSI_DRIVER`]: a migrated in-tree volume.
+pub const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
+/// Name of the vSphere CSI driver.
+pub const CSI_DRIVER: &str = "csi.vsphere.vmware.com";
+/// Label on a ConfigMap that belongs to a Velero plugin.
+pub const PLUGIN_CONFIG: &str = "velero.io/plugin-config";
+/// Label on the ConfigMap that maps storage classes at restore, `RestoreItemAction`.
+pub const CHANGE_STORAGE_CLASS: &str = "velero.io/change-storage-class";
+/// Label on the ConfigMap with settings of VDDK, `vix-disk-lib`.
+pub const VDDK_CONFIG: &str = "velero.io/vddk-config";
+/// Annotation on a restored claim: uid of the CloneFromSnapshot whose data it is to get. The proof of ownership.
+pub const CLONE_UID: &str = "velero-plugin-for-vsphere/clone-uid";
+/// Label on scratch claims and their volumes: uid of the CloneFromSnapshot they work for.
+pub const SCRATCH_FOR: &str = "velero-plugin-for-vsphere/scratch-for";
+
+/// Longest value a label may have, in characters.
+const LONGEST_VALUE: usize = 63;
+
+/// The label that every object of ours carries.
+pub fn ours() -> BTreeMap<String, String> {
+    BTreeMap::from([(EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned())])
+}
+
+/// A backup's name as a label value: as it is where it fits, else cut so that the API server takes it.
+pub fn backup_name(name: &str) -> String {
+    let cut: String = name.chars().take(LONGEST_VALUE).collect();
+    cut.trim_end_matches(['-', '.', '_']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_with_a_long_name_can_still_be_snapshotted() {
+        assert_eq!(backup_name("nightly-20240305"), "nightly-20240305");
+        let long = format!("{}-{}", "a".repeat(62), "b".repeat(40));
+        assert_eq!(backup_name(&long), "a".repeat(62), "a label may not end in a dash");
+    }
+}

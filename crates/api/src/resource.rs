@@ -1,0 +1,81 @@
+//! What our kinds have in common: group, version, scope and how they name themselves in JSON.
+//!
+//! kube's derive puts everything under `spec` and always adds a status subresource; four of the seven kinds are not
+//! like that, so all seven are described here in one way.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+macro_rules! api_version {
+    ($(#[$doc:meta])* $name:ident, $group:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct $name;
+
+        impl $name {
+            /// API group.
+            pub const GROUP: &'static str = $group;
+            /// The only version.
+            pub const VERSION: &'static str = "v1alpha1";
+            /// Group and version as they stand in an object.
+            pub const API_VERSION: &'static str = concat!($group, "/v1alpha1");
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(Self::API_VERSION)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                serde::de::IgnoredAny::deserialize(deserializer)?; // the address said which version it is
+                Ok(Self)
+            }
+        }
+    };
+}
+
+api_version! {
+    /// `apiVersion` of the jobs a user asks for and of repositories.
+    BackupDriverV1alpha1, "backupdriver.cnsdp.vmware.com"
+}
+
+api_version! {
+    /// `apiVersion` of transfers.
+    DatamoverV1alpha1, "datamover.cnsdp.vmware.com"
+}
+
+/// Implements kube's view of a kind.
+macro_rules! kind {
+    ($kind:ident, $api:ident, $plural:literal, $scope:ident) => {
+        impl kube::Resource for $kind {
+            type DynamicType = ();
+            type Scope = k8s_openapi::$scope;
+
+            fn kind(_: &()) -> std::borrow::Cow<'_, str> {
+                stringify!($kind).into()
+            }
+
+            fn group(_: &()) -> std::borrow::Cow<'_, str> {
+                crate::resource::$api::GROUP.into()
+            }
+
+            fn version(_: &()) -> std::borrow::Cow<'_, str> {
+                crate::resource::$api::VERSION.into()
+            }
+
+            fn plural(_: &()) -> std::borrow::Cow<'_, str> {
+                $plural.into()
+            }
+
+            fn meta(&self) -> &kube::core::ObjectMeta {
+                &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut kube::core::ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+pub(crate) use kind;
