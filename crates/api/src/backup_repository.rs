@@ -26,11 +26,9 @@ pub struct BackupRepositoryClaim {
     pub metadata: ObjectMeta,
     /// Always `s3repository.astrolabe.vmware-tanzu.com`.
     #[serde(default, deserialize_with = "tolerant::or_default")]
-    #[schemars(required)]
     pub repository_driver: String,
     /// Where the bucket is and how to reach it. The spelling is the original's and is read by others.
     #[serde(rename = "repopsitoryParameters", default, deserialize_with = "tolerant::or_default")]
-    #[schemars(required)]
     pub repository_parameters: BTreeMap<String, String>,
     /// One entry: the namespace whose claims are backed up here.
     #[serde(default, deserialize_with = "tolerant::optional", skip_serializing_if = "Option::is_none")]
@@ -72,19 +70,15 @@ pub struct BackupRepository {
     pub metadata: ObjectMeta,
     /// Always `s3repository.astrolabe.vmware-tanzu.com`.
     #[serde(default, deserialize_with = "tolerant::or_default")]
-    #[schemars(required)]
     pub repository_driver: String,
     /// Where the bucket is and how to reach it. The spelling is the original's and is read by others.
     #[serde(rename = "repopsitoryParameters", default, deserialize_with = "tolerant::or_default")]
-    #[schemars(required)]
     pub repository_parameters: BTreeMap<String, String>,
     /// One entry: the namespace whose claims are backed up here.
     #[serde(default, deserialize_with = "tolerant::or_default")]
-    #[schemars(required)]
     pub allowed_namespaces: Vec<String>,
     /// Name of the claim it was made for.
     #[serde(default, deserialize_with = "tolerant::or_default")]
-    #[schemars(required)]
     pub backup_repository_claim: String,
     /// Guest clusters: name of the Supervisor's BackupRepository.
     #[serde(default, deserialize_with = "tolerant::optional", skip_serializing_if = "Option::is_none")]

@@ -64,7 +64,8 @@ fn backup_repository_claims() -> CustomResourceDefinition {
         ("Repository", ".backupRepository"),
         REASON,
     ];
-    let schema = schema::<BackupRepositoryClaim>();
+    let mut schema = schema::<BackupRepositoryClaim>();
+    schema["required"] = json!(["repositoryDriver", "repopsitoryParameters"]);
     definition::<BackupRepositoryClaim>(BackupDriverV1alpha1::GROUP, "vbrc", "Namespaced", false, &columns, schema)
 }
 
@@ -75,7 +76,9 @@ fn backup_repositories() -> CustomResourceDefinition {
         ("Claim", ".backupRepositoryClaim"),
         REASON,
     ];
-    let schema = schema::<BackupRepository>();
+    let mut schema = schema::<BackupRepository>();
+    schema["required"] =
+        json!(["repositoryDriver", "repopsitoryParameters", "allowedNamespaces", "backupRepositoryClaim"]);
     definition::<BackupRepository>(BackupDriverV1alpha1::GROUP, "vbr", "Cluster", false, &columns, schema)
 }
 

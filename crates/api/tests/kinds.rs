@@ -1,0 +1,87 @@
+//! Objects of the original and objects that make no sense, through our types.
+#![allow(clippy::unwrap_used)] // a test may fail where it stands
+
+use api::{
+    BackupRepository, BackupRepositoryClaim, CloneFromSnapshot, DeleteSnapshot, Download, Snapshot, SnapshotPhase,
+    Upload,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+fn sample(name: &str) -> Value {
+    let path = format!("{}/testdata/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+    serde_yaml_ng::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn there_and_back<K: Serialize + DeserializeOwned>(object: Value) -> Value {
+    serde_json::to_value(serde_json::from_value::<K>(object).unwrap()).unwrap()
+}
+
+#[test]
+fn objects_of_the_original_come_back_unchanged() {
+    let cases: [(&str, fn(Value) -> Value); 7] = [
+        ("snapshot", there_and_back::<Snapshot>),
+        ("clone-from-snapshot", there_and_back::<CloneFromSnapshot>),
+        ("delete-snapshot", there_and_back::<DeleteSnapshot>),
+        ("backup-repository-claim", there_and_back::<BackupRepositoryClaim>),
+        ("backup-repository", there_and_back::<BackupRepository>),
+        ("upload", there_and_back::<Upload>),
+        ("download", there_and_back::<Download>),
+    ];
+    for (name, back) in cases {
+        let object = sample(name);
+        assert_eq!(back(object.clone()), object, "{name}");
+    }
+}
+
+#[test]
+fn a_new_object_is_written_as_the_original_writes_it() {
+    let snapshot = Snapshot { status: Some(api::SnapshotStatus::default()), ..Snapshot::default() };
+    let json = serde_json::to_value(snapshot).unwrap();
+    assert_eq!(json["status"], serde_json::json!({"progress": {}, "svcSnapshotName": ""}));
+    assert_eq!(json["spec"].get("snapshotCancel"), None, "left out while false");
+
+    let clone = serde_json::to_value(CloneFromSnapshot::default()).unwrap();
+    assert_eq!(clone["spec"]["cloneCancel"], false, "always written");
+    assert_eq!(clone["spec"]["apiGroup"], "", "the core group is empty text, not absent");
+
+    let upload = Upload { status: Some(api::UploadStatus::default()), ..Upload::default() };
+    let json = serde_json::to_value(upload).unwrap();
+    assert_eq!(json["status"], serde_json::json!({"progress": {}}));
+    assert_eq!(json["spec"], serde_json::json!({}));
+}
+
+#[test]
+fn one_odd_object_does_not_stop_a_watch() {
+    let path = format!("{}/testdata/garbage.json", env!("CARGO_MANIFEST_DIR"));
+    let objects: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    for object in objects {
+        let read = match object["kind"].as_str().unwrap() {
+            "Snapshot" => there_and_back::<Snapshot>(object.clone()),
+            "CloneFromSnapshot" => there_and_back::<CloneFromSnapshot>(object.clone()),
+            "DeleteSnapshot" => there_and_back::<DeleteSnapshot>(object.clone()),
+            "BackupRepositoryClaim" => there_and_back::<BackupRepositoryClaim>(object.clone()),
+            "BackupRepository" => there_and_back::<BackupRepository>(object.clone()),
+            "Upload" => there_and_back::<Upload>(object.clone()),
+            "Download" => there_and_back::<Download>(object.clone()),
+            other => panic!("no kind {other}"),
+        };
+        assert_eq!(read["metadata"]["name"], object["metadata"]["name"]);
+    }
+}
+
+#[test]
+fn what_makes_sense_beside_garbage_is_kept() {
+    let object = serde_json::json!({
+        "metadata": {"name": "s"},
+        "spec": {"resourceHandle": {"kind": "PersistentVolumeClaim", "name": "data-0"}, "backupRepository": "br-1"},
+        "status": {"phase": "Hibernating", "completionTimestamp": "odd", "progress": {"totalBytes": -1, "bytesDone": 5}},
+    });
+    let snapshot: Snapshot = serde_json::from_value(object).unwrap();
+    assert_eq!(snapshot.spec.backup_repository, "br-1");
+    assert_eq!(snapshot.phase(), Some(&SnapshotPhase::Other("Hibernating".to_owned())));
+    let status = snapshot.status.unwrap();
+    assert_eq!((status.progress.total_bytes, status.progress.bytes_done), (0, 5));
+    assert_eq!(status.completion_timestamp, None);
+}
