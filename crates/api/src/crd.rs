@@ -41,18 +41,18 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 
 fn snapshots() -> CustomResourceDefinition {
     let columns = [("Claim", ".spec.resourceHandle.name"), PHASE, DONE, TOTAL, REASON];
-    let schema = job(schema::<SnapshotSpec>(), schema::<SnapshotStatus>());
+    let schema = job("A request to back up a claim.", schema::<SnapshotSpec>(), schema::<SnapshotStatus>());
     definition::<Snapshot>(BackupDriverV1alpha1::GROUP, "vsnap", "Namespaced", true, &columns, schema)
 }
 
 fn clones_from_snapshots() -> CustomResourceDefinition {
     let columns = [PHASE, ("Volume", ".status.resourceHandle.name"), DONE, TOTAL, REASON];
-    let schema = job(schema::<CloneFromSnapshotSpec>(), schema::<CloneFromSnapshotStatus>());
+    let schema = job("A request to restore a backup into a new claim.", schema::<CloneFromSnapshotSpec>(), schema::<CloneFromSnapshotStatus>());
     definition::<CloneFromSnapshot>(BackupDriverV1alpha1::GROUP, "vclone", "Namespaced", true, &columns, schema)
 }
 
 fn delete_snapshots() -> CustomResourceDefinition {
-    let schema = job(schema::<DeleteSnapshotSpec>(), schema::<DeleteSnapshotStatus>());
+    let schema = job("A request to delete a backup.", schema::<DeleteSnapshotSpec>(), schema::<DeleteSnapshotStatus>());
     let columns = [PHASE, REASON];
     definition::<DeleteSnapshot>(BackupDriverV1alpha1::GROUP, "vdel", "Namespaced", true, &columns, schema)
 }
@@ -83,22 +83,22 @@ fn backup_repositories() -> CustomResourceDefinition {
 }
 
 fn uploads() -> CustomResourceDefinition {
-    let mut schema = job(schema::<UploadSpec>(), schema::<UploadStatus>());
+    let mut schema = job("A disk snapshot on its way into the repository.", schema::<UploadSpec>(), schema::<UploadStatus>());
     schema["properties"]["status"]["properties"]["phase"]["enum"] = json!(UploadPhase::WORDS);
     let columns = [PHASE, DONE, TOTAL, SPEED, NODE, REASON];
     definition::<Upload>(DatamoverV1alpha1::GROUP, "vup", "Namespaced", false, &columns, schema)
 }
 
 fn downloads() -> CustomResourceDefinition {
-    let mut schema = job(schema::<DownloadSpec>(), schema::<DownloadStatus>());
+    let mut schema = job("A restore point on its way into a volume.", schema::<DownloadSpec>(), schema::<DownloadStatus>());
     schema["properties"]["status"]["properties"]["phase"]["enum"] = json!(DownloadPhase::WORDS);
     let columns = [PHASE, DONE, TOTAL, SPEED, NODE, REASON];
     definition::<Download>(DatamoverV1alpha1::GROUP, "vdown", "Namespaced", false, &columns, schema)
 }
 
 /// The schema of an object with spec and status.
-fn job(spec: Value, status: Value) -> Value {
-    json!({"type": "object", "properties": {"spec": spec, "status": status}})
+fn job(description: &str, spec: Value, status: Value) -> Value {
+    json!({"type": "object", "description": description, "properties": {"spec": spec, "status": status}})
 }
 
 fn definition<K: Resource<DynamicType = ()>>(
