@@ -1,0 +1,104 @@
+//! What the status of a Download says after each step. The caller writes it; only what differs goes over the wire.
+
+use api::conditions::{self, READY, Status};
+use api::{DownloadPhase, DownloadStatus, Progress, Reason, Time, Timestamp};
+use disk::DiskId;
+
+use crate::retry::download_due;
+use crate::{Again, Problem};
+
+/// The status a new Download is posted with. It carries `nextRetryTimestamp`: the original's programs crash without it.
+pub fn new(now: Timestamp) -> DownloadStatus {
+    let mut status = DownloadStatus {
+        phase: Some(DownloadPhase::New),
+        next_retry_timestamp: Some(Time(now)),
+        ..DownloadStatus::default()
+    };
+    tell(&mut status, Status::False, Reason::Queued, "waiting for a node to take it", now);
+    status
+}
+
+/// A node has the lease and starts to write.
+pub fn started(before: &DownloadStatus, node: &str, now: Timestamp) -> DownloadStatus {
+    let mut status = before.clone();
+    if matches!(status.phase, None | Some(DownloadPhase::New)) {
+        status.start_timestamp = Some(Time(now));
+        status.retry_count = 0;
+    }
+    status.phase = Some(DownloadPhase::InProgress);
+    status.processing_node = Some(node.to_owned());
+    status.next_retry_timestamp.get_or_insert(Time(now));
+    tell(&mut status, Status::False, Reason::Downloading, &format!("node {node} is writing the volume"), now);
+    status
+}
+
+/// How far the copy is.
+pub fn progressed(before: &DownloadStatus, progress: Progress) -> DownloadStatus {
+    DownloadStatus { progress, ..before.clone() }
+}
+
+/// The volume is written and flushed.
+pub fn completed(before: &DownloadStatus, volume: &DiskId, progress: Progress, now: Timestamp) -> DownloadStatus {
+    let mut status = before.clone();
+    status.phase = Some(DownloadPhase::Completed);
+    status.completion_timestamp = Some(Time(now));
+    status.next_retry_timestamp.get_or_insert(Time(now));
+    status.volume_id = Some(format!("ivd:{volume}"));
+    status.message = Some("Download completed".to_owned());
+    status.progress = progress;
+    tell(&mut status, Status::True, Reason::Completed, "the volume is written and flushed", now);
+    status
+}
+
+/// An attempt failed: another in five minutes, or the end after the seventh failure or when no retry can help.
+pub fn attempt_failed(before: &DownloadStatus, problem: &Problem, now: Timestamp) -> DownloadStatus {
+    let mut status = before.clone();
+    status.retry_count = before.retry_count.saturating_add(1);
+    status.message = Some(problem.message());
+    status.next_retry_timestamp.get_or_insert(Time(now));
+    match download_due(status.retry_count, now).filter(|_| problem.again == Again::Later) {
+        Some(due) => {
+            status.phase = Some(DownloadPhase::Retry);
+            status.next_retry_timestamp = Some(Time(due));
+        }
+        None => {
+            status.phase = Some(DownloadPhase::Failed);
+            status.completion_timestamp = Some(Time(now));
+        }
+    }
+    tell(&mut status, Status::False, problem.reason, &problem.message(), now);
+    status
+}
+
+fn tell(status: &mut DownloadStatus, ready: Status, reason: Reason, message: &str, now: Timestamp) {
+    conditions::set(&mut status.conditions, READY, ready, reason, message, now);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn noon() -> Timestamp {
+        "2026-01-02T12:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_download_is_tried_seven_times() {
+        let problem = Problem::passing(Reason::StoreUnreachable, "read a pack: timed out");
+        let mut status = new(noon());
+        let mut attempts = 0;
+        while status.phase != Some(DownloadPhase::Failed) {
+            status = attempt_failed(&started(&status, "node-a", noon()), &problem, noon());
+            attempts += 1;
+        }
+        assert_eq!((attempts, status.retry_count), (7, 7));
+        assert!(status.completion_timestamp.is_some() && status.next_retry_timestamp.is_some());
+    }
+
+    #[test]
+    fn a_damaged_restore_point_is_not_read_seven_times() {
+        let problem = Problem::lasting(Reason::RestorePointDamaged, "read pack 12ab: wrong length");
+        assert_eq!(attempt_failed(&new(noon()), &problem, noon()).phase, Some(DownloadPhase::Failed));
+    }
+}

@@ -1,0 +1,231 @@
+//! Decides about one transfer on one node: claim, copy, clean up, wait or stop; and what its status then says.
+//!
+//! [`Upload`](api::Upload) and [`Download`](api::Download) become one [`Transfer`]; [`plan`] needs nothing else of them.
+//! The statuses are in [`upload`] and [`download`]. Nothing here knows how bytes move.
+
+pub mod download;
+mod read;
+pub mod upload;
+
+use api::{Reason, Timestamp};
+use k8s_openapi::jiff::SignedDuration;
+
+/// One Upload or Download, as far as the decision needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// Where it stands.
+    pub state: State,
+    /// Somebody asked it to stop.
+    pub cancel_requested: bool,
+    /// The object is being deleted.
+    pub deleting: bool,
+    /// The driver lets it start.
+    pub admitted: bool,
+}
+
+/// Where a transfer stands, whatever its phase is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Nobody has started it. An object without a phase counts from `from` on.
+    Waiting {
+        /// When it may start.
+        from: Timestamp,
+    },
+    /// A node copies, or did when it died.
+    Copying,
+    /// An attempt failed.
+    Failed {
+        /// When the next attempt is due.
+        retry_at: Timestamp,
+    },
+    /// The copy has ended for good or bad; the disk snapshot could not be deleted yet.
+    Cleaning {
+        /// When the next attempt is due.
+        retry_at: Timestamp,
+    },
+    /// It is being cancelled, or was when the node died.
+    Cancelling,
+    /// It has ended.
+    Finished,
+}
+
+/// Who holds the lease of the transfer, as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody, or somebody who has not renewed it in time.
+    Nobody,
+    /// This node.
+    Us,
+    /// Another node; worth another look then.
+    Other {
+        /// When the lease would be free if it were not renewed.
+        until: Timestamp,
+    },
+}
+
+/// The node that asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Transfers it may still start.
+    pub free_slots: usize,
+    /// Whether it is at work on this very transfer.
+    pub at_work: bool,
+    /// Who holds the lease.
+    pub holder: Holder,
+    /// Another node has the disk at hand; it is given a head start of [`HEAD_START`].
+    pub nearer_elsewhere: bool,
+}
+
+/// How long the node where the claim is mounted has an Upload for itself. After that any node takes it: the nearer one
+/// may have a taint, or be gone.
+pub const HEAD_START: SignedDuration = SignedDuration::from_secs(10);
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing, until something changes.
+    Rest,
+    /// Nothing until then; the reason is worth showing when it is our turn to show one.
+    WakeAt(Timestamp, Reason),
+    /// Wait for a free slot of this node.
+    WaitForSlot,
+    /// Take the lease, then [`Work`].
+    Claim(Work),
+    /// Stop what this node is doing with it, and clean up.
+    Stop,
+}
+
+/// What to do once the lease is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Copy. `resumed` when another process had begun.
+    Copy {
+        /// It was begun before.
+        resumed: bool,
+    },
+    /// The copy has ended: delete the disk snapshot; then [`upload::cleaned`] with whether the restore point exists.
+    CleanUp,
+    /// Nobody is copying and it should stop: remove what there is, then it is cancelled.
+    Cancel,
+}
+
+/// Decides what this node does with a transfer.
+pub fn plan(transfer: &Transfer, node: &Node, now: Timestamp) -> Plan {
+    if node.at_work {
+        let stop = transfer.cancel_requested || transfer.deleting || transfer.state == State::Finished;
+        return if stop { Plan::Stop } else { Plan::Rest };
+    }
+    if transfer.state == State::Finished || transfer.deleting {
+        return Plan::Rest;
+    }
+    if let Holder::Other { until } = node.holder {
+        // look again when it would expire: a dead holder renews nothing and no event tells us
+        return Plan::WakeAt(until.max(now), Reason::TakenOver);
+    }
+    let work = match (&transfer.state, transfer.cancel_requested) {
+        (State::Finished, _) => return Plan::Rest,
+        (State::Cancelling, _) | (_, true) => Work::Cancel,
+        (State::Waiting { .. }, false) if !transfer.admitted => return Plan::Rest, // admission is an event
+        (State::Waiting { from }, false) => match start_of(*from, node) {
+            start if start > now => return Plan::WakeAt(start, Reason::Queued),
+            _ => Work::Copy { resumed: false },
+        },
+        (State::Copying, false) => Work::Copy { resumed: true },
+        (State::Failed { retry_at } | State::Cleaning { retry_at }, false) if *retry_at > now => {
+            return Plan::WakeAt(*retry_at, Reason::BackingOff);
+        }
+        (State::Failed { .. }, false) => Work::Copy { resumed: false },
+        (State::Cleaning { .. }, false) => Work::CleanUp,
+    };
+    // only copying needs a slot: cancelling and cleaning up must not wait for other disks
+    if matches!(work, Work::Copy { .. }) && node.free_slots == 0 { Plan::WaitForSlot } else { Plan::Claim(work) }
+}
+
+fn start_of(from: Timestamp, node: &Node) -> Timestamp {
+    if node.nearer_elsewhere { from + HEAD_START } else { from }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn nine() -> Timestamp {
+        "2026-01-02T09:00:00Z".parse().unwrap()
+    }
+
+    fn noon() -> Timestamp {
+        "2026-01-02T12:00:00Z".parse().unwrap()
+    }
+
+    fn transfer(state: State) -> Transfer {
+        Transfer { state, cancel_requested: false, deleting: false, admitted: true }
+    }
+
+    fn cancelled(state: State) -> Transfer {
+        Transfer { cancel_requested: true, ..transfer(state) }
+    }
+
+    fn free() -> Node {
+        Node { free_slots: 1, at_work: false, holder: Holder::Nobody, nearer_elsewhere: false }
+    }
+
+    fn full() -> Node {
+        Node { free_slots: 0, ..free() }
+    }
+
+    fn held() -> Node {
+        Node { holder: Holder::Other { until: noon() }, ..free() }
+    }
+
+    fn ours() -> Node {
+        Node { holder: Holder::Us, ..free() }
+    }
+
+    fn busy() -> Node {
+        Node { at_work: true, holder: Holder::Us, ..free() }
+    }
+
+    #[test]
+    fn what_a_node_does_with_a_transfer() {
+        let fresh = || State::Waiting { from: nine() };
+        let copy = Plan::Claim(Work::Copy { resumed: false });
+        let resume = Plan::Claim(Work::Copy { resumed: true });
+        let cancel = Plan::Claim(Work::Cancel);
+        let unadmitted = Transfer { admitted: false, ..transfer(fresh()) };
+        let deleted = Transfer { deleting: true, ..transfer(fresh()) };
+        let far = Node { nearer_elsewhere: true, ..free() };
+        let cases = [
+            ("fresh, a slot is free", transfer(fresh()), free(), copy.clone()),
+            ("fresh, no slot is free", transfer(fresh()), full(), Plan::WaitForSlot),
+            ("not admitted yet", unadmitted, free(), Plan::Rest),
+            ("being deleted", deleted, free(), Plan::Rest),
+            ("too young to have a phase", transfer(State::Waiting { from: noon() }), free(), Plan::WakeAt(noon(), Reason::Queued)),
+            ("mounted on another node", transfer(fresh()), far, Plan::WakeAt(nine() + HEAD_START, Reason::Queued)),
+            ("held by another node", transfer(State::Copying), held(), Plan::WakeAt(noon(), Reason::TakenOver)),
+            ("its node died", transfer(State::Copying), free(), resume.clone()),
+            ("we restarted", transfer(State::Copying), ours(), resume),
+            ("we are copying", transfer(State::Copying), busy(), Plan::Rest),
+            ("cancelled while we copy", cancelled(State::Copying), busy(), Plan::Stop),
+            ("ended by somebody while we copy", transfer(State::Finished), busy(), Plan::Stop),
+            ("cancelled before anybody took it", cancelled(fresh()), full(), cancel.clone()),
+            ("cancelled in back-off", cancelled(State::Failed { retry_at: noon() }), free(), cancel.clone()),
+            ("cancelled while another node copies", cancelled(State::Copying), held(), Plan::WakeAt(noon(), Reason::TakenOver)),
+            ("the node that was cancelling died", transfer(State::Cancelling), free(), cancel),
+            ("failed, backing off", transfer(State::Failed { retry_at: noon() }), free(), Plan::WakeAt(noon(), Reason::BackingOff)),
+            ("failed, due", transfer(State::Failed { retry_at: nine() }), free(), copy),
+            ("stored, snapshot stays", transfer(State::Cleaning { retry_at: nine() }), full(), Plan::Claim(Work::CleanUp)),
+            ("finished", transfer(State::Finished), free(), Plan::Rest),
+        ];
+        for (situation, transfer, node, want) in cases {
+            assert_eq!(plan(&transfer, &node, nine()), want, "{situation}");
+        }
+    }
+
+    #[test]
+    fn a_head_start_ends() {
+        let far = Node { nearer_elsewhere: true, ..free() };
+        let fresh = transfer(State::Waiting { from: nine() });
+        assert_eq!(plan(&fresh, &far, nine() + HEAD_START), Plan::Claim(Work::Copy { resumed: false }));
+    }
+}

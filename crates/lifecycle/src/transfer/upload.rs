@@ -1,0 +1,227 @@
+//! What the status of an Upload says after each step. The caller writes it; only what differs goes over the wire.
+
+use api::conditions::{self, READY, Status};
+use api::{Progress, Reason, Time, Timestamp, UploadPhase, UploadStatus};
+
+use crate::retry::{UploadRetries, upload_back_off_minutes, upload_due};
+use crate::{Again, Problem};
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AfterFailure {
+    /// Another attempt: write this status.
+    TryAgain(UploadStatus),
+    /// No more attempts: delete the disk snapshot first, then [`given_up`].
+    GiveUp,
+}
+
+/// The status a new Upload is posted with. It carries `nextRetryTimestamp`: the original's programs crash without it.
+pub fn new(now: Timestamp) -> UploadStatus {
+    let mut status =
+        UploadStatus { phase: Some(UploadPhase::New), next_retry_timestamp: Some(Time(now)), ..UploadStatus::default() };
+    tell(&mut status, Status::False, Reason::Queued, "waiting for a node to take it", now);
+    status
+}
+
+/// A node has the lease and starts to copy.
+pub fn started(before: &UploadStatus, node: &str, now: Timestamp) -> UploadStatus {
+    let mut status = before.clone();
+    if matches!(status.phase, None | Some(UploadPhase::New)) {
+        status.start_timestamp = Some(Time(now));
+        status.retry_count = 0;
+    }
+    status.phase = Some(UploadPhase::InProgress);
+    status.processing_node = Some(node.to_owned());
+    status.next_retry_timestamp.get_or_insert(Time(now));
+    tell(&mut status, Status::False, Reason::Uploading, &format!("node {node} is copying the disk"), now);
+    status
+}
+
+/// How far the copy is.
+pub fn progressed(before: &UploadStatus, progress: Progress) -> UploadStatus {
+    UploadStatus { progress, ..before.clone() }
+}
+
+/// The copy waits for something while it holds the lease, such as a lock.
+pub fn waits(before: &UploadStatus, reason: Reason, why: &str, now: Timestamp) -> UploadStatus {
+    let mut status = before.clone();
+    tell(&mut status, Status::False, reason, why, now);
+    status
+}
+
+/// The restore point was read back and the disk snapshot is gone.
+pub fn completed(before: &UploadStatus, progress: Progress, now: Timestamp) -> UploadStatus {
+    let mut status = ended(before, UploadPhase::Completed, now);
+    status.progress = progress;
+    status.message = Some("Upload completed".to_owned());
+    tell(&mut status, Status::True, Reason::Completed, "the restore point was read back", now);
+    status
+}
+
+/// The restore point was read back; the disk snapshot could not be deleted. Tried again without end: the data is safe.
+pub fn cleanup_failed(before: &UploadStatus, problem: &Problem, now: Timestamp) -> UploadStatus {
+    retry(before, UploadPhase::CleanupFailed, problem, now)
+}
+
+/// An attempt failed.
+pub fn attempt_failed(before: &UploadStatus, problem: &Problem, retries: UploadRetries, now: Timestamp) -> AfterFailure {
+    if problem.again == Again::Never || !retries.allow_after(before.retry_count) {
+        return AfterFailure::GiveUp;
+    }
+    AfterFailure::TryAgain(retry(before, UploadPhase::UploadError, problem, now))
+}
+
+/// The last attempt failed. `snapshot` says whether the disk snapshot could be deleted; while it could not, the Upload
+/// stays `CleanupFailed` and [`cleaned`] decides by what the repository holds, so that a failed upload never ends
+/// `Completed`.
+pub fn given_up(
+    before: &UploadStatus,
+    problem: &Problem,
+    snapshot: Result<(), &Problem>,
+    now: Timestamp,
+) -> UploadStatus {
+    if let Err(stays) = snapshot {
+        return retry(before, UploadPhase::CleanupFailed, stays, now);
+    }
+    let mut status = ended(before, UploadPhase::UploadFailedAfterRetry, now);
+    status.retry_count = before.retry_count.saturating_add(1);
+    status.message = Some(problem.message());
+    tell(&mut status, Status::False, problem.reason, &problem.message(), now);
+    status
+}
+
+/// The disk snapshot is gone at last. Whether the Upload is done is what the repository says, not what the phase was.
+pub fn cleaned(before: &UploadStatus, restore_point_exists: bool, now: Timestamp) -> UploadStatus {
+    if restore_point_exists {
+        return completed(before, before.progress, now);
+    }
+    let problem = Problem::lasting(Reason::RestorePointMissing, "the upload had failed before its disk snapshot could be deleted");
+    let mut status = ended(before, UploadPhase::UploadFailedAfterRetry, now);
+    status.message = Some(problem.message());
+    tell(&mut status, Status::False, problem.reason, &problem.message(), now);
+    status
+}
+
+/// It was asked to stop and this node is stopping.
+pub fn cancelling(before: &UploadStatus, now: Timestamp) -> UploadStatus {
+    let mut status = ended(before, UploadPhase::Canceling, now);
+    status.message = Some("The upload is being cancelled".to_owned());
+    tell(&mut status, Status::False, Reason::Canceling, "asked to stop", now);
+    status
+}
+
+/// Cancelling could not delete everything yet; it is tried again. The phase stays `Canceling`.
+pub fn cancel_waits(before: &UploadStatus, problem: &Problem, now: Timestamp) -> UploadStatus {
+    retry(before, UploadPhase::Canceling, problem, now)
+}
+
+/// It was asked to stop; disk snapshot and half-made objects are gone.
+pub fn canceled(before: &UploadStatus, now: Timestamp) -> UploadStatus {
+    let mut status = ended(before, UploadPhase::Canceled, now);
+    status.message = Some("The upload was cancelled".to_owned());
+    tell(&mut status, Status::False, Reason::Canceled, "asked to stop; nothing is left behind", now);
+    status
+}
+
+fn ended(before: &UploadStatus, phase: UploadPhase, now: Timestamp) -> UploadStatus {
+    let mut status = before.clone();
+    status.phase = Some(phase);
+    status.completion_timestamp = Some(Time(now));
+    status.next_retry_timestamp.get_or_insert(Time(now));
+    status
+}
+
+fn retry(before: &UploadStatus, phase: UploadPhase, problem: &Problem, now: Timestamp) -> UploadStatus {
+    let mut status = ended(before, phase, now);
+    status.retry_count = before.retry_count.saturating_add(1);
+    status.current_back_off = upload_back_off_minutes(status.retry_count);
+    status.next_retry_timestamp = Some(Time(upload_due(status.retry_count, now)));
+    status.message = Some(problem.message());
+    tell(&mut status, Status::False, problem.reason, &problem.message(), now);
+    status
+}
+
+fn tell(status: &mut UploadStatus, ready: Status, reason: Reason, message: &str, now: Timestamp) {
+    conditions::set(&mut status.conditions, READY, ready, reason, message, now);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn noon() -> Timestamp {
+        "2026-01-02T12:00:00Z".parse().unwrap()
+    }
+
+    fn offset(minutes: i64) -> Time {
+        Time(noon() + k8s_openapi::jiff::SignedDuration::from_mins(minutes))
+    }
+
+    fn unreachable() -> Problem {
+        Problem::passing(Reason::StoreUnreachable, "put a pack: connection refused")
+    }
+
+    #[test]
+    fn the_retries_follow_the_numbers_users_know() {
+        let mut status = started(&new(noon()), "node-a", noon());
+        let mut minutes = Vec::new();
+        while let AfterFailure::TryAgain(next) = attempt_failed(&status, &unreachable(), UploadRetries::default(), noon()) {
+            assert_eq!(next.phase, Some(UploadPhase::UploadError));
+            assert_eq!(next.next_retry_timestamp, Some(offset(i64::from(next.current_back_off))));
+            minutes.push(next.current_back_off);
+            status = started(&next, "node-b", noon());
+        }
+        assert_eq!(minutes, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60], "one attempt and ten retries");
+        let last = given_up(&status, &unreachable(), Ok(()), noon());
+        assert_eq!((last.phase, last.retry_count), (Some(UploadPhase::UploadFailedAfterRetry), 11));
+        assert!(last.completion_timestamp.is_some());
+    }
+
+    #[test]
+    fn a_problem_that_stays_is_not_tried_again() {
+        let gone = Problem::lasting(Reason::SnapshotMissing, "open the disk: no such snapshot");
+        assert_eq!(attempt_failed(&new(noon()), &gone, UploadRetries::default(), noon()), AfterFailure::GiveUp);
+    }
+
+    #[test]
+    fn a_failed_upload_never_ends_completed_because_its_clean_up_worked() {
+        let stays = Problem::passing(Reason::SnapshotDeleteFailed, "delete the disk snapshot: busy");
+        let waiting = given_up(&new(noon()), &unreachable(), Err(&stays), noon());
+        assert_eq!(waiting.phase, Some(UploadPhase::CleanupFailed));
+        assert_eq!(cleaned(&waiting, false, noon()).phase, Some(UploadPhase::UploadFailedAfterRetry));
+        assert_eq!(cleaned(&waiting, true, noon()).phase, Some(UploadPhase::Completed));
+    }
+
+    #[test]
+    fn every_status_carries_what_the_original_dereferences() {
+        let fresh = UploadStatus::default();
+        let now = noon();
+        let all = [
+            new(now),
+            started(&fresh, "node-a", now),
+            completed(&fresh, Progress::default(), now),
+            cleanup_failed(&fresh, &unreachable(), now),
+            given_up(&fresh, &unreachable(), Ok(()), now),
+            cancelling(&fresh, now),
+            canceled(&fresh, now),
+        ];
+        for status in all {
+            let phase = status.phase.clone().unwrap();
+            assert!(status.next_retry_timestamp.is_some(), "{phase}");
+            let running = matches!(phase, UploadPhase::New | UploadPhase::InProgress);
+            assert_eq!(status.completion_timestamp.is_some(), !running, "{phase}");
+        }
+    }
+
+    #[test]
+    fn the_first_start_is_remembered_over_retries() {
+        let first = started(&new(noon()), "node-a", noon());
+        let AfterFailure::TryAgain(failed) = attempt_failed(&first, &unreachable(), UploadRetries::default(), noon()) else {
+            unreachable!("the first failure is tried again");
+        };
+        let again = started(&failed, "node-b", offset(1).0);
+        assert_eq!(again.start_timestamp, Some(Time(noon())));
+        assert_eq!((again.retry_count, again.processing_node.as_deref()), (1, Some("node-b")));
+    }
+}

@@ -1,0 +1,64 @@
+//! What can go wrong between a controller and its cluster.
+
+use std::net::SocketAddr;
+
+/// A failure of what controllers share.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The logger could not be set up.
+    #[error("set up the log: {0}")]
+    Telemetry(String),
+    /// Signals cannot be watched.
+    #[error("watch for signals")]
+    Signals(#[source] std::io::Error),
+    /// The address cannot be understood.
+    #[error("`{0}` is not an address to serve on: expected `host:port` or `:port`")]
+    Address(String),
+    /// The address is taken.
+    #[error("serve metrics and health on {address}")]
+    Serve {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// No way to the API server is configured.
+    #[error("find the API server: {0}")]
+    Config(String),
+    /// The API server refused or failed.
+    #[error("{act}")]
+    Api {
+        /// What was being done.
+        act: String,
+        /// What the API server said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A status could not be turned into JSON.
+    #[error("write the status as JSON")]
+    Json(#[from] serde_json::Error),
+    /// It was asked to stop.
+    #[error("asked to stop")]
+    Stopped,
+}
+
+impl Error {
+    /// An error of the API server while doing `act`.
+    pub fn api(act: impl Into<String>, source: kube::Error) -> Self {
+        Self::Api { act: act.into(), source: Box::new(source) }
+    }
+
+    /// Whether the object changed in between: read it again and decide anew.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if is_code(source, 409))
+    }
+
+    /// Whether the object is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if is_code(source, 404))
+    }
+}
+
+pub(crate) fn is_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}

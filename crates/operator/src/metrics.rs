@@ -1,0 +1,74 @@
+//! Metrics in Prometheus' text format. One registry per process; names begin with `vsphere_backup_`.
+
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+use api::Reason;
+
+/// The metrics of one process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    reasons: IntCounterVec,
+    errors: IntCounterVec,
+    leader: IntGauge,
+}
+
+impl Metrics {
+    /// Metrics with a constant label `component`.
+    pub fn new(component: &str) -> Self {
+        let labels = std::iter::once(("component".to_owned(), component.to_owned())).collect();
+        let registry = Registry::new_custom(Some("vsphere_backup".to_owned()), Some(labels))
+            .expect("the prefix is a valid metric name");
+        let reasons = counter("transitions_total", "Changes of phase or reason, by kind.", &["kind", "phase", "reason"]);
+        let errors = counter("errors_total", "Failed looks at an object, by kind.", &["kind"]);
+        let leader = IntGauge::new("leader", "1 while this process is the active one.").expect("a valid metric");
+        let collectors: [Box<dyn prometheus::core::Collector>; 3] =
+            [Box::new(reasons.clone()), Box::new(errors.clone()), Box::new(leader.clone())];
+        for collector in collectors {
+            registry.register(collector).expect("each name is registered once");
+        }
+        Self { registry, reasons, errors, leader }
+    }
+
+    /// Where further metrics are registered; their names get the prefix.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// An object changed its phase or reason.
+    pub fn transition(&self, kind: &str, phase: &str, reason: Reason) {
+        self.reasons.with_label_values(&[kind, phase, reason.as_str()]).inc();
+    }
+
+    /// A look at an object failed and will be repeated.
+    pub fn error(&self, kind: &str) {
+        self.errors.with_label_values(&[kind]).inc();
+    }
+
+    /// Whether this process is the active one.
+    pub fn set_leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// All metrics as text.
+    pub fn text(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    IntCounterVec::new(Opts::new(name, help), labels).expect("a valid metric")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_in_a_condition_is_the_reason_in_the_metric() {
+        let metrics = Metrics::new("backup-driver");
+        metrics.transition("Snapshot", "SnapshotFailed", Reason::BucketMissing);
+        let text = metrics.text();
+        assert!(text.contains(r#"vsphere_backup_transitions_total{component="backup-driver",kind="Snapshot",phase="SnapshotFailed",reason="BucketMissing"} 1"#), "{text}");
+    }
+}

@@ -1,0 +1,58 @@
+//! How a kind reports: where its status lies and which words stand in it.
+
+use api::{
+    CloneFromSnapshot, CloneFromSnapshotStatus, DeleteSnapshot, DeleteSnapshotStatus, Download, DownloadStatus, Snapshot,
+    SnapshotStatus, Upload, UploadStatus,
+};
+
+/// Where a kind's status is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusPlace {
+    /// Its status subresource.
+    Subresource,
+    /// The object itself: Upload and Download have no subresource.
+    Object,
+}
+
+/// A kind with a status that a [`Publisher`](crate::Publisher) can write.
+pub trait Reported:
+    kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug + serde::de::DeserializeOwned
+{
+    /// Its status.
+    type Status: serde::Serialize + Default + Clone + Send + Sync;
+    /// Where its status is written.
+    const PLACE: StatusPlace;
+    /// The status it has.
+    fn status(&self) -> Option<&Self::Status>;
+    /// The phase in a status, empty when there is none.
+    fn phase_of(status: &Self::Status) -> &str;
+    /// The conditions in a status.
+    fn conditions_of(status: &Self::Status) -> &[api::Condition];
+}
+
+macro_rules! reported {
+    ($kind:ident, $status:ident, $place:ident) => {
+        impl Reported for $kind {
+            type Status = $status;
+            const PLACE: StatusPlace = StatusPlace::$place;
+
+            fn status(&self) -> Option<&$status> {
+                self.status.as_ref()
+            }
+
+            fn phase_of(status: &$status) -> &str {
+                status.phase.as_ref().map_or("", |phase| phase.as_str())
+            }
+
+            fn conditions_of(status: &$status) -> &[api::Condition] {
+                &status.conditions
+            }
+        }
+    };
+}
+
+reported!(Snapshot, SnapshotStatus, Subresource);
+reported!(CloneFromSnapshot, CloneFromSnapshotStatus, Subresource);
+reported!(DeleteSnapshot, DeleteSnapshotStatus, Subresource);
+reported!(Upload, UploadStatus, Object);
+reported!(Download, DownloadStatus, Object);
