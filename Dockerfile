@@ -1,0 +1,31 @@
+# One image with all programs: /backup-driver, /datamgr, /vddk-helper, /vsphere-backup.
+# VMware's disk library is not in it; see the chart's values under `vddk`.
+#
+#   docker build -t velero-plugin-for-vsphere .
+
+ARG RUST_VERSION=1.95
+ARG DEBIAN_RELEASE=bookworm
+
+FROM rust:${RUST_VERSION}-slim-${DEBIAN_RELEASE} AS build
+# zstd and ring compile C; nothing else is needed from the distribution
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev make pkg-config \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked \
+      --bin backup-driver --bin datamgr --bin vddk-helper --bin vsphere-backup \
+ && mkdir /programs \
+ && cp target/release/backup-driver target/release/datamgr target/release/vddk-helper target/release/vsphere-backup /programs/
+
+# VDDK is linked against glibc, so the helper that loads it needs glibc and the C++ runtime beside it
+FROM debian:${DEBIAN_RELEASE}-slim
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends ca-certificates libgcc-s1 libstdc++6 \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=build /programs/ /
+COPY LICENSE /licenses/LICENSE
+USER 65532:65532
+ENTRYPOINT ["/vsphere-backup"]
