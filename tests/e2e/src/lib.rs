@@ -1,1 +1,31 @@
-//! Placeholder.
+//! Scenarios on a running lab: what they share.
+//!
+//! [`World`] is one lab and the clients to look at it; [`Claim`] is a bound claim with its raw file; `wait` waits for an
+//! object with a deadline and shows the object when it passes. Everything goes through the lab's stable face
+//! (`lab`, `lab-disk`, the `env` file), as it would for a person.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! let world = e2e::World::start("e2e").await?;
+//! let shop = world.namespace("shop").await?;
+//! let claim = shop.claim("data-0").mib(17).create().await?;
+//! claim.fill_random(1)?;
+//! let snapshot = shop.snapshot(&claim).await?;
+//! snapshot.wait_for(api::SnapshotPhase::Uploaded).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod claim;
+mod control;
+mod namespace;
+mod restic;
+mod wait;
+mod world;
+
+pub use claim::{Claim, NewClaim, digest};
+pub use control::{Control, DiskFault};
+pub use namespace::{Clone, Namespace, Snapshot};
+pub use restic::Restic;
+pub use wait::{DEADLINE, wait_until};
+pub use world::World;

@@ -1,0 +1,27 @@
+//! How our controllers reach what lies outside the cluster: vCenter through its Secret, a repository through its
+//! BackupRepository.
+//!
+//! The main types are [`Vcenters`] and [`Repositories`]. Both read Secrets by name when they are needed, keep one open
+//! connection until a Secret changes, and tell every failure as a [`Problem`](lifecycle::Problem).
+//!
+//! ```no_run
+//! # async fn example(client: kube::Client, repository: &api::BackupRepository) -> Result<(), lifecycle::Problem> {
+//! use connections::{Repositories, Vcenters};
+//!
+//! let vcenter = Vcenters::new(client.clone(), "velero").get().await?;
+//! let points = Repositories::new(client, "velero").open(repository, "shop").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This crate decides nothing about backups and writes nothing to the cluster.
+
+mod credentials;
+mod problems;
+mod repositories;
+mod secrets;
+mod vcenters;
+
+pub use problems::{from_kube, from_repository, from_vsphere};
+pub use repositories::{Repositories, location_of};
+pub use vcenters::Vcenters;

@@ -1,0 +1,58 @@
+//! Errors of the crates that speak with the outside, as what an object will say. One match each, without a wildcard
+//! where the list is ours.
+
+use api::Reason;
+use lifecycle::{Again, Problem};
+use repository::ErrorKind;
+use vsphere::ReasonKind;
+
+/// What a repository's error means to an object.
+pub fn from_repository(act: &str, error: &repository::Error) -> Problem {
+    let reason = match error.kind() {
+        ErrorKind::BucketMissing => Reason::BucketMissing,
+        ErrorKind::AccessDenied => Reason::StoreAccessDenied,
+        ErrorKind::Unreachable => Reason::StoreUnreachable,
+        ErrorKind::StoreFailed | ErrorKind::SendAgain => Reason::StoreFailed,
+        ErrorKind::PasswordWrong => Reason::RepositoryPasswordWrong,
+        ErrorKind::NotARepository => Reason::RepositoryMissing,
+        ErrorKind::Unsupported => Reason::RepositoryInvalid,
+        ErrorKind::Locked => Reason::RepositoryLocked,
+        ErrorKind::Damaged => Reason::RepositoryDamaged,
+        ErrorKind::PointMissing => Reason::RestorePointMissing,
+        ErrorKind::InvalidUse => Reason::Internal,
+        other => {
+            tracing::warn!(?other, "a repository error of a kind without a reason of its own");
+            Reason::Internal
+        }
+    };
+    // somebody may mend a bucket or a key while we back off, so only what a retry cannot change is final
+    let again = match reason {
+        Reason::RepositoryInvalid | Reason::RestorePointMissing | Reason::Internal => Again::Never,
+        _ => Again::Later,
+    };
+    Problem { reason, cause: format!("{act}: {}", Problem::chain(error)), fix: None, again }
+}
+
+/// What vCenter's answer means to an object.
+pub fn from_vsphere(act: &str, error: &vsphere::Error) -> Problem {
+    let (reason, again) = match error.reason_kind() {
+        ReasonKind::LoginRefused => (Reason::VCenterLoginRefused, Again::Later),
+        ReasonKind::CertificateUntrusted => (Reason::VCenterCertificateUntrusted, Again::Later),
+        ReasonKind::Unreachable => (Reason::VCenterUnreachable, Again::Later),
+        ReasonKind::NoPermission { .. } => (Reason::VCenterPermission, Again::Later),
+        ReasonKind::NotFound => (Reason::DiskMissing, Again::Never),
+        ReasonKind::Busy => (Reason::DiskBusy, Again::Later),
+        ReasonKind::BadConfig => (Reason::VCenterSecretInvalid, Again::Later),
+        ReasonKind::NoSpace
+        | ReasonKind::StorageUnavailable
+        | ReasonKind::Unsupported
+        | ReasonKind::ChangesUnknown
+        | ReasonKind::Failed => (Reason::VCenterFailed, Again::Later),
+    };
+    Problem { reason, cause: format!("{act}: {}", Problem::chain(error)), fix: error.fix(), again }
+}
+
+/// What the API server's refusal means to an object.
+pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
+    Problem::passing(Reason::Internal, format!("{act}: {}", Problem::chain(error)))
+}

@@ -1,0 +1,200 @@
+//! A repository as its BackupRepository describes it, opened once per process and password.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::parameters::RepositoryParameters;
+use api::{BackupRepository, REPOSITORY_DRIVER, Reason, names};
+use kube::{Api, Client, ResourceExt as _};
+use lifecycle::Problem;
+use repository::store::{S3Store, Store};
+use repository::{Credentials, Repository, S3Options};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Mutex;
+use url::Url;
+
+use crate::secrets::{secret, text};
+use crate::{credentials, from_kube, from_repository};
+
+/// Folder of all our repositories in a bucket, below the storage location's prefix.
+const FOLDER: &str = "plugins/vsphere-restic-repo";
+/// Key that Velero itself puts into `velero-repo-credentials` when nobody chooses one; everybody knows it.
+const WELL_KNOWN_PASSWORD: &str = "static-passw0rd";
+
+/// The repositories of this cluster. Cheap to clone; clones share what is open.
+#[derive(Clone)]
+pub struct Repositories {
+    client: Client,
+    namespace: String,
+    open: Arc<Mutex<HashMap<Place, Slot>>>,
+}
+
+/// One repository at a time may be opened or initialised at one place.
+type Slot = Arc<Mutex<Option<Repository>>>;
+
+/// Where a repository is and how it is opened. A changed key or password is another place.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Place {
+    endpoint: Option<String>,
+    bucket: String,
+    prefix: String,
+    secrets: [u8; 32],
+}
+
+/// How to reach a repository.
+struct Reach {
+    place: Place,
+    options: S3Options,
+    password: SecretString,
+}
+
+/// The prefix of the repository of claims that are backed up from `source_namespace`.
+pub fn location_of(parameters: &RepositoryParameters, source_namespace: &str) -> String {
+    let prefix = parameters.storage_prefix.as_deref().map(|p| format!("{p}/")).unwrap_or_default();
+    format!("{prefix}{FOLDER}/{source_namespace}")
+}
+
+impl Repositories {
+    /// Repositories with keys from the Velero namespace.
+    pub fn new(client: Client, velero_namespace: &str) -> Self {
+        Self { client, namespace: velero_namespace.to_owned(), open: Arc::default() }
+    }
+
+    /// The BackupRepository of that name.
+    ///
+    /// # Errors
+    /// `RepositoryUnknown` when there is none.
+    pub async fn find(&self, name: &str) -> Result<BackupRepository, Problem> {
+        let repositories: Api<BackupRepository> = Api::all(self.client.clone());
+        let found = repositories.get_opt(name).await;
+        found.map_err(|e| from_kube(&format!("read BackupRepository {name}"), &e))?.ok_or_else(|| {
+            Problem::lasting(Reason::RepositoryUnknown, format!("find BackupRepository {name}: there is none"))
+        })
+    }
+
+    /// Opens the repository of claims from `source_namespace`. Never makes one.
+    ///
+    /// # Errors
+    /// As the repository says; `RepositoryMissing` when nobody has initialised it.
+    pub async fn open(&self, described: &BackupRepository, source_namespace: &str) -> Result<Repository, Problem> {
+        self.obtain(described, source_namespace, false).await
+    }
+
+    /// Opens the repository, making it where there is none. Only the driver may.
+    ///
+    /// # Errors
+    /// As the repository says.
+    pub async fn open_or_make(&self, described: &BackupRepository, source_namespace: &str) -> Result<Repository, Problem> {
+        self.obtain(described, source_namespace, true).await
+    }
+
+    async fn obtain(&self, described: &BackupRepository, from: &str, make: bool) -> Result<Repository, Problem> {
+        let reach = self.reach(described, from).await?;
+        let slot = self.open.lock().await.entry(reach.place).or_default().clone();
+        let mut slot = slot.lock().await; // twenty first backups at once: one makes it, the others find it open
+        if let Some(open) = slot.as_ref() {
+            return Ok(open.clone());
+        }
+        let act = format!("open the repository of namespace {from} in bucket {}", reach.options.bucket);
+        let failed = |error: repository::Error| from_repository(&act, &error);
+        let store = S3Store::new(reach.options).await.map_err(|source| {
+            failed(repository::Error::Store { act: "connect to the store".to_owned(), source })
+        })?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let opened = match make {
+            true => repository::initialise(store, &reach.password).await,
+            false => repository::open(store, &reach.password).await,
+        };
+        let opened = opened.map_err(failed)?;
+        *slot = Some(opened.clone());
+        Ok(opened)
+    }
+
+    async fn reach(&self, described: &BackupRepository, from: &str) -> Result<Reach, Problem> {
+        let name = described.name_any();
+        let invalid =
+            |why: String| Problem::lasting(Reason::RepositoryInvalid, format!("use BackupRepository {name}: {why}"));
+        if described.repository_driver != REPOSITORY_DRIVER {
+            return Err(invalid(format!("its driver is `{}`, not `{REPOSITORY_DRIVER}`", described.repository_driver)));
+        }
+        let parameters = RepositoryParameters::from_map(&described.repository_parameters)
+            .map_err(|e| invalid(e.to_string()))?;
+        let endpoint = parameters.s3_url.as_deref().map(Url::parse).transpose();
+        let endpoint = endpoint.map_err(|e| invalid(format!("parameter `s3Url` is not a URL: {e}")))?;
+        let password = self.password().await?;
+        let (credentials, credentials_text) = self.credentials(described, &parameters).await?;
+        let prefix = location_of(&parameters, from);
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        for part in [password.expose_secret(), &credentials_text, parameters.ca_cert.as_deref().unwrap_or_default()] {
+            digest.update(&(part.len() as u64).to_le_bytes());
+            digest.update(part.as_bytes());
+        }
+        let secrets = digest.finish().as_ref().try_into().expect("SHA-256 has 32 bytes");
+        let place = Place {
+            endpoint: parameters.s3_url.clone(),
+            bucket: parameters.bucket.clone(),
+            prefix: prefix.clone(),
+            secrets,
+        };
+        let options = S3Options {
+            region: parameters.region,
+            path_style: parameters.s3_force_path_style,
+            ca_pem: parameters.ca_cert,
+            credentials,
+            ..S3Options::new(endpoint, parameters.bucket, prefix)
+        };
+        Ok(Reach { place, options, password })
+    }
+
+    /// The key of the repositories. We never invent one: a key that dies with the cluster is data loss.
+    async fn password(&self) -> Result<SecretString, Problem> {
+        for name in [names::REPOSITORY_KEY_SECRET, names::VELERO_REPOSITORY_KEY_SECRET] {
+            let Some(found) = secret(&self.client, &self.namespace, name).await? else { continue };
+            if let Some(password) = text(&found, names::REPOSITORY_PASSWORD) {
+                if password.expose_secret() == WELL_KNOWN_PASSWORD {
+                    tracing::warn!(secret = name, "the repository key is Velero's well-known default; choose your own");
+                }
+                return Ok(password);
+            }
+        }
+        Err(Problem::passing(
+            Reason::RepositoryPasswordMissing,
+            format!(
+                "find the key of the repository: neither Secret {0}/{1} nor {0}/{2} has a key `{3}`",
+                self.namespace,
+                names::REPOSITORY_KEY_SECRET,
+                names::VELERO_REPOSITORY_KEY_SECRET,
+                names::REPOSITORY_PASSWORD
+            ),
+        ))
+    }
+
+    /// The keys of the bucket: from the Secret that is named, from the parameters, or from the environment.
+    async fn credentials(
+        &self,
+        described: &BackupRepository,
+        parameters: &RepositoryParameters,
+    ) -> Result<(Credentials, String), Problem> {
+        if let Some(named) = &described.credential_secret {
+            let namespace = named.namespace.as_deref().unwrap_or(&self.namespace);
+            let place = format!("{namespace}/{}", named.name);
+            let missing = |why: String| {
+                Problem::passing(Reason::StoreAccessDenied, format!("read the bucket's keys from Secret {place}: {why}"))
+            };
+            let found = secret(&self.client, namespace, &named.name).await?;
+            let found = found.ok_or_else(|| missing("there is none".to_owned()))?;
+            let file = text(&found, &named.key).ok_or_else(|| missing(format!("it has no key `{}`", named.key)))?;
+            let profile = parameters.profile.as_deref().unwrap_or("default");
+            let keys = credentials::parse(file.expose_secret(), profile).map_err(missing)?;
+            return Ok((keys, file.expose_secret().to_owned()));
+        }
+        Ok(match &parameters.static_keys {
+            Some(keys) => {
+                let text = format!("{}\n{}", keys.access_key_id, keys.secret_access_key.expose_secret());
+                let secret = keys.secret_access_key.clone();
+                (Credentials::Given { id: keys.access_key_id.clone(), secret, token: None }, text)
+            }
+            None => (Credentials::Environment, String::new()),
+        })
+    }
+}

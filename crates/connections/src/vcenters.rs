@@ -1,0 +1,160 @@
+//! vCenter as its Secret describes it, with one session until the Secret changes.
+
+use std::io;
+use std::sync::Arc;
+
+use api::{Reason, names};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Client, ResourceExt as _};
+use lifecycle::Problem;
+use secrecy::ExposeSecret as _;
+use tokio::sync::Mutex;
+use vsphere::Vcenter;
+
+use crate::secrets::{secret, setting, text};
+
+/// Keys of the Secret in the order they are tried; a Secret with one key may call it as it likes.
+const KEYS: [&str; 2] = ["csi-vsphere.conf", "vsphere-cloud-provider.conf"];
+/// Where the CSI driver keeps its own Secret.
+const CSI_NAMESPACE: &str = "vmware-system-csi";
+
+/// The vCenter of this cluster. Cheap to clone; clones share the session.
+#[derive(Clone)]
+pub struct Vcenters {
+    client: Client,
+    namespace: String,
+    open: Arc<Mutex<Option<Open>>>,
+}
+
+struct Open {
+    /// Which Secret in which version it came from.
+    source: String,
+    vcenter: Vcenter,
+}
+
+impl Vcenters {
+    /// The vCenter that the settings in the Velero namespace name.
+    pub fn new(client: Client, velero_namespace: &str) -> Self {
+        Self { client, namespace: velero_namespace.to_owned(), open: Arc::default() }
+    }
+
+    /// The vCenter, with the credentials that stand in the Secret now.
+    ///
+    /// # Errors
+    /// `VCenterSecretMissing`, `VCenterSecretInvalid` with the line at fault, or `Internal` when the API server does
+    /// not answer. Whether vCenter itself answers shows at the first call.
+    pub async fn get(&self) -> Result<Vcenter, Problem> {
+        let found = self.secret().await?;
+        let version = format!(
+            "{}/{}/{}",
+            found.namespace().unwrap_or_default(),
+            found.name_any(),
+            found.resource_version().unwrap_or_default()
+        );
+        let mut open = self.open.lock().await;
+        if let Some(open) = open.as_ref().filter(|open| open.source == version) {
+            return Ok(open.vcenter.clone());
+        }
+        let vcenter = connect(&found)?;
+        if let Some(old) = open.replace(Open { source: version, vcenter: vcenter.clone() }) {
+            tracing::info!("the vCenter Secret changed; taking the new credentials");
+            tokio::spawn(async move { old.vcenter.logout().await });
+        }
+        Ok(vcenter)
+    }
+
+    /// Ends the session, so that none is left in vCenter.
+    pub async fn close(&self) {
+        if let Some(open) = self.open.lock().await.take() {
+            open.vcenter.logout().await;
+        }
+    }
+
+    async fn secret(&self) -> Result<Secret, Problem> {
+        let config = |key| setting(&self.client, &self.namespace, names::CONFIG, key);
+        let namespace = config("vsphere_secret_namespace").await?.unwrap_or_else(|| self.namespace.clone());
+        let name = config("vsphere_secret_name").await?.unwrap_or_else(|| names::VCENTER_SECRET.to_owned());
+        let own = setting(&self.client, &self.namespace, names::FEATURES, "decouple-vsphere-csi-driver").await?;
+        let places: Vec<(String, String)> = if own.as_deref() == Some("false") {
+            names::CSI_SECRETS.map(|name| (CSI_NAMESPACE.to_owned(), name.to_owned())).into()
+        } else {
+            vec![(namespace, name)]
+        };
+        for (namespace, name) in &places {
+            if let Some(found) = secret(&self.client, namespace, name).await? {
+                return Ok(found);
+            }
+        }
+        let tried: Vec<String> = places.iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
+        Err(Problem::passing(
+            Reason::VCenterSecretMissing,
+            format!("find vCenter: there is no Secret {}", tried.join(" or ")),
+        ))
+    }
+}
+
+/// A client for the vCenter that a Secret describes.
+fn connect(found: &Secret) -> Result<Vcenter, Problem> {
+    let place = format!("{}/{}", found.namespace().unwrap_or_default(), found.name_any());
+    let invalid = |why: String| Problem::passing(Reason::VCenterSecretInvalid, format!("read Secret {place}: {why}"));
+    let keys: Vec<&String> = found.data.iter().flat_map(|data| data.keys()).collect();
+    let key = match (KEYS.iter().find(|key| keys.iter().any(|k| k == *key)), &keys[..]) {
+        (Some(key), _) => (*key).to_owned(),
+        (None, [only]) => (*only).clone(),
+        (None, _) => return Err(invalid(format!("it has no key `{}`", KEYS[0]))),
+    };
+    let conf = text(found, &key).ok_or_else(|| invalid(format!("`{key}` is not text")))?;
+    let centers = vsphere::secret::parse(conf.expose_secret()).map_err(|e| invalid(format!("`{key}`, {e}")))?;
+    let center = centers.first().ok_or_else(|| invalid(format!("`{key}` has no [VirtualCenter] section")))?;
+    if centers.len() > 1 {
+        tracing::warn!(used = center.host, of = centers.len(), "the vCenter Secret names several; the first is used");
+    }
+    let bundled = |path: &std::path::Path| {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        match text(found, name) {
+            Some(pem) => Ok(pem.expose_secret().to_owned()),
+            None => std::fs::read_to_string(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+        }
+    };
+    let config = center.config(bundled).map_err(|e| invalid(Problem::chain(&e)))?;
+    Vcenter::new(config).map_err(|e| invalid(Problem::chain(&e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::ByteString;
+
+    const CONF: &str = "[VirtualCenter \"vc.lab\"]\nuser = \"svc@vsphere.local\"\npassword = \"pw\"\n";
+
+    fn secret_of(entries: &[(&str, &str)]) -> Secret {
+        let data = entries.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec())));
+        Secret { data: Some(data.collect()), ..Secret::default() }
+    }
+
+    #[test]
+    fn a_secret_is_understood_under_each_name_its_key_may_have() {
+        for key in ["csi-vsphere.conf", "vsphere-cloud-provider.conf", "anything"] {
+            let vcenter = connect(&secret_of(&[(key, CONF)])).map(|v| v.config().host.clone());
+            assert_eq!(vcenter.as_deref(), Ok("vc.lab"), "{key}");
+        }
+        let two = connect(&secret_of(&[("one", CONF), ("two", CONF)])).map(drop);
+        assert!(two.is_err_and(|p| p.cause.contains("it has no key `csi-vsphere.conf`")));
+    }
+
+    #[test]
+    fn a_mistake_in_the_secret_names_its_line_and_not_the_password() {
+        let broken = CONF.replace("password = \"pw\"", "password = \"hunter2\\q\"");
+        let problem = connect(&secret_of(&[("csi-vsphere.conf", &broken)])).map(drop).expect_err("a bad escape");
+        assert_eq!(problem.reason, Reason::VCenterSecretInvalid);
+        assert!(problem.cause.contains("line 3"), "{}", problem.cause);
+        assert!(!problem.cause.contains("hunter2"), "{}", problem.cause);
+    }
+
+    #[test]
+    fn a_ca_file_may_lie_in_the_secret_itself() {
+        let conf = format!("{CONF}ca-file = \"/etc/certs/ca.crt\"\n");
+        let missing = connect(&secret_of(&[("csi-vsphere.conf", &conf)])).map(drop);
+        assert!(missing.is_err_and(|p| p.cause.contains("/etc/certs/ca.crt")), "named, not found");
+    }
+}

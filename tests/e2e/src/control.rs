@@ -1,0 +1,157 @@
+//! The control address of the vCenter double: what exists, and which faults to play.
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+/// A client of the control address.
+#[derive(Clone)]
+pub struct Control {
+    url: String,
+    http: reqwest::Client,
+}
+
+/// A rule for the stand-in disk library, for one disk.
+#[derive(Debug, Clone)]
+pub struct DiskFault {
+    /// The disk it is for.
+    pub disk: String,
+    /// `Open`, `Read`, `Write`, `Flush`, …
+    pub function: &'static str,
+    /// `fail`, `hang`, `abort` or `slow`.
+    pub action: &'static str,
+    /// VixError code of a failure.
+    pub code: u64,
+    /// Milliseconds of slowness.
+    pub delay_ms: u64,
+    /// Only requests that cover this byte of the disk.
+    pub at_offset: Option<u64>,
+    /// How often it strikes; 0 is always.
+    pub count: u32,
+}
+
+impl DiskFault {
+    /// A rule that always strikes with that action.
+    pub fn new(disk: &str, function: &'static str, action: &'static str) -> Self {
+        Self { disk: disk.to_owned(), function, action, code: 1, delay_ms: 0, at_offset: None, count: 0 }
+    }
+
+    fn rule(&self) -> Value {
+        let mut rule = json!({"disk": self.disk, "function": self.function, "action": self.action});
+        if self.action == "fail" {
+            rule["code"] = self.code.into();
+        }
+        if self.delay_ms > 0 {
+            rule["delayMs"] = self.delay_ms.into();
+        }
+        if let Some(offset) = self.at_offset {
+            rule["atOffset"] = offset.into();
+        }
+        if self.count > 0 {
+            rule["count"] = self.count.into();
+        }
+        rule
+    }
+}
+
+/// Rules of several scenarios stand in one list: one change at a time.
+static RULES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+impl Control {
+    pub(crate) fn new(url: &str) -> Self {
+        Self { url: url.trim_end_matches('/').to_owned(), http: reqwest::Client::new() }
+    }
+
+    /// Facts about a disk: path, snapshots, whether it is attached.
+    ///
+    /// # Errors
+    /// When there is no such disk.
+    pub async fn disk(&self, disk: &str) -> Result<Value> {
+        self.get(&format!("/disks/{disk}")).await
+    }
+
+    /// All disks.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub async fn disks(&self) -> Result<Value> {
+        self.get("/disks").await
+    }
+
+    /// Removes a disk behind everyone's back.
+    ///
+    /// # Errors
+    /// When there is no such disk.
+    pub async fn remove_disk(&self, disk: &str) -> Result<()> {
+        self.send(self.http.delete(format!("{}/disks/{disk}", self.url))).await.map(drop)
+    }
+
+    /// Removes a disk snapshot behind everyone's back.
+    ///
+    /// # Errors
+    /// When there is no such snapshot.
+    pub async fn remove_snapshot(&self, disk: &str, snapshot: &str) -> Result<()> {
+        self.send(self.http.delete(format!("{}/disks/{disk}/snapshots/{snapshot}", self.url))).await.map(drop)
+    }
+
+    /// A fault of the vCenter API; the double's README lists the fields.
+    ///
+    /// # Errors
+    /// When the double refuses the rule.
+    pub async fn fault(&self, rule: &Value) -> Result<Value> {
+        self.send(self.http.post(format!("{}/faults", self.url)).json(rule)).await
+    }
+
+    /// Ends all vCenter sessions.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub async fn expire_sessions(&self) -> Result<()> {
+        self.send(self.http.post(format!("{}/sessions/expire", self.url))).await.map(drop)
+    }
+
+    /// Logins that were accepted and refused so far.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub async fn logins(&self) -> Result<Value> {
+        self.get("/logins").await
+    }
+
+    /// Adds a rule for the stand-in disk library.
+    ///
+    /// # Errors
+    /// When the double refuses it.
+    pub async fn disk_fault(&self, fault: &DiskFault) -> Result<()> {
+        self.change_rules(|rules| rules.push(fault.rule())).await
+    }
+
+    /// Removes the rules for a disk.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub async fn heal_disk(&self, disk: &str) -> Result<()> {
+        self.change_rules(|rules| rules.retain(|rule| rule["disk"] != disk)).await
+    }
+
+    async fn change_rules(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
+        let _one_at_a_time = RULES.lock().await;
+        let script = self.get("/vddk").await?;
+        let mut rules = script["rules"].as_array().cloned().unwrap_or_default();
+        change(&mut rules);
+        self.send(self.http.put(format!("{}/vddk", self.url)).json(&json!({"rules": rules}))).await.map(drop)
+    }
+
+    async fn get(&self, path: &str) -> Result<Value> {
+        self.send(self.http.get(format!("{}{path}", self.url))).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value> {
+        let reply = request.send().await.context("ask the vCenter double's control address")?;
+        let status = reply.status();
+        let text = reply.text().await?;
+        if !status.is_success() {
+            bail!("the vCenter double's control address said {status}: {text}");
+        }
+        Ok(if text.trim().is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) })
+    }
+}

@@ -1,0 +1,204 @@
+//! One lab, started and stopped through its command line.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::process::Command;
+
+use crate::{Control, Namespace};
+
+/// A running lab. [`World::stop`] ends it; `LAB_KEEP=1` leaves it to be looked at.
+#[derive(Clone)]
+pub struct World {
+    name: String,
+    env: BTreeMap<String, String>,
+    client: kube::Client,
+}
+
+impl World {
+    /// Starts the lab of that name (or joins it when it runs) with nothing of an earlier run left in it.
+    ///
+    /// # Errors
+    /// When the `lab` program is missing or a part of the lab does not become ready in time.
+    pub async fn start(name: &str) -> Result<Self> {
+        lab(name, &["clean"]).await?;
+        Self::join(name).await
+    }
+
+    /// Starts the lab of that name with its data of an earlier run, or joins it when it runs.
+    ///
+    /// # Errors
+    /// As [`World::start`].
+    pub async fn join(name: &str) -> Result<Self> {
+        let _ = rustls::crypto::ring::default_provider().install_default(); // a second lab finds it installed
+        lab(name, &["up"]).await?;
+        let file = root().join(format!("target/lab-{name}/env"));
+        let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let env = exports(&text);
+        let kubeconfig = env.get("KUBECONFIG").context("the lab's env has no KUBECONFIG")?;
+        let config = kube::Config::from_custom_kubeconfig(
+            Kubeconfig::read_from(kubeconfig)?,
+            &KubeConfigOptions::default(),
+        )
+        .await?;
+        Ok(Self { name: name.to_owned(), env, client: kube::Client::try_from(config)? })
+    }
+
+    /// Stops the lab and forgets its data, unless `LAB_KEEP` is set.
+    ///
+    /// # Errors
+    /// When a process of the lab does not end.
+    pub async fn stop(&self) -> Result<()> {
+        if std::env::var_os("LAB_KEEP").is_some() {
+            return Ok(());
+        }
+        lab(&self.name, &["clean"]).await.map(drop)
+    }
+
+    /// A client with every right.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    /// A variable of the lab's `env` file.
+    ///
+    /// # Panics
+    /// When the lab does not have it: its face is fixed.
+    pub fn var(&self, name: &str) -> &str {
+        self.env.get(name).unwrap_or_else(|| panic!("the lab's env has no {name}"))
+    }
+
+    /// All variables of the lab's `env` file.
+    pub fn vars(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
+    /// The Velero namespace.
+    pub fn velero(&self) -> &str {
+        self.var("VELERO_NAMESPACE")
+    }
+
+    /// Faults and facts of the vCenter double and of the stand-in for VDDK.
+    pub fn control(&self) -> Control {
+        Control::new(self.var("LAB_CONTROL_URL"))
+    }
+
+    /// A namespace of its own for one scenario, with a repository for its claims.
+    ///
+    /// # Errors
+    /// When the API server refuses, or the driver does not answer the repository claim.
+    pub async fn namespace(&self, prefix: &str) -> Result<Namespace> {
+        Namespace::create(self, prefix).await
+    }
+
+    /// SIGKILL for a process of the lab: `backup-driver`, `data-manager-node-a`, `s3`, …
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub async fn kill(&self, process: &str) -> Result<()> {
+        lab(&self.name, &["kill", process]).await.map(drop)
+    }
+
+    /// Starts a process that was killed.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn start_process(&self, process: &str) -> Result<()> {
+        lab(&self.name, &["start", process]).await.map(drop)
+    }
+
+    /// Starts a process that was killed, with variables added to its environment.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn start_process_with(&self, process: &str, env: &[(&str, &str)]) -> Result<()> {
+        run(&self.name, &["start", process], env).await.map(drop)
+    }
+
+    /// What a process has logged so far.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub async fn logs(&self, process: &str) -> Result<String> {
+        lab(&self.name, &["logs", process]).await
+    }
+
+    /// What `lab ps` prints.
+    ///
+    /// # Errors
+    /// When the lab is not there.
+    pub async fn ps(&self) -> Result<String> {
+        lab(&self.name, &["ps"]).await
+    }
+
+    /// Runs a program with the lab's environment and returns its standard output.
+    ///
+    /// # Errors
+    /// When it ends with another code than 0; the error holds its standard error.
+    pub async fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let path = self.var("PATH").replace("$PATH", &std::env::var("PATH").unwrap_or_default());
+        let program_path = path
+            .split(':')
+            .map(|folder| Path::new(folder).join(program))
+            .find(|candidate| candidate.is_file())
+            .with_context(|| format!("{program} is not on the lab's PATH"))?;
+        let out = Command::new(program_path)
+            .args(arguments)
+            .envs(&self.env)
+            .env("PATH", path)
+            .env("LAB", &self.name)
+            .current_dir(root())
+            .output()
+            .await?;
+        if !out.status.success() {
+            bail!("{program} {arguments:?} ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
+        }
+        Ok(String::from_utf8(out.stdout)?)
+    }
+}
+
+/// The root of the checkout.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/e2e lies two levels deep").to_owned()
+}
+
+/// The folder with the lab's and our own programs: where this test was built.
+fn programs() -> Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let folder = exe.ancestors().find(|f| f.join("lab").is_file());
+    Ok(folder.context("the `lab` program is not built; run `cargo build --workspace` first")?.to_owned())
+}
+
+async fn lab(name: &str, arguments: &[&str]) -> Result<String> {
+    run(name, arguments, &[]).await
+}
+
+async fn run(name: &str, arguments: &[&str], env: &[(&str, &str)]) -> Result<String> {
+    let out = Command::new(programs()?.join("lab"))
+        .args(arguments)
+        .env("LAB", name)
+        .env("LAB_ROOT", root())
+        .envs(env.iter().copied())
+        .current_dir(root())
+        .output()
+        .await?;
+    if !out.status.success() {
+        bail!(
+            "lab {arguments:?} ended with {}: {}{}",
+            out.status,
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// The variables of `export NAME=value` lines; values may be quoted as a shell would.
+fn exports(text: &str) -> BTreeMap<String, String> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("export ")?.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.trim_matches(['"', '\'']).to_owned()))
+        .collect()
+}

@@ -1,0 +1,2 @@
+//! (to come)
+pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[];
