@@ -3,10 +3,13 @@
 #
 #   docker build -t velero-plugin-for-vsphere .
 
-ARG RUST_VERSION=1.95
+ARG RUST_VERSION=1.95.0
 ARG DEBIAN_RELEASE=bookworm
 
 FROM rust:${RUST_VERSION}-slim-${DEBIAN_RELEASE} AS build
+ARG RUST_VERSION
+# the image's own compiler; rust-toolchain.toml would fetch the tools of a developer as well
+ENV RUSTUP_TOOLCHAIN=${RUST_VERSION}
 # zstd and ring compile C; nothing else is needed from the distribution
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc libc6-dev make pkg-config \

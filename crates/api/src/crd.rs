@@ -47,7 +47,11 @@ fn snapshots() -> CustomResourceDefinition {
 
 fn clones_from_snapshots() -> CustomResourceDefinition {
     let columns = [PHASE, ("Volume", ".status.resourceHandle.name"), DONE, TOTAL, REASON];
-    let schema = job("A request to restore a backup into a new claim.", schema::<CloneFromSnapshotSpec>(), schema::<CloneFromSnapshotStatus>());
+    let schema = job(
+        "A request to restore a backup into a new claim.",
+        schema::<CloneFromSnapshotSpec>(),
+        schema::<CloneFromSnapshotStatus>(),
+    );
     definition::<CloneFromSnapshot>(BackupDriverV1alpha1::GROUP, "vclone", "Namespaced", true, &columns, schema)
 }
 
@@ -83,14 +87,16 @@ fn backup_repositories() -> CustomResourceDefinition {
 }
 
 fn uploads() -> CustomResourceDefinition {
-    let mut schema = job("A disk snapshot on its way into the repository.", schema::<UploadSpec>(), schema::<UploadStatus>());
+    let mut schema =
+        job("A disk snapshot on its way into the repository.", schema::<UploadSpec>(), schema::<UploadStatus>());
     schema["properties"]["status"]["properties"]["phase"]["enum"] = json!(UploadPhase::WORDS);
     let columns = [PHASE, DONE, TOTAL, SPEED, NODE, REASON];
     definition::<Upload>(DatamoverV1alpha1::GROUP, "vup", "Namespaced", false, &columns, schema)
 }
 
 fn downloads() -> CustomResourceDefinition {
-    let mut schema = job("A restore point on its way into a volume.", schema::<DownloadSpec>(), schema::<DownloadStatus>());
+    let mut schema =
+        job("A restore point on its way into a volume.", schema::<DownloadSpec>(), schema::<DownloadStatus>());
     schema["properties"]["status"]["properties"]["phase"]["enum"] = json!(DownloadPhase::WORDS);
     let columns = [PHASE, DONE, TOTAL, SPEED, NODE, REASON];
     definition::<Download>(DatamoverV1alpha1::GROUP, "vdown", "Namespaced", false, &columns, schema)

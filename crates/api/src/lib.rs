@@ -50,7 +50,7 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use k8s_openapi::jiff::Timestamp;
 pub use phase::{ClonePhase, DeletePhase, DownloadPhase, SnapshotPhase, UploadPhase};
 pub use progress::Progress;
-pub use reason::Reason;
+pub use reason::{Reason, Weight};
 pub use resource::{BackupDriverV1alpha1, DatamoverV1alpha1};
 pub use snapshot::{CLAIM_KIND, ResourceHandle, Snapshot, SnapshotSpec, SnapshotStatus};
 pub use upload::{Upload, UploadSpec, UploadStatus, WITHOUT_BACKUP_REPOSITORY};

@@ -2,147 +2,230 @@
 
 use std::fmt;
 
+/// How much a reason matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// An ordinary step, or an end that was asked for.
+    Step,
+    /// A wait that ends by itself, as a rule.
+    Wait,
+    /// Something failed: a warning event, and a person may have to act.
+    Trouble,
+}
+
 macro_rules! reasons {
-    ($($(#[$section:meta])* $name:ident: $meaning:literal, $cause:literal, $fix:literal;)+) => {
+    ($($weight:ident { $($name:ident: $meaning:literal, $cause:literal, $fix:literal;)+ })+) => {
         /// Why an object waits, failed or ended. The same word stands in conditions, events, metrics and logs.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason {
-            $(#[doc = $meaning] $name,)+
+            $($(#[doc = $meaning] $name,)+)+
         }
 
         impl Reason {
             /// Every reason, in the order they are explained.
-            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+            pub const ALL: &'static [Self] = &[$($(Self::$name,)+)+];
 
             /// The word.
             pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => stringify!($name),)+ }
+                match self { $($(Self::$name => stringify!($name),)+)+ }
+            }
+
+            /// How much it matters.
+            pub fn weight(self) -> Weight {
+                match self { $($(Self::$name => Weight::$weight,)+)+ }
             }
 
             /// What it means, in one line.
             pub fn meaning(self) -> &'static str {
-                match self { $(Self::$name => $meaning,)+ }
+                match self { $($(Self::$name => $meaning,)+)+ }
             }
 
             /// What usually leads to it; empty for ordinary steps.
             pub fn cause(self) -> &'static str {
-                match self { $(Self::$name => $cause,)+ }
+                match self { $($(Self::$name => $cause,)+)+ }
             }
 
             /// What helps; empty where nothing needs to be done.
             pub fn fix(self) -> &'static str {
-                match self { $(Self::$name => $fix,)+ }
+                match self { $($(Self::$name => $fix,)+)+ }
             }
         }
     };
 }
 
 reasons! {
-    Queued: "Waiting for its turn.", "", "";
-    WaitingForSlot: "Waiting until a node, host or datastore has a free slot.",
-        "Other transfers are running.", "Wait, or raise the number of transfers at a time.";
-    WaitingForClaim: "Waiting for the claim that Velero is to create.",
-        "The restore has not come to this claim yet, or a resource modifier dropped it.",
-        "Look at the Velero restore; the wait ends with a failure after its deadline.";
-    BackingOff: "The last attempt failed; the next one is due at nextRetryTimestamp.",
-        "See the message of the last attempt.", "Fix what the message names; the next attempt comes by itself.";
-    Snapshotting: "The disk snapshot is being taken in vSphere.", "", "";
-    Snapshotted: "The disk snapshot exists; the upload follows, unless local mode is on.", "", "";
-    Uploading: "A node is copying the disk into the repository.", "", "";
-    Uploaded: "The restore point is in the repository and was read back.", "", "";
-    Provisioning: "The empty volume is being made.", "", "";
-    Downloading: "A node is writing the volume.", "", "";
-    Binding: "The volume is written; it is being given to its claim.", "", "";
-    CleaningUp: "The data is safe; what was needed on the way is being removed.",
-        "vCenter or the API server could not remove it at once.", "Nothing, unless it stays: then see the message.";
-    Deleting: "The disk snapshot and the restore point are being deleted.", "", "";
-    Completed: "Done.", "", "";
-    Canceling: "It was asked to stop and is cleaning up.", "", "";
-    Canceled: "It was asked to stop; nothing is left behind.", "", "";
-    TakenOver: "Another node continues this transfer.",
-        "The node that had it went away or lost touch with the API server.", "Nothing; look at that node if it repeats.";
+    Step {
+        Queued: "Waiting for its turn.", "", "";
+        Snapshotting: "The disk snapshot is being taken in vSphere.", "", "";
+        Snapshotted: "The disk snapshot exists; the upload follows, unless local mode is on.", "", "";
+        Uploading: "A node is copying the disk into the repository.", "", "";
+        Uploaded: "The restore point is in the repository and was read back.", "", "";
+        Provisioning: "The empty volume is being made.", "", "";
+        Downloading: "A node is writing the volume.", "", "";
+        Binding: "The volume is written; it is being given to its claim.", "", "";
+        Deleting: "The disk snapshot and the restore point are being deleted.", "", "";
+        Completed: "Done.", "", "";
+        Canceling: "It was asked to stop and is cleaning up.", "", "";
+        Canceled: "It was asked to stop; nothing is left behind.", "", "";
+    }
+    Wait {
+        WaitingForSlot: "Waiting until a node, host or datastore has a free slot.",
+            "Other transfers are running.",
+            "Wait, or raise the number of transfers at a time.";
+        WaitingForClaim: "Waiting for the claim that Velero is to create.",
+            "The restore has not come to this claim yet, or a resource modifier dropped it.",
+            "Look at the Velero restore; the wait ends with a failure after its deadline.";
+        CleaningUp: "The data is safe; what was needed on the way is being removed.",
+            "vCenter or the API server could not remove it at once.",
+            "Nothing, unless it stays: then see the message.";
+        TakenOver: "Another node continues this transfer.",
+            "The node that had it went away or lost touch with the API server.",
+            "Nothing; look at that node if it repeats.";
+    }
+    Trouble {
+        BackingOff: "The last attempt failed; the next one is due at nextRetryTimestamp.",
+            "See the message of the last attempt.",
+            "Fix what the message names; the next attempt comes by itself.";
+        UnsupportedKind: "Only a PersistentVolumeClaim can be backed up or restored.",
+            "The object names another kind.",
+            "Name a PersistentVolumeClaim of the same namespace.";
+        InvalidSpec: "The request cannot be understood.",
+            "A required field is missing or a value cannot be read.",
+            "Correct the field that the message names and ask again.";
+        ClaimNotFound: "There is no such claim.",
+            "The claim was deleted, or its name is wrong.",
+            "Check name and namespace.";
+        ClaimNotBound: "The claim has no volume.",
+            "It was never used, or its storage class waits for a first consumer.",
+            "Start a pod that uses the claim, then ask again.";
+        ClaimExists: "A claim of that name is already there and was not made by this restore.",
+            "The namespace still holds the claim.",
+            "Delete or rename it, or restore into another namespace.";
+        ForeignDriver: "The volume does not belong to the vSphere CSI driver.",
+            "It is of another CSI driver or an in-tree volume.",
+            "Back it up by other means, such as Velero's file-system backup.";
+        ClaimBindTimeout: "The new volume was not there in time.",
+            "The CSI driver could not make it, or the storage class is missing or full.",
+            "See the events of the scratch claim in the Velero namespace and the logs of the CSI driver.";
+        StorageClassMissing: "The storage class of the claim does not exist here.",
+            "The backup is of another cluster, or the class was removed.",
+            "Create the class, or map it to another one.";
+        TargetTooSmall: "The volume is smaller than the disk that is to be restored.",
+            "The claim asks for less than the disk had.",
+            "Ask for at least the size that the message names.";
+        OriginalRunning: "The original plugin's driver is active in this namespace.",
+            "Its Deployment was not removed.",
+            "Remove it; two drivers would both act on the same objects.";
+        RepositoryUnknown: "There is no such BackupRepository.",
+            "It was deleted, or the name is wrong.",
+            "Check the name; a BackupRepositoryClaim makes a new one.";
+        RepositoryInvalid: "The BackupRepository cannot be used as it is.",
+            "A parameter is missing or its driver is another one.",
+            "Correct what the message names.";
+        RepositoryMissing: "There is no repository at that place in the bucket.",
+            "Nothing was ever backed up there, or bucket or prefix changed.",
+            "Check bucket and prefix.";
+        RepositoryPasswordMissing: "There is no key for the repository.",
+            "Neither Secret vsphere-backup-repository-key nor velero-repo-credentials holds repository-password.",
+            "Create the Secret; without its key nobody can read the backups, so keep a copy elsewhere.";
+        RepositoryPasswordWrong: "The key does not open the repository.",
+            "The Secret was changed, or the repository was made by another cluster.",
+            "Put the key back it was made with.";
+        RepositoryPasswordDefault: "The repository is locked with Velero's well-known default key.",
+            "velero-repo-credentials was never changed.",
+            "Make a Secret vsphere-backup-repository-key with a key of your own before the first backup.";
+        RepositoryLocked: "Somebody has the repository for themselves.",
+            "A prune or check is running, or one died and left its lock.",
+            "Wait; `restic unlock` removes locks of the dead.";
+        RepositoryDamaged: "Something in the repository is not as it was written.",
+            "Objects were deleted or changed in the bucket.",
+            "Run `restic check`, and `restic repair` as it advises.";
+        RestorePointMissing: "The repository has no such restore point.",
+            "The backup never finished, was deleted, or the repository is another one.",
+            "Check the list of restore points.";
+        RestorePointDamaged: "The restore point cannot be read completely.",
+            "Objects were deleted or changed in the bucket.",
+            "Restore another one; run `restic check` on the repository.";
+        BucketMissing: "The bucket does not exist.",
+            "It was removed, or its name or region is wrong.",
+            "Check bucket, region and URL.";
+        StoreAccessDenied: "The object store refuses our keys.",
+            "Wrong or outdated keys, or a policy without the needed actions.",
+            "Check keys and policy; the message names the action.";
+        StoreUnreachable: "The object store does not answer.",
+            "Network, name or certificate trouble between the node and the store.",
+            "Check s3Url, caCert and the network of the node.";
+        StoreFailed: "The object store failed in the middle.",
+            "It is overloaded or out of space.",
+            "See the message and the store's own log.";
+        VCenterSecretMissing: "There is no Secret with vCenter's address and credentials.",
+            "It was not created, or the settings name another.",
+            "Create velero-vsphere-config-secret in the Velero namespace.";
+        VCenterSecretInvalid: "The Secret with vCenter's address cannot be read.",
+            "A line of it breaks the grammar.",
+            "Correct the line that the message names.";
+        VCenterCertificateUntrusted: "vCenter's certificate is not trusted.",
+            "It is signed by an authority that we do not know.",
+            "Put ca-file or thumbprint into the Secret.";
+        VCenterLoginRefused: "vCenter refuses user or password.",
+            "The password was changed, or the account is locked. After three refusals we stop asking.",
+            "Correct the Secret; a change is taken up by itself.";
+        VCenterUnreachable: "vCenter does not answer.",
+            "Network, name or port is wrong, or vCenter is down.",
+            "Check address and network.";
+        VCenterPermission: "The account lacks a privilege in vCenter.",
+            "The role misses the privilege that the message names.",
+            "Add the privilege to the role.";
+        VCenterFailed: "vCenter answered with a fault.",
+            "See the fault in the message.",
+            "See the task in vCenter at that time.";
+        DiskMissing: "vSphere does not know the disk.",
+            "It was deleted, or the volume belongs to another vCenter.",
+            "Check the volume handle of the PV.";
+        DiskBusy: "vSphere does not allow it at this moment.",
+            "Another task works on the disk, such as a migration.",
+            "Nothing; it is tried again.";
+        SnapshotMissing: "vSphere does not know the disk snapshot any more.",
+            "Somebody deleted it, or the disk went with it.",
+            "Take a new backup.";
+        VddkLibraryMissing: "VMware's disk library is not installed.",
+            "It may not be shipped with this product.",
+            "Give the chart `vddk.image`, `vddk.hostPath` or `vddk.existingClaim` with the library from VMware.";
+        VddkLibraryBroken: "VMware's disk library cannot be loaded.",
+            "It is of another architecture, too old, or incomplete.",
+            "Install the version that the documents name.";
+        VddkOpenFailed: "VMware's disk library cannot open the disk.",
+            "See the code in the message.",
+            "See the code's advice in the message.";
+        VddkHung: "VMware's disk library stopped answering and was ended.",
+            "The ESXi host or its port 902 does not answer.",
+            "Check the network between node and ESXi hosts.";
+        VddkCrashed: "VMware's disk library crashed.",
+            "A fault in the library; only the transfer was affected.",
+            "Nothing; it is tried again. Update the library if it repeats.";
+        DiskReadFailed: "The disk could not be read.",
+            "A fault of the datastore or the connection at the place the message names.",
+            "See the datastore's health; it is tried again.";
+        DiskWriteFailed: "The volume could not be written.",
+            "The datastore is full or faulty.",
+            "Check the datastore; it is tried again.";
+        DiskFlushFailed: "The volume did not confirm that the data is on disk.",
+            "A fault of the datastore or the connection.",
+            "Nothing; it is tried again.";
+        SnapshotDeleteFailed: "The data is stored, but the disk snapshot could not be deleted.",
+            "Another task works on the disk, or vCenter does not answer.",
+            "Nothing; it is tried again.";
+        Internal: "Something happened that should not happen.",
+            "A fault of ours.",
+            "Report it with the log around that time.";
+    }
+}
 
-    UnsupportedKind: "Only a PersistentVolumeClaim can be backed up or restored.",
-        "The object names another kind.", "Name a PersistentVolumeClaim of the same namespace.";
-    InvalidSpec: "The request cannot be understood.",
-        "A required field is missing or a value cannot be read.", "Correct the field that the message names and ask again.";
-    ClaimNotFound: "There is no such claim.", "The claim was deleted, or its name is wrong.", "Check name and namespace.";
-    ClaimNotBound: "The claim has no volume.", "It was never used, or its storage class waits for a first consumer.",
-        "Start a pod that uses the claim, then ask again.";
-    ClaimExists: "A claim of that name is already there and was not made by this restore.",
-        "The namespace still holds the claim.", "Delete or rename it, or restore into another namespace.";
-    ForeignDriver: "The volume does not belong to the vSphere CSI driver.",
-        "It is of another CSI driver or an in-tree volume.", "Back it up by other means, such as Velero's file-system backup.";
-    ClaimBindTimeout: "The new volume was not there in time.",
-        "The CSI driver could not make it, or the storage class is missing or full.",
-        "See the events of the scratch claim in the Velero namespace and the logs of the CSI driver.";
-    StorageClassMissing: "The storage class of the claim does not exist here.",
-        "The backup is of another cluster, or the class was removed.", "Create the class, or map it to another one.";
-    TargetTooSmall: "The volume is smaller than the disk that is to be restored.",
-        "The claim asks for less than the disk had.", "Ask for at least the size that the message names.";
-    OriginalRunning: "The original plugin's driver is active in this namespace.",
-        "Its Deployment was not removed.", "Remove it; two drivers would both act on the same objects.";
-
-    RepositoryUnknown: "There is no such BackupRepository.",
-        "It was deleted, or the name is wrong.", "Check the name; a BackupRepositoryClaim makes a new one.";
-    RepositoryInvalid: "The BackupRepository cannot be used as it is.",
-        "A parameter is missing or its driver is another one.", "Correct what the message names.";
-    RepositoryMissing: "There is no repository at that place in the bucket.",
-        "Nothing was ever backed up there, or bucket or prefix changed.", "Check bucket and prefix.";
-    RepositoryPasswordMissing: "There is no key for the repository.",
-        "Neither Secret vsphere-backup-repository-key nor velero-repo-credentials holds repository-password.",
-        "Create the Secret; without its key nobody can read the backups, so keep a copy elsewhere.";
-    RepositoryPasswordWrong: "The key does not open the repository.",
-        "The Secret was changed, or the repository was made by another cluster.", "Put the key back it was made with.";
-    RepositoryPasswordDefault: "The repository is locked with Velero's well-known default key.",
-        "velero-repo-credentials was never changed.", "Make a Secret vsphere-backup-repository-key with a key of your own before the first backup.";
-    RepositoryLocked: "Somebody has the repository for themselves.",
-        "A prune or check is running, or one died and left its lock.", "Wait; `restic unlock` removes locks of the dead.";
-    RepositoryDamaged: "Something in the repository is not as it was written.",
-        "Objects were deleted or changed in the bucket.", "Run `restic check`, and `restic repair` as it advises.";
-    RestorePointMissing: "The repository has no such restore point.",
-        "The backup never finished, was deleted, or the repository is another one.", "Check the list of restore points.";
-    RestorePointDamaged: "The restore point cannot be read completely.",
-        "Objects were deleted or changed in the bucket.", "Restore another one; run `restic check` on the repository.";
-    BucketMissing: "The bucket does not exist.", "It was removed, or its name or region is wrong.", "Check bucket, region and URL.";
-    StoreAccessDenied: "The object store refuses our keys.",
-        "Wrong or outdated keys, or a policy without the needed actions.", "Check keys and policy; the message names the action.";
-    StoreUnreachable: "The object store does not answer.",
-        "Network, name or certificate trouble between the node and the store.", "Check s3Url, caCert and the network of the node.";
-    StoreFailed: "The object store failed in the middle.", "It is overloaded or out of space.", "See the message and the store's own log.";
-
-    VCenterSecretMissing: "There is no Secret with vCenter's address and credentials.",
-        "It was not created, or the settings name another.", "Create velero-vsphere-config-secret in the Velero namespace.";
-    VCenterSecretInvalid: "The Secret with vCenter's address cannot be read.",
-        "A line of it breaks the grammar.", "Correct the line that the message names.";
-    VCenterCertificateUntrusted: "vCenter's certificate is not trusted.",
-        "It is signed by an authority that we do not know.", "Put ca-file or thumbprint into the Secret.";
-    VCenterLoginRefused: "vCenter refuses user or password.",
-        "The password was changed, or the account is locked. After three refusals we stop asking.", "Correct the Secret; a change is taken up by itself.";
-    VCenterUnreachable: "vCenter does not answer.", "Network, name or port is wrong, or vCenter is down.", "Check address and network.";
-    VCenterPermission: "The account lacks a privilege in vCenter.",
-        "The role misses the privilege that the message names.", "Add the privilege to the role.";
-    VCenterFailed: "vCenter answered with a fault.", "See the fault in the message.", "See the task in vCenter at that time.";
-    DiskMissing: "vSphere does not know the disk.", "It was deleted, or the volume belongs to another vCenter.", "Check the volume handle of the PV.";
-    DiskBusy: "vSphere does not allow it at this moment.",
-        "Another task works on the disk, such as a migration.", "Nothing; it is tried again.";
-    SnapshotMissing: "vSphere does not know the disk snapshot any more.",
-        "Somebody deleted it, or the disk went with it.", "Take a new backup.";
-
-    VddkLibraryMissing: "VMware's disk library is not installed.",
-        "It may not be shipped with this product.", "Give the chart `vddk.image`, `vddk.hostPath` or `vddk.existingClaim` with the library from VMware.";
-    VddkLibraryBroken: "VMware's disk library cannot be loaded.",
-        "It is of another architecture, too old, or incomplete.", "Install the version that the documents name.";
-    VddkOpenFailed: "VMware's disk library cannot open the disk.", "See the code in the message.", "See the code's advice in the message.";
-    VddkHung: "VMware's disk library stopped answering and was ended.",
-        "The ESXi host or its port 902 does not answer.", "Check the network between node and ESXi hosts.";
-    VddkCrashed: "VMware's disk library crashed.", "A fault in the library; only the transfer was affected.", "Nothing; it is tried again. Update the library if it repeats.";
-    DiskReadFailed: "The disk could not be read.", "A fault of the datastore or the connection at the place the message names.", "See the datastore's health; it is tried again.";
-    DiskWriteFailed: "The volume could not be written.", "The datastore is full or faulty.", "Check the datastore; it is tried again.";
-    DiskFlushFailed: "The volume did not confirm that the data is on disk.", "A fault of the datastore or the connection.", "Nothing; it is tried again.";
-    SnapshotDeleteFailed: "The data is stored, but the disk snapshot could not be deleted.", "Another task works on the disk, or vCenter does not answer.", "Nothing; it is tried again.";
-
-    Internal: "Something happened that should not happen.", "A fault of ours.", "Report it with the log around that time.";
+impl Reason {
+    /// The reason of that word, if it is one of ours.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == word)
+    }
 }
 
 impl fmt::Display for Reason {
@@ -159,9 +242,11 @@ mod tests {
     fn every_failure_says_what_helps() {
         for reason in Reason::ALL {
             assert!(!reason.meaning().is_empty());
-            assert_eq!(reason.cause().is_empty(), reason.fix().is_empty(), "{reason}");
+            assert_eq!(reason.cause().is_empty(), reason.weight() == Weight::Step, "{reason}");
+            assert_eq!(reason.fix().is_empty(), reason.weight() == Weight::Step, "{reason}");
         }
-        assert!(!Reason::BucketMissing.fix().is_empty());
+        assert_eq!(Reason::from_word("BucketMissing"), Some(Reason::BucketMissing));
+        assert_eq!(Reason::from_word("Weather"), None);
     }
 
     #[test]

@@ -6,10 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 fn definitions() -> BTreeMap<String, Value> {
-    api::crd::all()
-        .into_iter()
-        .map(|crd| (crd.spec.names.kind.clone(), serde_json::to_value(crd).unwrap()))
-        .collect()
+    api::crd::all().into_iter().map(|crd| (crd.spec.names.kind.clone(), serde_json::to_value(crd).unwrap())).collect()
 }
 
 fn version<'d>(definitions: &'d BTreeMap<String, Value>, kind: &str) -> &'d Value {
@@ -87,7 +84,13 @@ fn phases_are_listed_for_transfers_and_free_elsewhere() {
     assert_eq!(
         phase("Upload").unwrap(),
         json!([
-            "New", "InProgress", "Completed", "UploadError", "CleanupFailed", "Canceled", "Canceling",
+            "New",
+            "InProgress",
+            "Completed",
+            "UploadError",
+            "CleanupFailed",
+            "Canceled",
+            "Canceling",
             "UploadFailedAfterRetry"
         ])
     );

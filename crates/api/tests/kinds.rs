@@ -18,9 +18,11 @@ fn there_and_back<K: Serialize + DeserializeOwned>(object: Value) -> Value {
     serde_json::to_value(serde_json::from_value::<K>(object).unwrap()).unwrap()
 }
 
+type ThereAndBack = fn(Value) -> Value;
+
 #[test]
 fn objects_of_the_original_come_back_unchanged() {
-    let cases: [(&str, fn(Value) -> Value); 7] = [
+    let cases: [(&str, ThereAndBack); 7] = [
         ("snapshot", there_and_back::<Snapshot>),
         ("clone-from-snapshot", there_and_back::<CloneFromSnapshot>),
         ("delete-snapshot", there_and_back::<DeleteSnapshot>),

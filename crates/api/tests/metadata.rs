@@ -5,6 +5,7 @@ use api::metadata::{Blob, Error, decode, encode, rewrite};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use proptest::prelude::*;
 use serde_json::json;
 
 /// `shop/data-0` as the original stored it: 298 bytes.
@@ -153,4 +154,14 @@ fn a_damaged_blob_is_refused_and_never_a_panic() {
     assert!(matches!(decode(&[0xff; 40]), Err(Error::Protobuf(_))));
     let text: Blob = serde_json::from_value(json!("%%%")).unwrap();
     assert!(matches!(text.claim(), Err(Error::Base64(_))));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_us_crash(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0..298_usize, flip in 1..=255_u8) {
+        let _ = rewrite(&bytes, |_| ());
+        let mut damaged = vector();
+        damaged[at] ^= flip;
+        let _ = rewrite(&damaged, |_| ());
+    }
 }

@@ -8,8 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// What programs may use: every room, never another program.
-const ROOMS: &[&str] =
-    &["disk", "api", "lifecycle", "vsphere", "nbd", "vddk", "repository", "data-path", "operator"];
+const ROOMS: &[&str] = &["disk", "api", "lifecycle", "vsphere", "nbd", "vddk", "repository", "data-path", "operator"];
 
 /// A crate and those of ours it may use. What only tests use is not counted.
 const MAY_USE: &[(&str, &[&str])] = &[

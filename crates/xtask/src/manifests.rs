@@ -10,7 +10,8 @@ use crate::files::Files;
 
 const CHART: &str = "velero-plugin-for-vsphere";
 const FOLDER: &str = "deploy/manifests";
-const HEAD: &str = "# The chart's default rendering, made by `cargo xtask generate-manifests`. CRDs are in deploy/crds.\n";
+const HEAD: &str =
+    "# The chart's default rendering, made by `cargo xtask generate-manifests`. CRDs are in deploy/crds.\n";
 
 /// Renders the chart; CRDs are left out because `deploy/crds` holds them already.
 pub(crate) fn render(root: &Path) -> Result<Files> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use api::Reason;
+use api::{Reason, Weight};
 
 use crate::files::Files;
 
@@ -25,17 +25,19 @@ pub(crate) fn add(files: &mut Files) {
 }
 
 fn page() -> String {
-    let (troubles, steps): (Vec<Reason>, Vec<Reason>) = Reason::ALL.iter().partition(|r| !r.fix().is_empty());
+    let of = |weight| Reason::ALL.iter().filter(move |r| r.weight() == weight);
     let mut page = HEAD.to_owned();
     page.push_str("## Ordinary steps\n\n| reason | meaning |\n|---|---|\n");
-    for reason in steps {
+    for reason in of(Weight::Step) {
         writeln!(page, "| `{reason}` | {} |", reason.meaning()).expect("a String takes any text");
     }
-    page.push_str("\n## Where something is to be done, or soon will be\n\n");
-    page.push_str("| reason | meaning | usual cause | what helps |\n|---|---|---|---|\n");
-    for reason in troubles {
-        let (meaning, cause, fix) = (reason.meaning(), reason.cause(), reason.fix());
-        writeln!(page, "| `{reason}` | {meaning} | {cause} | {fix} |").expect("a String takes any text");
+    for (title, weight) in [("Waits that end by themselves", Weight::Wait), ("Trouble", Weight::Trouble)] {
+        write!(page, "\n## {title}\n\n| reason | meaning | usual cause | what helps |\n|---|---|---|---|\n")
+            .expect("a String takes any text");
+        for reason in of(weight) {
+            let (meaning, cause, fix) = (reason.meaning(), reason.cause(), reason.fix());
+            writeln!(page, "| `{reason}` | {meaning} | {cause} | {fix} |").expect("a String takes any text");
+        }
     }
     page
 }

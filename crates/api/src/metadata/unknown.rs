@@ -13,15 +13,8 @@ const QUANTITY: Shape = Shape(&[(1, None)]);
 const QUANTITY_ENTRY: Shape = Shape(&[(1, None), (2, Some(&QUANTITY))]);
 const OWNER: Shape = Shape(&[(1, None), (3, None), (4, None), (5, None), (6, None), (7, None)]);
 const FIELDS: Shape = Shape(&[(1, None)]);
-const MANAGED: Shape = Shape(&[
-    (1, None),
-    (2, None),
-    (3, None),
-    (4, Some(&TIME)),
-    (6, None),
-    (7, Some(&FIELDS)),
-    (8, None),
-]);
+const MANAGED: Shape =
+    Shape(&[(1, None), (2, None), (3, None), (4, Some(&TIME)), (6, None), (7, Some(&FIELDS)), (8, None)]);
 const META: Shape = Shape(&[
     (1, None),
     (2, None),
@@ -55,8 +48,7 @@ const SPEC: Shape = Shape(&[
     (8, Some(&NAMESPACED_REFERENCE)),
     (9, None),
 ]);
-const CONDITION: Shape =
-    Shape(&[(1, None), (2, None), (3, Some(&TIME)), (4, Some(&TIME)), (5, None), (6, None)]);
+const CONDITION: Shape = Shape(&[(1, None), (2, None), (3, Some(&TIME)), (4, Some(&TIME)), (5, None), (6, None)]);
 const MODIFY: Shape = Shape(&[(1, None), (2, None)]);
 const STATUS: Shape = Shape(&[
     (1, None),
