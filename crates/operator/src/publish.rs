@@ -103,7 +103,7 @@ impl Publisher {
         let kind = K::kind(&());
         self.metrics.transition(&kind, phase, *reason);
         let message = is.map(|c| c.message).unwrap_or_default();
-        let warning = !reason.fix().is_empty() && !reason.fix().starts_with("Wait");
+        let warning = reason.weight() == api::Weight::Trouble;
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         if warning {
             tracing::warn!(%kind, %namespace, %name, phase, %reason, message, "not as asked for");
