@@ -333,7 +333,7 @@ fn no_permission(detail: &Element) -> FaultKind {
     let privilege = listed.filter(|l| !l.is_empty()).or_else(|| detail.text_of("privilegeId"));
     FaultKind::NoPermission {
         object: object.map_or_else(|| "an object it did not name".to_owned(), Element::as_reference_text),
-        privilege: privilege.unwrap_or_else(|| "it did not name".to_owned()),
+        privilege: privilege.unwrap_or_else(|| "unnamed".to_owned()),
     }
 }
 
@@ -343,3 +343,6 @@ fn says_tracking_is_unusable(detail: &Element) -> bool {
         .filter_map(|m| m.text_of("key"))
         .any(|key| ["cbt.noTrack", "cbt.noEpoch", "cbt.cannotGetChanges"].iter().any(|end| key.ends_with(end)))
 }
+
+#[cfg(test)]
+mod tests;

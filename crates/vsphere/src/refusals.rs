@@ -4,10 +4,12 @@
 //! not start counting anew, so the count belongs to the process and to one pair of account and password.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use ring::hmac;
 use secrecy::ExposeSecret as _;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -32,20 +34,24 @@ struct Refused {
     not_before: Instant,
 }
 
+/// The right to try credentials now. Others who want to try the same ones wait for its end: tried side by side they
+/// would all be refused before the first refusal is counted.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    refused: OwnedMutexGuard<Refused>,
+    first_pause: Duration,
+}
+
 struct Refusals {
     key: hmac::Key,
-    refused: Mutex<HashMap<Credentials, Refused>>,
+    tried: Mutex<HashMap<Credentials, Arc<tokio::sync::Mutex<Refused>>>>,
 }
 
 impl Refusals {
     fn new() -> Self {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new())
             .expect("the system has random numbers");
-        Self { key, refused: Mutex::default() }
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<Credentials, Refused>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { key, tried: Mutex::default() }
     }
 
     fn credentials(&self, config: &Config) -> Credentials {
@@ -53,52 +59,47 @@ impl Refusals {
         Credentials { server: config.server(), user: config.user.clone(), password: password.as_ref().to_vec() }
     }
 
-    fn check(&self, config: &Config) -> Result<(), Cause> {
-        let known = self.known();
-        let Some(refused) = known.get(&self.credentials(config)) else { return Ok(()) };
+    async fn turn(&self, config: &Config) -> Result<Turn, Cause> {
+        let refused = {
+            let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+            let untried = || Arc::new(tokio::sync::Mutex::new(Refused { times: 0, not_before: Instant::now() }));
+            tried.entry(self.credentials(config)).or_insert_with(untried).clone()
+        };
+        let refused = refused.lock_owned().await;
         let held = |next_try| Cause::LoginHeldBack { user: config.user.clone(), refusals: refused.times, next_try };
         if refused.times >= REFUSALS {
             return Err(held(None));
         }
         match refused.not_before.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero()) {
             Some(wait) => Err(held(Some(wait))),
-            None => Ok(()),
+            None => Ok(Turn { refused, first_pause: config.deadlines.login_pause }),
         }
     }
+}
 
-    fn refused(&self, config: &Config) {
-        let mut known = self.known();
-        let refused = known.entry(self.credentials(config)).or_insert(Refused { times: 0, not_before: Instant::now() });
-        let pause = config.deadlines.login_pause.saturating_mul(1 << refused.times.min(10));
-        refused.times += 1;
-        refused.not_before = crate::pace::deadline_after(pause);
+impl Turn {
+    /// vCenter refused the credentials.
+    pub(crate) fn refused(mut self) {
+        let pause = self.first_pause.saturating_mul(1 << self.refused.times.min(10));
+        self.refused.times += 1;
+        self.refused.not_before = crate::pace::deadline_after(pause);
     }
 
-    fn accepted(&self, config: &Config) {
-        self.known().remove(&self.credentials(config));
+    /// The credentials work: earlier refusals count no more.
+    pub(crate) fn accepted(mut self) {
+        self.refused.times = 0;
+        self.refused.not_before = Instant::now();
     }
 }
 
-/// Whether these credentials may be tried now.
-pub(crate) fn check(config: &Config) -> Result<(), Cause> {
-    PROCESS.check(config)
-}
-
-/// Remembers a refusal.
-pub(crate) fn refused(config: &Config) {
-    PROCESS.refused(config);
-}
-
-/// Forgets refusals: the credentials work.
-pub(crate) fn accepted(config: &Config) {
-    PROCESS.accepted(config);
+/// Waits until nobody in this process tries these credentials, and says whether they may be tried now.
+pub(crate) async fn turn(config: &Config) -> Result<Turn, Cause> {
+    PROCESS.turn(config).await
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use std::time::Duration;
-
     use super::*;
 
     /// How long until a login that was held back may be tried.
@@ -115,44 +116,70 @@ mod tests {
         config
     }
 
+    async fn refuse(refusals: &Refusals, config: &Config) {
+        refusals.turn(config).await.unwrap().refused();
+    }
+
+    async fn wait(refusals: &Refusals, config: &Config) -> Option<u64> {
+        wait_of(&refusals.turn(config).await.unwrap_err()).map(|wait| wait.as_secs())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_wrong_password_is_tried_three_times_with_growing_pauses_and_never_again() {
         let refusals = Refusals::new();
         let wrong = credentials("wrong");
         for pause in [200, 400] {
-            refusals.check(&wrong).unwrap();
-            refusals.refused(&wrong);
-            let wait = wait_of(&refusals.check(&wrong).unwrap_err());
-            assert_eq!(wait.unwrap().as_secs(), pause);
+            refuse(&refusals, &wrong).await;
+            assert_eq!(wait(&refusals, &wrong).await, Some(pause));
             tokio::time::advance(Duration::from_secs(pause)).await;
         }
-        refusals.check(&wrong).unwrap();
-        refusals.refused(&wrong);
+        refuse(&refusals, &wrong).await;
         tokio::time::advance(Duration::from_secs(30 * 24 * 3600)).await;
-        assert_eq!(wait_of(&refusals.check(&wrong).unwrap_err()), None, "the account would be locked");
+        assert_eq!(wait(&refusals, &wrong).await, None, "the account would be locked");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn new_credentials_are_tried_at_once() {
+    async fn callers_that_come_together_do_not_try_a_wrong_password_together() {
         let refusals = Refusals::new();
-        for _ in 0..3 {
-            refusals.refused(&credentials("wrong"));
+        let wrong = credentials("wrong");
+        let tries = (0..5).map(|_| async {
+            let turn = refusals.turn(&wrong).await?;
+            tokio::time::sleep(Duration::from_secs(1)).await; // vCenter takes its time to refuse
+            turn.refused();
+            Ok::<_, Cause>(())
+        });
+        let tried = futures::future::join_all(tries).await.into_iter().filter(Result::is_ok).count();
+        assert_eq!(tried, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_credentials_are_tried_at_once_and_old_ones_stay_refused() {
+        let refusals = Refusals::new();
+        refuse(&refusals, &credentials("wrong")).await;
+        refuse(&refusals, &credentials("also wrong")).await;
+        refusals.turn(&credentials("right")).await.unwrap().accepted();
+        assert_eq!(wait(&refusals, &credentials("wrong")).await, Some(200));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_login_that_works_forgets_earlier_refusals() {
+        let refusals = Refusals::new();
+        let now_and_then = credentials("right");
+        for _ in 0..5 {
+            refuse(&refusals, &now_and_then).await;
+            tokio::time::advance(Duration::from_secs(200)).await;
+            refusals.turn(&now_and_then).await.unwrap().accepted();
         }
-        assert!(refusals.check(&credentials("wrong")).is_err());
-        refusals.check(&credentials("right")).unwrap();
-        refusals.refused(&credentials("also wrong"));
-        assert_eq!(wait_of(&refusals.check(&credentials("also wrong")).unwrap_err()).unwrap().as_secs(), 200);
     }
 
     #[tokio::test(start_paused = true)]
     async fn other_accounts_and_servers_are_not_held_back() {
         let refusals = Refusals::new();
-        (0..3).for_each(|_| refusals.refused(&credentials("wrong")));
-        let mut other = credentials("wrong");
-        other.user = "other@vsphere.local".to_owned();
-        refusals.check(&other).unwrap();
-        let mut other = credentials("wrong");
-        other.port = 8443;
-        refusals.check(&other).unwrap();
+        refuse(&refusals, &credentials("wrong")).await;
+        let other_user = Config { user: "other@vsphere.local".to_owned(), ..credentials("wrong") };
+        let other_server = Config { port: 8443, ..credentials("wrong") };
+        for other in [other_user, other_server] {
+            assert!(refusals.turn(&other).await.is_ok());
+        }
     }
 }

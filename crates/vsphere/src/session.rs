@@ -187,7 +187,7 @@ impl Shared {
 
     async fn log_in(&self, number: u64) -> Result<Session, Cause> {
         let Config { user, password, .. } = &self.config;
-        refusals::check(&self.config)?;
+        let turn = refusals::turn(&self.config).await?;
         let content = self.content().await?;
         let request =
             Request::new("Login", &content.manager).text("userName", user).text("password", password.expose_secret());
@@ -197,13 +197,13 @@ impl Shared {
         let cover = Cover { action: &action, cookie: content.cookie.as_ref(), ..self.cover(Endpoint::Vim, ends) };
         let reply = match self.transport.call(&request, cover).await {
             Err(Cause::Fault(Fault { kind: FaultKind::InvalidLogin, .. })) => {
-                refusals::refused(&self.config);
+                turn.refused();
                 warn!(server = self.transport.server(), %user, "vCenter refused the login");
                 return Err(Cause::LoginRefused { user: user.clone() });
             }
             reply => reply?,
         };
-        refusals::accepted(&self.config);
+        turn.accepted();
         let cookie = reply.cookie.or(content.cookie).ok_or_else(|| bad_reply("the login set no session cookie"))?;
         info!(server = self.transport.server(), %user, api = %content.about.api_version, "logged in");
         Ok(Session {

@@ -1,0 +1,11 @@
+//! The client against the lab's vCenter (govmomi's simulator, completed), and against recorded replies for what it lacks.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod double;
+mod faults;
+mod recorded;
+mod session;
+mod snapshots;
+mod trust;
+mod volumes;
+mod wire;
