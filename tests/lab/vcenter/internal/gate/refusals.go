@@ -24,7 +24,29 @@ type refused struct {
 // withoutSession may be called before logging in.
 var withoutSession = map[string]bool{
 	"Login": true, "LoginByToken": true, "LoginExtensionByCertificate": true, "CloneSession": true,
-	"RetrieveServiceContent": true, "RetrieveProperties": true, "RetrievePropertiesEx": true, "Fetch": true,
+	"RetrieveServiceContent": true,
+}
+
+// anonymous says whether a call may be made before logging in. Properties may
+// be read only of the objects with which one logs in.
+func (c *call) anonymous() bool {
+	var specs []types.PropertyFilterSpec
+	switch request := c.method.Body.(type) {
+	case *types.RetrieveProperties:
+		specs = request.SpecSet
+	case *types.RetrievePropertiesEx:
+		specs = request.SpecSet
+	default:
+		return withoutSession[c.method.Name]
+	}
+	for _, spec := range specs {
+		for _, object := range spec.ObjectSet {
+			if object.Obj.Type != "SessionManager" && object.Obj.Type != "ServiceInstance" {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // refusal says why a call is not let through; nil when it is.
@@ -32,7 +54,7 @@ func (c *call) refusal(r *http.Request, body []byte) *refused {
 	if err := c.checkAction(r.Header.Get("SOAPAction")); err != nil {
 		return &refused{err.Error(), new(types.InvalidRequest)}
 	}
-	if c.session == "" && !withoutSession[c.method.Name] {
+	if c.session == "" && !c.anonymous() {
 		return &refused{"The session is not authenticated.", &types.NotAuthenticated{
 			NoPermission: types.NoPermission{Object: &c.method.This, PrivilegeId: "System.View"},
 		}}
