@@ -25,6 +25,10 @@ pub const CHANGE_STORAGE_CLASS: &str = "velero.io/change-storage-class";
 pub const VDDK_CONFIG: &str = "velero.io/vddk-config";
 /// Annotation on a restored claim: uid of the CloneFromSnapshot whose data it is to get. The proof of ownership.
 pub const CLONE_UID: &str = "velero-plugin-for-vsphere/clone-uid";
+/// Label on an Upload: uid of the Snapshot it is for. Names come back, uids do not.
+pub const SNAPSHOT_UID: &str = "velero-plugin-for-vsphere/snapshot-uid";
+/// Annotation on a volume that is being handed over: the reclaim policy it gets once its claim is bound.
+pub const RECLAIM_POLICY: &str = "velero-plugin-for-vsphere/reclaim-policy";
 /// Label on scratch claims and their volumes: uid of the CloneFromSnapshot they work for.
 pub const SCRATCH_FOR: &str = "velero-plugin-for-vsphere/scratch-for";
 

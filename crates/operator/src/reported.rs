@@ -1,8 +1,8 @@
 //! How a kind reports: where its status lies and which words stand in it.
 
 use api::{
-    CloneFromSnapshot, CloneFromSnapshotStatus, DeleteSnapshot, DeleteSnapshotStatus, Download, DownloadStatus, Snapshot,
-    SnapshotStatus, Upload, UploadStatus,
+    CloneFromSnapshot, CloneFromSnapshotStatus, DeleteSnapshot, DeleteSnapshotStatus, Download, DownloadStatus,
+    Snapshot, SnapshotStatus, Upload, UploadStatus,
 };
 
 /// Where a kind's status is written.
@@ -16,7 +16,10 @@ pub enum StatusPlace {
 
 /// A kind with a status that a [`Publisher`](crate::Publisher) can write.
 pub trait Reported:
-    kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug + serde::de::DeserializeOwned
+    kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + serde::de::DeserializeOwned
 {
     /// Its status.
     type Status: serde::Serialize + Default + Clone + Send + Sync;

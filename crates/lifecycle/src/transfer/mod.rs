@@ -200,7 +200,12 @@ mod tests {
             ("fresh, no slot is free", transfer(fresh()), full(), Plan::WaitForSlot),
             ("not admitted yet", unadmitted, free(), Plan::Rest),
             ("being deleted", deleted, free(), Plan::Rest),
-            ("too young to have a phase", transfer(State::Waiting { from: noon() }), free(), Plan::WakeAt(noon(), Reason::Queued)),
+            (
+                "too young to have a phase",
+                transfer(State::Waiting { from: noon() }),
+                free(),
+                Plan::WakeAt(noon(), Reason::Queued),
+            ),
             ("mounted on another node", transfer(fresh()), far, Plan::WakeAt(nine() + HEAD_START, Reason::Queued)),
             ("held by another node", transfer(State::Copying), held(), Plan::WakeAt(noon(), Reason::TakenOver)),
             ("its node died", transfer(State::Copying), free(), resume.clone()),
@@ -210,11 +215,26 @@ mod tests {
             ("ended by somebody while we copy", transfer(State::Finished), busy(), Plan::Stop),
             ("cancelled before anybody took it", cancelled(fresh()), full(), cancel.clone()),
             ("cancelled in back-off", cancelled(State::Failed { retry_at: noon() }), free(), cancel.clone()),
-            ("cancelled while another node copies", cancelled(State::Copying), held(), Plan::WakeAt(noon(), Reason::TakenOver)),
+            (
+                "cancelled while another node copies",
+                cancelled(State::Copying),
+                held(),
+                Plan::WakeAt(noon(), Reason::TakenOver),
+            ),
             ("the node that was cancelling died", transfer(State::Cancelling), free(), cancel),
-            ("failed, backing off", transfer(State::Failed { retry_at: noon() }), free(), Plan::WakeAt(noon(), Reason::BackingOff)),
+            (
+                "failed, backing off",
+                transfer(State::Failed { retry_at: noon() }),
+                free(),
+                Plan::WakeAt(noon(), Reason::BackingOff),
+            ),
             ("failed, due", transfer(State::Failed { retry_at: nine() }), free(), copy),
-            ("stored, snapshot stays", transfer(State::Cleaning { retry_at: nine() }), full(), Plan::Claim(Work::CleanUp)),
+            (
+                "stored, snapshot stays",
+                transfer(State::Cleaning { retry_at: nine() }),
+                full(),
+                Plan::Claim(Work::CleanUp),
+            ),
             ("finished", transfer(State::Finished), free(), Plan::Rest),
         ];
         for (situation, transfer, node, want) in cases {

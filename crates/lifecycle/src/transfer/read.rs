@@ -16,7 +16,9 @@ impl From<&Upload> for Transfer {
             Some(UploadPhase::UploadError) => State::Failed { retry_at: due },
             Some(UploadPhase::CleanupFailed) => State::Cleaning { retry_at: due },
             Some(UploadPhase::Canceling) => State::Cancelling,
-            Some(UploadPhase::Completed | UploadPhase::Canceled | UploadPhase::UploadFailedAfterRetry) => State::Finished,
+            Some(UploadPhase::Completed | UploadPhase::Canceled | UploadPhase::UploadFailedAfterRetry) => {
+                State::Finished
+            }
         };
         Self {
             state,

@@ -17,8 +17,11 @@ pub enum AfterFailure {
 
 /// The status a new Upload is posted with. It carries `nextRetryTimestamp`: the original's programs crash without it.
 pub fn new(now: Timestamp) -> UploadStatus {
-    let mut status =
-        UploadStatus { phase: Some(UploadPhase::New), next_retry_timestamp: Some(Time(now)), ..UploadStatus::default() };
+    let mut status = UploadStatus {
+        phase: Some(UploadPhase::New),
+        next_retry_timestamp: Some(Time(now)),
+        ..UploadStatus::default()
+    };
     tell(&mut status, Status::False, Reason::Queued, "waiting for a node to take it", now);
     status
 }
@@ -64,7 +67,12 @@ pub fn cleanup_failed(before: &UploadStatus, problem: &Problem, now: Timestamp) 
 }
 
 /// An attempt failed.
-pub fn attempt_failed(before: &UploadStatus, problem: &Problem, retries: UploadRetries, now: Timestamp) -> AfterFailure {
+pub fn attempt_failed(
+    before: &UploadStatus,
+    problem: &Problem,
+    retries: UploadRetries,
+    now: Timestamp,
+) -> AfterFailure {
     if problem.again == Again::Never || !retries.allow_after(before.retry_count) {
         return AfterFailure::GiveUp;
     }
@@ -95,7 +103,10 @@ pub fn cleaned(before: &UploadStatus, restore_point_exists: bool, now: Timestamp
     if restore_point_exists {
         return completed(before, before.progress, now);
     }
-    let problem = Problem::lasting(Reason::RestorePointMissing, "the upload had failed before its disk snapshot could be deleted");
+    let problem = Problem::lasting(
+        Reason::RestorePointMissing,
+        "the upload had failed before its disk snapshot could be deleted",
+    );
     let mut status = ended(before, UploadPhase::UploadFailedAfterRetry, now);
     status.message = Some(problem.message());
     tell(&mut status, Status::False, problem.reason, &problem.message(), now);
@@ -166,7 +177,9 @@ mod tests {
     fn the_retries_follow_the_numbers_users_know() {
         let mut status = started(&new(noon()), "node-a", noon());
         let mut minutes = Vec::new();
-        while let AfterFailure::TryAgain(next) = attempt_failed(&status, &unreachable(), UploadRetries::default(), noon()) {
+        while let AfterFailure::TryAgain(next) =
+            attempt_failed(&status, &unreachable(), UploadRetries::default(), noon())
+        {
             assert_eq!(next.phase, Some(UploadPhase::UploadError));
             assert_eq!(next.next_retry_timestamp, Some(offset(i64::from(next.current_back_off))));
             minutes.push(next.current_back_off);
@@ -217,7 +230,8 @@ mod tests {
     #[test]
     fn the_first_start_is_remembered_over_retries() {
         let first = started(&new(noon()), "node-a", noon());
-        let AfterFailure::TryAgain(failed) = attempt_failed(&first, &unreachable(), UploadRetries::default(), noon()) else {
+        let AfterFailure::TryAgain(failed) = attempt_failed(&first, &unreachable(), UploadRetries::default(), noon())
+        else {
             unreachable!("the first failure is tried again");
         };
         let again = started(&failed, "node-b", offset(1).0);

@@ -1,0 +1,240 @@
+//! Decides about a `CloneFromSnapshot`: look for the restore point, make a volume through a scratch claim, let a node
+//! write it, hand it to the real claim. No claim of a user is bound before its data is flushed (design D5a).
+//!
+//! Decisions look at what exists: scratch claim, volume, Download and real claim are all named or marked by the clone's
+//! uid. A failure is noted first, then everything is removed, then the phase says `Failed`; nothing is ever run again
+//! after that. What its status says is in [`status`]; the claims it makes are in [`claims`].
+
+pub mod claims;
+pub mod status;
+
+use api::conditions;
+use api::{ClaimCreator, CloneFromSnapshot, ClonePhase, Download, DownloadPhase, Reason, Timestamp, labels};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::jiff::SignedDuration;
+
+use crate::Problem;
+use crate::age::{self, Finished};
+
+/// How long the CSI driver has to make a volume.
+pub const PROVISIONING: SignedDuration = SignedDuration::from_mins(5);
+/// How long a Download may wait for a node to take it.
+pub const UNTAKEN: SignedDuration = SignedDuration::from_hours(1);
+/// How long Velero has to create the claim, once the volume is written.
+pub const CLAIM_AWAITED: SignedDuration = SignedDuration::from_hours(1);
+
+/// What exists for a clone.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Seen {
+    /// The scratch claim in the Velero namespace.
+    pub scratch: Option<PersistentVolumeClaim>,
+    /// The volume: bound to the scratch claim, or marked as being handed over.
+    pub volume: Option<PersistentVolume>,
+    /// The Download.
+    pub download: Option<Download>,
+    /// The claim of the wanted name in the clone's namespace, or with `claimCreator` the one that carries the uid.
+    pub target: Option<PersistentVolumeClaim>,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    /// Nothing, until something changes.
+    Rest,
+    /// Nothing until then.
+    WakeAt(Timestamp),
+    /// It has been finished for a day: delete it.
+    Remove,
+    /// Look for the restore point; if it is there, make the scratch claim.
+    Provision,
+    /// The CSI driver is making the volume; it has until then.
+    AwaitVolume(Timestamp),
+    /// Make the Download.
+    Download,
+    /// A node is writing; say how far it is. Look again at that time if nothing happens.
+    Follow(Option<Timestamp>),
+    /// The volume is written: one step of handing it over.
+    Hand(Hand),
+    /// Velero has not created the claim yet; it has until then.
+    AwaitClaim(Timestamp),
+    /// It cannot be done: note why, then remove what there is.
+    GiveUp(Problem),
+    /// It was asked to stop: note it, then remove what there is.
+    StopNow,
+    /// Remove what there is of scratch claim, volume and Download.
+    Clean,
+    /// Everything is removed: write the end that was noted.
+    End,
+    /// The claim is bound and holds the data.
+    Complete,
+}
+
+/// The steps of handing a written volume to its claim, in order. Each may be repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hand {
+    /// Mark the volume, and keep it when its scratch claim goes.
+    Keep,
+    /// Delete the scratch claim and wait until it is gone.
+    DropScratch,
+    /// Create the real claim, naming the volume.
+    CreateClaim,
+    /// Point the volume at the real claim, uid and all.
+    Point,
+    /// Wait until both are bound.
+    AwaitBound,
+    /// Give the volume its own reclaim policy back and remove the mark.
+    Settle,
+}
+
+/// Decides.
+pub fn plan(clone: &CloneFromSnapshot, seen: &Seen, now: Timestamp) -> Plan {
+    if clone.metadata.deletion_timestamp.is_some() {
+        return Plan::Rest; // what it leaves is swept: no finalizer may hang a namespace
+    }
+    let before = clone.status.clone().unwrap_or_default();
+    if before.phase.as_ref().is_some_and(ClonePhase::is_terminal) {
+        return match age::finished(before.completion_timestamp.as_ref(), now) {
+            Finished::Keep => Plan::Rest,
+            Finished::KeepUntil(at) => Plan::WakeAt(at),
+            Finished::Remove => Plan::Remove,
+        };
+    }
+    if before.phase.is_none()
+        && let Some(at) = age::settles_at(clone.metadata.creation_timestamp.as_ref(), now)
+    {
+        return Plan::WakeAt(at);
+    }
+    let ours = seen.target.as_ref().filter(|t| is_ours(clone, t));
+    let written = seen.volume.as_ref().is_some_and(is_marked);
+    if ours.is_some_and(is_bound) {
+        return if written { Plan::Hand(Hand::Settle) } else { Plan::Complete };
+    }
+    if status::is_ending(&before) {
+        return if has_leftovers(clone, seen) { Plan::Clean } else { Plan::End };
+    }
+    if clone.spec.clone_cancel {
+        return Plan::StopNow;
+    }
+    if let Some(problem) = refusal(clone, seen, ours.is_some()) {
+        return Plan::GiveUp(problem);
+    }
+    if written {
+        return hand_over(clone, seen, now);
+    }
+    match seen.download.as_ref() {
+        None => before_download(seen, now),
+        Some(download) => during_download(clone, seen, download, now),
+    }
+}
+
+/// What is wrong with the request itself, or with what lies in its way.
+fn refusal(clone: &CloneFromSnapshot, seen: &Seen, target_is_ours: bool) -> Option<Problem> {
+    if let Some(ClaimCreator::Other(word)) = &clone.spec.claim_creator {
+        return Some(Problem::lasting(
+            Reason::InvalidSpec,
+            format!("spec.claimCreator is `{word}`; only Velero is known"),
+        ));
+    }
+    let wanted = match claims::wanted(clone) {
+        Ok(wanted) => wanted,
+        Err(problem) => return Some(problem),
+    };
+    if seen.target.is_some() && !target_is_ours {
+        let (namespace, name) = (clone.metadata.namespace.as_deref()?, wanted.metadata.name?);
+        let cause = format!("claim {namespace}/{name} is already there and is not overwritten");
+        return Some(Problem::lasting(Reason::ClaimExists, cause));
+    }
+    None
+}
+
+fn before_download(seen: &Seen, now: Timestamp) -> Plan {
+    let Some(scratch) = seen.scratch.as_ref() else { return Plan::Provision };
+    if is_bound(scratch) && seen.volume.is_some() {
+        return Plan::Download;
+    }
+    match until(scratch.metadata.creation_timestamp.as_ref(), PROVISIONING, now) {
+        Some(at) => Plan::AwaitVolume(at),
+        None => Plan::GiveUp(Problem::lasting(
+            Reason::ClaimBindTimeout,
+            format!("the volume was not there within {} minutes", PROVISIONING.as_mins()),
+        )),
+    }
+}
+
+fn during_download(clone: &CloneFromSnapshot, seen: &Seen, download: &Download, now: Timestamp) -> Plan {
+    match download.phase() {
+        Some(DownloadPhase::Completed) if seen.volume.is_some() => hand_over(clone, seen, now),
+        Some(DownloadPhase::Completed) => {
+            Plan::GiveUp(Problem::lasting(Reason::Internal, "the volume vanished after it had been written"))
+        }
+        Some(DownloadPhase::Failed) => Plan::GiveUp(status::problem_of(download)),
+        None | Some(DownloadPhase::New | DownloadPhase::Other(_)) => {
+            match until(download.metadata.creation_timestamp.as_ref(), UNTAKEN, now) {
+                Some(at) => Plan::Follow(Some(at)),
+                None => Plan::GiveUp(
+                    Problem::lasting(Reason::Queued, "no node took the download within an hour")
+                        .with_fix(Some("See whether the data-managers run, then restore again.".to_owned())),
+                ),
+            }
+        }
+        Some(DownloadPhase::InProgress | DownloadPhase::Retry) => Plan::Follow(None),
+    }
+}
+
+fn hand_over(clone: &CloneFromSnapshot, seen: &Seen, now: Timestamp) -> Plan {
+    let Some(volume) = seen.volume.as_ref().filter(|v| is_marked(v)) else { return Plan::Hand(Hand::Keep) };
+    if seen.scratch.is_some() {
+        return Plan::Hand(Hand::DropScratch);
+    }
+    let Some(target) = seen.target.as_ref() else {
+        if clone.spec.claim_creator.is_none() {
+            return Plan::Hand(Hand::CreateClaim);
+        }
+        let written = seen.download.as_ref().and_then(|d| d.status.as_ref()?.completion_timestamp.as_ref());
+        return match until(written.or(clone.metadata.creation_timestamp.as_ref()), CLAIM_AWAITED, now) {
+            Some(at) => Plan::AwaitClaim(at),
+            None => Plan::GiveUp(Problem::lasting(
+                Reason::WaitingForClaim,
+                "Velero did not create the claim within an hour",
+            )),
+        };
+    };
+    let points_at = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()?.uid.as_ref());
+    if points_at == target.metadata.uid.as_ref() { Plan::Hand(Hand::AwaitBound) } else { Plan::Hand(Hand::Point) }
+}
+
+/// `from` plus `time`, while that lies ahead.
+fn until(from: Option<&api::Time>, time: SignedDuration, now: Timestamp) -> Option<Timestamp> {
+    let at = from.map_or(now, |t| t.0).checked_add(time).ok()?;
+    (at > now).then_some(at)
+}
+
+/// Whether a claim was made for this clone, and not deleted since.
+pub fn is_ours(clone: &CloneFromSnapshot, claim: &PersistentVolumeClaim) -> bool {
+    let mark = claim.metadata.annotations.as_ref().and_then(|a| a.get(labels::CLONE_UID));
+    mark.is_some() && mark == clone.metadata.uid.as_ref() && claim.metadata.deletion_timestamp.is_none()
+}
+
+/// Whether a claim is bound.
+pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound")
+}
+
+/// Whether a volume is marked as written and being handed over.
+pub fn is_marked(volume: &PersistentVolume) -> bool {
+    volume.metadata.labels.as_ref().is_some_and(|l| l.contains_key(labels::SCRATCH_FOR))
+}
+
+/// Whether anything is left that has to go. An unbound claim that we made goes too.
+fn has_leftovers(clone: &CloneFromSnapshot, seen: &Seen) -> bool {
+    let our_claim = clone.spec.claim_creator.is_none() && seen.target.as_ref().is_some_and(|t| is_ours(clone, t));
+    seen.scratch.is_some() || seen.volume.is_some() || seen.download.is_some() || our_claim
+}
+
+/// The condition that an end was decided and is being prepared.
+pub(crate) fn ending(conditions_: &[api::Condition]) -> Option<&api::Condition> {
+    conditions::get(conditions_, status::ENDING)
+}
+
+#[cfg(test)]
+mod tests;

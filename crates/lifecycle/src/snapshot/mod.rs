@@ -1,0 +1,224 @@
+//! Decides about a `Snapshot`: begin, follow its Upload, wait or go. What its status says is in [`status`].
+//!
+//! The order of work is fixed (design D5b): repository, disk snapshot, Upload, then one status write with everything.
+//! So whatever a killed driver left is found again: the disk snapshot by its token, the Upload by its label.
+
+mod source;
+pub mod status;
+
+use api::{Snapshot, SnapshotPhase, Timestamp, Upload, labels, names};
+use disk::DiskSnapshot;
+
+pub use source::{Source, disk_of, source};
+
+use crate::age::{self, Finished};
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing, until something changes.
+    Rest,
+    /// Nothing until then.
+    WakeAt(Timestamp),
+    /// It has been finished for a day: delete it.
+    Remove,
+    /// Check, take the disk snapshot, make the Upload.
+    Begin,
+    /// It was cancelled before anything existed.
+    Cancel,
+    /// Its Upload exists: say what the Upload says.
+    Follow,
+    /// Its Upload was deleted before it ended: delete the disk snapshot and give up.
+    Abandon,
+}
+
+/// Decides. `upload` is the Upload made for this Snapshot, if there is one.
+pub fn plan(snapshot: &Snapshot, upload: Option<&Upload>, now: Timestamp) -> Plan {
+    if snapshot.metadata.deletion_timestamp.is_some() {
+        return Plan::Rest;
+    }
+    let status = snapshot.status.clone().unwrap_or_default();
+    let phase = status.phase.as_ref();
+    if phase.is_some_and(SnapshotPhase::is_terminal) {
+        return match age::finished(status.completion_timestamp.as_ref(), now) {
+            Finished::Keep => Plan::Rest,
+            Finished::KeepUntil(at) => Plan::WakeAt(at),
+            Finished::Remove => Plan::Remove,
+        };
+    }
+    if upload.is_some() {
+        return Plan::Follow;
+    }
+    if phase.is_none()
+        && let Some(at) = age::settles_at(snapshot.metadata.creation_timestamp.as_ref(), now)
+    {
+        return Plan::WakeAt(at);
+    }
+    let begun = status.snapshot_id.is_some();
+    match phase {
+        // in local mode the disk snapshot is all there is; a late `New` finds it again by its token
+        _ if is_local(snapshot) && begun && phase == Some(&SnapshotPhase::Snapshotted) => Plan::Rest,
+        _ if begun && !is_local(snapshot) => Plan::Abandon,
+        None | Some(SnapshotPhase::New | SnapshotPhase::InProgress | SnapshotPhase::Other(_)) => {
+            if snapshot.spec.snapshot_cancel { Plan::Cancel } else { Plan::Begin }
+        }
+        Some(_) => Plan::Rest,
+    }
+}
+
+/// Whether nothing is uploaded.
+pub fn is_local(snapshot: &Snapshot) -> bool {
+    snapshot.spec.backup_repository.is_empty()
+}
+
+/// Whether an Upload was made for this very Snapshot: by its label, or by reference where the original made it. A name
+/// may come back after its Snapshot was deleted, so an older Upload of the same reference does not count.
+pub fn is_upload_of(upload: &Upload, snapshot: &Snapshot) -> bool {
+    let label = upload.metadata.labels.as_ref().and_then(|l| l.get(labels::SNAPSHOT_UID));
+    if let Some(uid) = label {
+        return Some(uid) == snapshot.metadata.uid.as_ref();
+    }
+    let not_older = upload.metadata.creation_timestamp >= snapshot.metadata.creation_timestamp;
+    not_older && upload.spec.snapshot_reference.as_deref() == Some(reference(snapshot).as_str())
+}
+
+/// `<namespace>/<name>`.
+pub fn reference(snapshot: &Snapshot) -> String {
+    let text = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", text(&snapshot.metadata.namespace), text(&snapshot.metadata.name))
+}
+
+/// The Upload for a disk snapshot, with its status: it is made in one POST.
+pub fn upload(snapshot: &Snapshot, taken: &DiskSnapshot, source: &Source, cluster: &str, now: Timestamp) -> Upload {
+    let spec = api::UploadSpec {
+        snapshot_id: Some(format!("ivd:{taken}")),
+        backup_timestamp: Some(api::Time(now)),
+        backup_repository: Some(snapshot.spec.backup_repository.clone()),
+        snapshot_reference: Some(reference(snapshot)),
+        source_namespace: Some(source.namespace.clone()),
+        source_claim: Some(source.claim.clone()),
+        cluster_id: Some(cluster.to_owned()),
+        backup_name: snapshot.metadata.labels.as_ref().and_then(|l| l.get(labels::BACKUP_NAME)).cloned(),
+        ..api::UploadSpec::default()
+    };
+    let mut upload = Upload::new(&names::upload(&taken.snapshot), spec);
+    let mut marks = labels::ours();
+    marks.insert(labels::SNAPSHOT_UID.to_owned(), snapshot.metadata.uid.clone().unwrap_or_default());
+    upload.metadata.labels = Some(marks);
+    upload.status = Some(crate::transfer::upload::new(now));
+    upload
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use api::{ResourceHandle, SnapshotSpec, SnapshotStatus, Time};
+    use k8s_openapi::jiff::SignedDuration;
+
+    fn noon() -> Timestamp {
+        "2026-01-02T12:00:00Z".parse().unwrap()
+    }
+
+    fn fresh() -> Snapshot {
+        let spec = SnapshotSpec {
+            resource_handle: ResourceHandle::claim("data-0"),
+            backup_repository: "br-1".to_owned(),
+            ..SnapshotSpec::default()
+        };
+        let mut snapshot = Snapshot::new("snap-1", spec);
+        snapshot.metadata.namespace = Some("shop".to_owned());
+        snapshot.metadata.uid = Some("u-1".to_owned());
+        snapshot.metadata.creation_timestamp = Some(Time(noon() - SignedDuration::from_mins(1)));
+        snapshot
+    }
+
+    fn at(phase: &str) -> Snapshot {
+        Snapshot { status: Some(SnapshotStatus { phase: Some(phase.into()), ..SnapshotStatus::default() }), ..fresh() }
+    }
+
+    fn with_id(mut snapshot: Snapshot) -> Snapshot {
+        snapshot.status.get_or_insert_default().snapshot_id = Some("pvc:shop/data-0:aXZkOmQ6cw".to_owned());
+        snapshot
+    }
+
+    fn local(mut snapshot: Snapshot) -> Snapshot {
+        snapshot.spec.backup_repository = String::new();
+        snapshot
+    }
+
+    fn cancelled(mut snapshot: Snapshot) -> Snapshot {
+        snapshot.spec.snapshot_cancel = true;
+        snapshot
+    }
+
+    fn young(mut snapshot: Snapshot) -> Snapshot {
+        snapshot.metadata.creation_timestamp = Some(Time(noon()));
+        snapshot
+    }
+
+    fn ended(phase: &str, hours_ago: i32) -> Snapshot {
+        let mut snapshot = at(phase);
+        let at = noon() - SignedDuration::from_hours(1) * hours_ago;
+        snapshot.status.get_or_insert_default().completion_timestamp = Some(Time(at));
+        snapshot
+    }
+
+    #[test]
+    fn what_the_driver_does_with_a_snapshot() {
+        let settles = Plan::WakeAt(noon() + age::SETTLING);
+        let upload = Upload::new("upload-s", api::UploadSpec::default());
+        let cases = [
+            ("asked for", at("New"), None, Plan::Begin),
+            ("applied by hand, young", young(fresh()), None, settles),
+            ("applied by hand", fresh(), None, Plan::Begin),
+            ("a phase nobody knows", at("Paused"), None, Plan::Begin),
+            ("cancelled before it began", cancelled(at("New")), None, Plan::Cancel),
+            ("killed after the Upload was made", at("New"), Some(&upload), Plan::Follow),
+            ("cancelled after it began", cancelled(at("New")), Some(&upload), Plan::Follow),
+            ("a late New", with_id(at("New")), Some(&upload), Plan::Follow),
+            ("a late New in local mode", local(with_id(at("New"))), None, Plan::Begin),
+            ("local mode, done", local(with_id(at("Snapshotted"))), None, Plan::Rest),
+            ("uploading", with_id(at("Uploading")), Some(&upload), Plan::Follow),
+            ("its Upload was deleted", with_id(at("Uploading")), None, Plan::Abandon),
+            (
+                "uploaded, an old Upload says New",
+                with_id(ended("Uploaded", 1)),
+                Some(&upload),
+                Plan::WakeAt(noon() + SignedDuration::from_hours(23)),
+            ),
+            ("failed by the original, without a time", at("SnapshotFailed"), None, Plan::Rest),
+            ("uploaded a day ago", ended("Uploaded", 24), None, Plan::Remove),
+        ];
+        for (situation, snapshot, upload, want) in cases {
+            assert_eq!(plan(&snapshot, upload, noon()), want, "{situation}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_reuses_a_name_does_not_follow_the_old_ones_upload() {
+        let source = Source { disk: "d".parse().unwrap(), namespace: "shop".to_owned(), claim: "data-0".to_owned() };
+        let made = upload(&fresh(), &"d:s".parse().unwrap(), &source, "c", noon());
+        assert!(is_upload_of(&made, &fresh()));
+        let mut again = fresh();
+        again.metadata.uid = Some("u-2".to_owned());
+        assert!(!is_upload_of(&made, &again));
+        let mut originals = made;
+        originals.metadata.labels = None;
+        originals.metadata.creation_timestamp = Some(Time(noon()));
+        assert!(is_upload_of(&originals, &fresh()), "the original sets no label");
+        again.metadata.creation_timestamp = Some(Time(noon() + SignedDuration::from_secs(1)));
+        assert!(!is_upload_of(&originals, &again));
+    }
+
+    #[test]
+    fn an_upload_carries_what_repository_and_original_need() {
+        let source = Source { disk: "d".parse().unwrap(), namespace: "shop".to_owned(), claim: "data-0".to_owned() };
+        let made = upload(&fresh(), &"d:s".parse().unwrap(), &source, "cluster", noon());
+        assert_eq!(made.metadata.name.as_deref(), Some("upload-s"));
+        assert_eq!(made.spec.snapshot_id.as_deref(), Some("ivd:d:s"));
+        assert_eq!(made.spec.snapshot_reference.as_deref(), Some("shop/snap-1"));
+        assert_eq!(made.spec.source_namespace.as_deref(), Some("shop"));
+        assert!(made.status.unwrap().next_retry_timestamp.is_some(), "the original crashes without it");
+    }
+}
