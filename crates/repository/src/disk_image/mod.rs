@@ -1,0 +1,15 @@
+//! A disk inside a restic repository: its layout, its writer, its check and its reader.
+
+mod check;
+mod commit;
+mod compress;
+mod folders;
+mod image;
+mod layout;
+mod packer;
+mod reader;
+mod writer;
+
+pub use layout::{CHUNK_SIZE, ChunkRef, DiskFacts, EXTENT_SIZE};
+pub use reader::{Fetch, ReadChunk, Reader};
+pub use writer::{TakeOver, Writer, WriterOptions, WriterStats};

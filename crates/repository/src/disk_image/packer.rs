@@ -1,0 +1,255 @@
+//! From chunk to stored pack: known? → compress → seal → pack → put → index file. All cores, bounded memory.
+//!
+//! Work on bytes happens on blocking threads; a pack being filled holds a permit, so at most `puts + 1` packs of 16 MiB
+//! exist at once and the threads wait for the store instead of filling memory. The first failure stops everything.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::compress::Compression;
+use crate::error::{Error, ErrorKind};
+use crate::index::{IndexFile, IndexPack};
+use crate::pack::{self, BlobKind, PackBuilder, SealedBlob};
+use crate::repository::Repository;
+use crate::store::Body;
+use crate::unpacked::{self, Folder};
+
+/// Blobs after which an index file is written: 16 GiB of chunks of 512 KiB, below 8 MiB of JSON.
+const INDEX_BLOBS: usize = 32 << 10;
+
+/// Packs of trees at once, the one being filled included.
+const TREE_PACKS: usize = 2;
+
+/// A pack being filled and its right to be in memory.
+type Slot = Mutex<Option<(PackBuilder, OwnedSemaphorePermit)>>;
+
+/// The sending half of a writer.
+#[derive(Clone)]
+pub(super) struct Packer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    repository: Repository,
+    runtime: Handle,
+    compression: Compression,
+    data: Slot,
+    trees: Slot,
+    data_permits: Arc<Semaphore>,
+    tree_permits: Arc<Semaphore>,
+    /// Blobs of this writer that no index file lists yet.
+    under_way: Mutex<HashSet<(BlobKind, [u8; 32])>>,
+    /// Stored packs that no index file lists yet.
+    unlisted: Mutex<Vec<IndexPack>>,
+    uploads: TaskTracker,
+    failure: Mutex<Failure>,
+    stop: CancellationToken,
+    bytes_stored: AtomicU64,
+}
+
+#[derive(Default)]
+enum Failure {
+    #[default]
+    None,
+    /// Nobody was told yet.
+    Fresh(Error),
+    Told {
+        first: String,
+        kind: ErrorKind,
+    },
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Packer {
+    /// Must be called inside the runtime that shall do the puts.
+    pub(super) fn new(repository: Repository, puts: usize) -> Self {
+        let shared = Shared {
+            repository,
+            runtime: Handle::current(),
+            compression: Compression::new(),
+            data: Slot::default(),
+            trees: Slot::default(),
+            data_permits: Arc::new(Semaphore::new(puts + 1)),
+            tree_permits: Arc::new(Semaphore::new(TREE_PACKS)),
+            under_way: Mutex::default(),
+            unlisted: Mutex::default(),
+            uploads: TaskTracker::new(),
+            failure: Mutex::default(),
+            stop: CancellationToken::new(),
+            bytes_stored: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Bytes of packs that the store has acknowledged.
+    pub(super) fn bytes_stored(&self) -> u64 {
+        self.shared.bytes_stored.load(Relaxed)
+    }
+
+    /// Ends when the writer is stopped or has failed.
+    pub(super) async fn stopped(&self) {
+        self.shared.stop.cancelled().await;
+    }
+
+    /// Gives up; packs on their way may still arrive.
+    pub(super) fn stop(&self) {
+        self.shared.stop.cancel();
+    }
+
+    /// Remembers the first failure and stops.
+    pub(super) fn fail(&self, error: Error) {
+        let mut failure = locked(&self.shared.failure);
+        if matches!(*failure, Failure::None) {
+            *failure = Failure::Fresh(error);
+        }
+        drop(failure);
+        self.stop();
+    }
+
+    /// The first failure, in full to the first who asks.
+    pub(super) fn state(&self) -> Result<(), Error> {
+        let mut failure = locked(&self.shared.failure);
+        match std::mem::take(&mut *failure) {
+            Failure::None if self.shared.stop.is_cancelled() => {
+                Err(Error::InvalidUse { cause: "the writer was stopped".to_owned() })
+            }
+            Failure::None => Ok(()),
+            Failure::Fresh(error) => {
+                *failure = Failure::Told { first: error.chain(), kind: error.kind() };
+                Err(error)
+            }
+            Failure::Told { first, kind } => {
+                *failure = Failure::Told { first: first.clone(), kind };
+                Err(Error::WriterFailed { first, kind })
+            }
+        }
+    }
+
+    /// Whether the repository has the blob, or will have it through this writer.
+    pub(super) fn knows(&self, kind: BlobKind, id: &[u8; 32]) -> bool {
+        self.shared.repository.inner.index.find(kind, id).is_some()
+            || locked(&self.shared.under_way).contains(&(kind, *id))
+    }
+
+    /// Stores a blob unless it is known; says whether it was new. Blocks: for blocking threads.
+    pub(super) fn store(&self, kind: BlobKind, id: [u8; 32], plain: &[u8]) -> Result<bool, Error> {
+        if self.shared.repository.inner.index.find(kind, &id).is_some() {
+            return Ok(false);
+        }
+        if !locked(&self.shared.under_way).insert((kind, id)) {
+            return Ok(false); // another thread is at it
+        }
+        let (content, plain_length) = self.shared.compression.compress(plain);
+        let mut bytes = Vec::new();
+        self.shared.repository.inner.cipher.seal_into(&mut bytes, &content);
+        self.add(kind, &SealedBlob { id, bytes, plain_length })?;
+        Ok(true)
+    }
+
+    fn add(&self, kind: BlobKind, blob: &SealedBlob) -> Result<(), Error> {
+        let (slot, permits) = match kind {
+            BlobKind::Data => (&self.shared.data, &self.shared.data_permits),
+            BlobKind::Tree => (&self.shared.trees, &self.shared.tree_permits),
+        };
+        let mut slot = locked(slot); // held while waiting for a permit: that is how the other threads wait, too
+        if slot.as_ref().is_some_and(|(builder, _)| builder.is_full_for(blob.bytes.len())) {
+            self.send(slot.take().expect("it was there a line ago"));
+        }
+        if slot.is_none() {
+            *slot = Some((PackBuilder::new(kind), self.permit(permits)?));
+        }
+        slot.as_mut().expect("it was just filled").0.add(blob);
+        Ok(())
+    }
+
+    fn permit(&self, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+        let permits = permits.clone();
+        let permit = self.shared.runtime.block_on(async {
+            tokio::select! {
+                permit = permits.acquire_owned() => permit.ok(),
+                () = self.shared.stop.cancelled() => None,
+            }
+        });
+        permit.ok_or_else(|| Error::InvalidUse { cause: "the writer was stopped".to_owned() })
+    }
+
+    fn send(&self, (builder, permit): (PackBuilder, OwnedSemaphorePermit)) {
+        let packer = self.clone();
+        let upload = async move {
+            tokio::select! {
+                done = packer.upload(builder) => if let Err(error) = done { packer.fail(error) },
+                () = packer.shared.stop.cancelled() => {}
+            }
+            drop(permit);
+        };
+        self.shared.uploads.spawn_on(upload, &self.shared.runtime);
+    }
+
+    async fn upload(&self, builder: PackBuilder) -> Result<(), Error> {
+        let cipher = self.shared.repository.inner.cipher.clone();
+        let kind = builder.kind();
+        let pack = tokio::task::spawn_blocking(move || builder.finish(&cipher)).await;
+        let pack = pack.expect("finishing a pack does not panic");
+        let (key, length) = (pack::key(&pack.id), pack.bytes.len() as u64);
+        let body = Body { bytes: Bytes::from(pack.bytes), sha256: Some(pack.id) };
+        self.shared.repository.inner.store.put(&key, body).await.map_err(Error::store(format!("store a pack of {kind:?}")))?;
+        self.shared.bytes_stored.fetch_add(length, Relaxed);
+        let full = {
+            let mut unlisted = locked(&self.shared.unlisted);
+            unlisted.push(IndexPack::new(pack.id, &pack.blobs));
+            let enough = unlisted.iter().map(|pack| pack.blobs.len()).sum::<usize>() >= INDEX_BLOBS;
+            if enough { std::mem::take(&mut *unlisted) } else { Vec::new() }
+        };
+        self.list(full).await
+    }
+
+    /// Writes an index file; from then on all transfers of this process know these blobs.
+    async fn list(&self, packs: Vec<IndexPack>) -> Result<(), Error> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let cipher = self.shared.repository.inner.cipher.clone();
+        let file = IndexFile { packs };
+        let sealing = tokio::task::spawn_blocking(move || (unpacked::seal(&cipher, &file), file)).await;
+        let (sealed, file) = sealing.expect("sealing an index file does not panic");
+        let inner = &self.shared.repository.inner;
+        inner.store.put(&Folder::Index.key(&sealed.id), sealed.body()).await.map_err(Error::store("store an index file"))?;
+        inner.index.add(sealed.id, &file.packs);
+        let mut under_way = locked(&self.shared.under_way);
+        for blob in file.packs.iter().flat_map(|pack| &pack.blobs) {
+            under_way.remove(&blob.key());
+        }
+        Ok(())
+    }
+
+    /// Sends what is being filled, waits until all of it is stored, and writes the last index file.
+    pub(super) async fn flush(&self) -> Result<(), Error> {
+        for slot in [&self.shared.data, &self.shared.trees] {
+            let filled = locked(slot).take();
+            if let Some(filled) = filled {
+                self.send(filled);
+            }
+        }
+        self.settle().await;
+        self.state()?;
+        let rest = std::mem::take(&mut *locked(&self.shared.unlisted));
+        self.list(rest).await
+    }
+
+    /// Waits until no put is under way.
+    pub(super) async fn settle(&self) {
+        self.shared.uploads.close();
+        self.shared.uploads.wait().await;
+        self.shared.uploads.reopen();
+    }
+}

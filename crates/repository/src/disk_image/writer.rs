@@ -1,0 +1,328 @@
+//! Takes the chunks of one disk, in any order and from many tasks, and commits them as one restore point.
+//!
+//! Knows neither where chunks come from nor why one is taken over. A writer that fails, or is dropped, leaves packs that
+//! nobody refers to and nothing that looks like a restore point.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use disk::ByteRange;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::folders::{Folders, FullFolder, Settled, tree_of};
+use super::layout::{CHUNK_SIZE, EXTENT_SIZE, Layout, is_zero};
+use super::packer::Packer;
+use crate::error::Error;
+use crate::hash::ChunkId;
+use crate::pack::BlobKind;
+use crate::repository::Repository;
+use crate::restore_point::{NewRestorePoint, RestorePoint};
+
+/// More puts of 16 MiB at once than this do not fit the memory of a transfer.
+const MOST_PUTS: usize = 8;
+
+/// How a writer works.
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    /// Bytes of a chunk: a power of two from 4 KiB to 16 MiB.
+    pub chunk_size: u64,
+    /// Chunks hashed and compressed at once; 0 means one for each core.
+    pub workers: usize,
+    /// Packs of 16 MiB on their way to the store at once, at most 8; `None` asks the store.
+    pub puts_in_flight: Option<usize>,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self { chunk_size: CHUNK_SIZE, workers: 0, puts_in_flight: None }
+    }
+}
+
+/// What a writer has done so far; grows while it works.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriterStats {
+    /// Bytes of the disk whose content is settled.
+    pub bytes_settled: u64,
+    /// Bytes of chunks that the repository did not have, before compression.
+    pub bytes_new: u64,
+    /// Bytes of packs that the store has acknowledged.
+    pub bytes_stored: u64,
+    /// Chunks that the repository did not have.
+    pub chunks_new: u64,
+    /// Chunks that were read and turned out to be known.
+    pub chunks_known: u64,
+    /// Chunks of zeroes.
+    pub chunks_zero: u64,
+    /// Chunks taken over unread.
+    pub chunks_taken_over: u64,
+}
+
+/// Whether a chunk could be taken over unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum TakeOver {
+    /// It is in the repository; this part of the disk is settled.
+    Done,
+    /// The repository does not have it (any more): read it and put it.
+    Unknown,
+}
+
+/// Writes one restore point. [`Writer::commit`] says what counts.
+///
+/// Holds at most `puts_in_flight + 1` packs of 16 MiB, two of 4 MiB, and `2 × workers` chunks three times over.
+pub struct Writer {
+    pub(super) state: Arc<State>,
+}
+
+/// Shared with the threads that work on chunks.
+pub(super) struct State {
+    pub(super) repository: Repository,
+    pub(super) layout: Layout,
+    pub(super) point: NewRestorePoint,
+    pub(super) packer: Packer,
+    pub(super) folders: Mutex<Folders>,
+    pub(super) tasks: TaskTracker,
+    pub(super) committing: tokio::sync::Mutex<()>,
+    chunks_in_memory: Arc<Semaphore>,
+    zero: Bytes,
+    zero_id: ChunkId,
+    zero_tail: Option<ChunkId>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    bytes_settled: AtomicU64,
+    bytes_new: AtomicU64,
+    chunks_new: AtomicU64,
+    chunks_known: AtomicU64,
+    chunks_zero: AtomicU64,
+    chunks_taken_over: AtomicU64,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("path", &self.state.point.path).field("stats", &self.stats()).finish()
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(repository: Repository, point: NewRestorePoint, options: WriterOptions) -> Result<Self, Error> {
+        let layout = Layout::new(point.disk.size_bytes, options.chunk_size, EXTENT_SIZE);
+        let layout = layout.map_err(|cause| Error::InvalidUse { cause: format!("cannot store {cause}") })?;
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let workers = if options.workers == 0 { cores } else { options.workers };
+        let puts = options.puts_in_flight.unwrap_or_else(|| repository.inner.store.puts_in_flight());
+        let zero = Bytes::from(vec![0; usize::try_from(layout.chunk_size).expect("at most 16 MiB")]);
+        let tail = |length: u64| ChunkId::of(&zero[..usize::try_from(length).expect("shorter than a chunk")]);
+        let state = State {
+            packer: Packer::new(repository.clone(), puts.clamp(1, MOST_PUTS)),
+            repository,
+            layout,
+            point,
+            folders: Mutex::new(Folders::new(layout)),
+            tasks: TaskTracker::new(),
+            committing: tokio::sync::Mutex::default(),
+            chunks_in_memory: Arc::new(Semaphore::new(2 * workers)),
+            zero_id: ChunkId::of(&zero),
+            zero_tail: layout.short_tail().map(tail),
+            zero,
+            counters: Counters::default(),
+        };
+        Ok(Self { state: Arc::new(state) })
+    }
+
+    /// Bytes of a chunk.
+    pub fn chunk_size(&self) -> u64 {
+        self.state.layout.chunk_size
+    }
+
+    /// Number of chunks of the disk.
+    pub fn chunk_count(&self) -> u64 {
+        self.state.layout.chunk_count()
+    }
+
+    /// The bytes of the disk that chunk `index` holds; the last one may be shorter.
+    pub fn chunk_range(&self, index: u64) -> ByteRange {
+        self.state.layout.chunk_range(index)
+    }
+
+    /// Live counters.
+    pub fn stats(&self) -> WriterStats {
+        let counters = &self.state.counters;
+        WriterStats {
+            bytes_settled: counters.bytes_settled.load(Relaxed),
+            bytes_new: counters.bytes_new.load(Relaxed),
+            bytes_stored: self.state.packer.bytes_stored(),
+            chunks_new: counters.chunks_new.load(Relaxed),
+            chunks_known: counters.chunks_known.load(Relaxed),
+            chunks_zero: counters.chunks_zero.load(Relaxed),
+            chunks_taken_over: counters.chunks_taken_over.load(Relaxed),
+        }
+    }
+
+    /// Takes the content of chunk `index`, exactly as long as [`Writer::chunk_range`] says. Returns when it is in memory's
+    /// care and waits while that is full; what goes wrong later comes with a later call.
+    pub async fn put_chunk(&self, index: u64, data: Bytes) -> Result<(), Error> {
+        self.state.packer.state()?;
+        self.state.expect_chunk(index, data.len() as u64)?;
+        let permits = self.state.chunks_in_memory.clone();
+        let permit = tokio::select! {
+            permit = permits.acquire_owned() => permit.expect("this semaphore is never closed"),
+            () = self.state.packer.stopped() => return self.state.packer.state(),
+        };
+        let state = self.state.clone();
+        self.state.tasks.spawn_blocking(move || {
+            if let Err(error) = state.take_chunk(index, &data) {
+                state.packer.fail(error);
+            }
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    /// Notes that these chunks hold only zeroes.
+    pub async fn put_zero(&self, indexes: Range<u64>) -> Result<(), Error> {
+        self.state.packer.state()?;
+        if indexes.end > self.chunk_count() {
+            return Err(Error::InvalidUse { cause: format!("chunk {} is beyond the disk", indexes.end - 1) });
+        }
+        self.state.clone().in_background(move |state| state.take_zeroes(indexes)).await
+    }
+
+    /// Notes that chunk `index` is what another restore point of this repository has as `id`.
+    pub async fn take_over(&self, index: u64, id: ChunkId) -> Result<TakeOver, Error> {
+        self.state.packer.state()?;
+        self.state.expect_chunk(index, self.state.layout.chunk_range(index).length)?;
+        if id == self.state.zero_of(index) {
+            self.put_zero(index..index + 1).await?;
+        } else if self.state.packer.knows(BlobKind::Data, &id.0) {
+            let full = self.state.settle(index..index + 1, id)?;
+            self.state.counters.chunks_taken_over.fetch_add(1, Relaxed);
+            if let Some(full) = full {
+                self.state.clone().in_background(move |state| state.close_folder(&full)).await?;
+            }
+        } else {
+            return Ok(TakeOver::Unknown);
+        }
+        Ok(TakeOver::Done)
+    }
+
+    /// Makes it a restore point: all packs stored, then the index, then a check of all that the trees refer to, then the
+    /// snapshot file, read back, then the check again. Anything that fails removes the snapshot file.
+    ///
+    /// On [`Error::SendAgain`] put these chunks again, then commit again; after any other error the writer is of no use.
+    pub async fn commit(&self) -> Result<RestorePoint, Error> {
+        super::commit::commit(&self.state).await
+    }
+
+    /// Stops and waits until nothing of it runs any more. What was stored stays as packs that nobody refers to. Dropping a
+    /// writer does the same without waiting.
+    pub async fn abandon(self) {
+        self.state.packer.stop();
+        self.state.tasks.close();
+        self.state.tasks.wait().await;
+        self.state.packer.settle().await;
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.state.packer.stop();
+    }
+}
+
+impl State {
+    fn expect_chunk(&self, index: u64, length: u64) -> Result<(), Error> {
+        let cause = if index >= self.layout.chunk_count() {
+            format!("chunk {index} is beyond the disk")
+        } else if length != self.layout.chunk_range(index).length {
+            format!("chunk {index} came with {length} bytes instead of {}", self.layout.chunk_range(index).length)
+        } else {
+            return Ok(());
+        };
+        Err(Error::InvalidUse { cause })
+    }
+
+    fn zero_of(&self, index: u64) -> ChunkId {
+        let last = index + 1 == self.layout.chunk_count();
+        self.zero_tail.filter(|_| last).unwrap_or(self.zero_id)
+    }
+
+    /// Runs work on a blocking thread that `commit` and `abandon` wait for, and hands its error to the caller.
+    async fn in_background(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let state = self.clone();
+        let done = self.tasks.spawn_blocking(move || {
+            if let Err(error) = work(&state) {
+                state.packer.fail(error);
+            }
+        });
+        done.await.expect("work on chunks does not panic");
+        self.packer.state()
+    }
+
+    /// One chunk's way. For blocking threads.
+    fn take_chunk(&self, index: u64, data: &[u8]) -> Result<(), Error> {
+        if is_zero(data) {
+            return self.take_zeroes(index..index + 1);
+        }
+        let id = ChunkId::of(data);
+        if self.packer.store(BlobKind::Data, id.0, data)? {
+            self.counters.chunks_new.fetch_add(1, Relaxed);
+            self.counters.bytes_new.fetch_add(data.len() as u64, Relaxed);
+        } else {
+            self.counters.chunks_known.fetch_add(1, Relaxed);
+        }
+        match self.settle(index..index + 1, id)? {
+            Some(full) => self.close_folder(&full),
+            None => Ok(()),
+        }
+    }
+
+    /// Zeroes of any number of folders. For blocking threads.
+    fn take_zeroes(&self, indexes: Range<u64>) -> Result<(), Error> {
+        let mut at = indexes.start;
+        while at < indexes.end {
+            let mut end = self.layout.folder_chunks(self.layout.folder_of(at)).end.min(indexes.end);
+            if end == self.layout.chunk_count() && end - at > 1 && self.zero_tail.is_some() {
+                end -= 1; // the short last chunk has an id of its own
+            }
+            let length = usize::try_from(self.layout.chunk_range(at).length).expect("at most 16 MiB");
+            let id = self.zero_of(at);
+            self.packer.store(BlobKind::Data, id.0, &self.zero[..length])?;
+            self.counters.chunks_zero.fetch_add(end - at, Relaxed);
+            if let Some(full) = self.settle(at..end, id)? {
+                self.close_folder(&full)?;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Notes the id of chunks of one folder.
+    fn settle(&self, chunks: Range<u64>, id: ChunkId) -> Result<Option<FullFolder>, Error> {
+        let bytes = self.layout.chunk_range(chunks.end - 1).end() - self.layout.chunk_range(chunks.start).offset;
+        match self.folders.lock().unwrap_or_else(PoisonError::into_inner).settle(chunks.clone(), id) {
+            Settled::Now { full } => {
+                self.counters.bytes_settled.fetch_add(bytes, Relaxed);
+                Ok(full)
+            }
+            Settled::Before => Ok(None), // sent again after a check: the tree has its id already
+            Settled::Twice => Err(Error::InvalidUse { cause: format!("chunks from {} on came twice", chunks.start) }),
+        }
+    }
+
+    /// Makes and stores a full folder's tree. For blocking threads.
+    fn close_folder(&self, full: &FullFolder) -> Result<(), Error> {
+        let (text, closed) = tree_of(&self.layout, full);
+        self.packer.store(BlobKind::Tree, closed.tree, &text)?;
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner).close(full.folder, closed);
+        Ok(())
+    }
+}

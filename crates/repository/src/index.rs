@@ -1,0 +1,334 @@
+//! Where blobs are: restic's index files, and a compact table of them in memory.
+//!
+//! The table holds 20 bytes a blob: the first 16 bytes of the id and a pack's number. Fewer bits than these 128 are
+//! never taken for a hit. Offsets are not kept; a pack's own header has them when something is read.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{PoisonError, RwLock};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::crypto::Cipher;
+use crate::error::Error;
+use crate::hash::{from_hex, hex};
+use crate::pack::{Blob, BlobKind, pack_length};
+use crate::store::Store;
+use crate::unpacked::{self, Folder};
+
+/// Index files read at once; each may take some 30 MiB while it is parsed.
+const FILES_AT_ONCE: usize = 3;
+
+/// An index file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct IndexFile {
+    pub(crate) packs: Vec<IndexPack>,
+}
+
+/// A pack and what is in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct IndexPack {
+    #[serde(serialize_with = "to_hex", deserialize_with = "of_hex")]
+    pub(crate) id: [u8; 32],
+    pub(crate) blobs: Vec<IndexBlob>,
+}
+
+/// A blob of a pack.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct IndexBlob {
+    #[serde(serialize_with = "to_hex", deserialize_with = "of_hex")]
+    id: [u8; 32],
+    #[serde(rename = "type")]
+    kind: IndexKind,
+    offset: u32,
+    length: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uncompressed_length: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum IndexKind {
+    Data,
+    Tree,
+}
+
+fn to_hex<S: Serializer>(id: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&hex(id))
+}
+
+fn of_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+    let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+    from_hex(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not an id")))
+}
+
+impl From<&Blob> for IndexBlob {
+    fn from(blob: &Blob) -> Self {
+        let kind = match blob.kind {
+            BlobKind::Data => IndexKind::Data,
+            BlobKind::Tree => IndexKind::Tree,
+        };
+        Self { id: blob.id, kind, offset: blob.offset, length: blob.length, uncompressed_length: blob.plain_length }
+    }
+}
+
+impl IndexBlob {
+    /// What tells it from others.
+    pub(crate) fn key(&self) -> (BlobKind, [u8; 32]) {
+        let blob = Blob::from(self);
+        (blob.kind, blob.id)
+    }
+}
+
+impl From<&IndexBlob> for Blob {
+    fn from(blob: &IndexBlob) -> Self {
+        let kind = match blob.kind {
+            IndexKind::Data => BlobKind::Data,
+            IndexKind::Tree => BlobKind::Tree,
+        };
+        Self { id: blob.id, kind, offset: blob.offset, length: blob.length, plain_length: blob.uncompressed_length }
+    }
+}
+
+impl IndexPack {
+    pub(crate) fn new(id: [u8; 32], blobs: &[Blob]) -> Self {
+        Self { id, blobs: blobs.iter().map(IndexBlob::from).collect() }
+    }
+
+    fn length(&self) -> u64 {
+        pack_length(&self.blobs.iter().map(Blob::from).collect::<Vec<_>>())
+    }
+}
+
+/// A pack as the index knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PackRef {
+    pub(crate) id: [u8; 32],
+    /// Length of the object in bytes.
+    pub(crate) length: u64,
+}
+
+const SHARDS: usize = 1024;
+const ENTRY: usize = 20;
+type Entry = [u8; ENTRY];
+
+/// Sorted entries, in shards so that adding one moves little.
+struct Table {
+    shards: Vec<Vec<Entry>>,
+}
+
+impl Table {
+    fn new() -> Self {
+        Self { shards: vec![Vec::new(); SHARDS] }
+    }
+
+    fn shard(id: &[u8; 32]) -> usize {
+        usize::from(u16::from_be_bytes([id[0], id[1]]) >> 6)
+    }
+
+    fn find(&self, id: &[u8; 32]) -> Option<u32> {
+        let shard = &self.shards[Self::shard(id)];
+        let at = shard.binary_search_by(|entry| entry[..16].cmp(&id[..16])).ok()?;
+        let number = shard[at].last_chunk::<4>().expect("an entry has 20 bytes");
+        Some(u32::from_le_bytes(*number))
+    }
+
+    /// The first pack of a blob stays, unless it is among those not to be trusted.
+    fn insert(&mut self, id: &[u8; 32], pack: u32, distrusted: &HashSet<u32>) {
+        let shard = &mut self.shards[Self::shard(id)];
+        let at = match shard.binary_search_by(|entry| entry[..16].cmp(&id[..16])) {
+            Ok(at) => {
+                let number = shard[at].last_chunk_mut::<4>().expect("an entry has 20 bytes");
+                if distrusted.contains(&u32::from_le_bytes(*number)) {
+                    *number = pack.to_le_bytes();
+                }
+                return;
+            }
+            Err(at) => at,
+        };
+        let mut entry = [0; ENTRY];
+        entry[..16].copy_from_slice(&id[..16]);
+        entry[16..].copy_from_slice(&pack.to_le_bytes());
+        if shard.len() == shard.capacity() {
+            shard.reserve_exact(shard.len() / 8 + 8); // doubling would waste half the budget of 20 bytes
+        }
+        shard.insert(at, entry);
+    }
+}
+
+struct Tables {
+    data: Table,
+    trees: Table,
+    packs: Vec<PackRef>,
+    numbers: HashMap<[u8; 32], u32>,
+    files: HashSet<[u8; 32]>,
+    /// Packs that an index lists and that are not there in full.
+    distrusted: HashSet<u32>,
+}
+
+impl Tables {
+    fn new() -> Self {
+        Self {
+            data: Table::new(),
+            trees: Table::new(),
+            packs: Vec::new(),
+            numbers: HashMap::new(),
+            files: HashSet::new(),
+            distrusted: HashSet::new(),
+        }
+    }
+
+    fn add(&mut self, file: [u8; 32], packs: &[IndexPack]) {
+        self.files.insert(file);
+        for pack in packs {
+            let next = u32::try_from(self.packs.len()).expect("fewer than 2^32 packs");
+            let number = *self.numbers.entry(pack.id).or_insert(next);
+            if number == next {
+                self.packs.push(PackRef { id: pack.id, length: pack.length() });
+            }
+            for blob in &pack.blobs {
+                match blob.kind {
+                    IndexKind::Data => self.data.insert(&blob.id, number, &self.distrusted),
+                    IndexKind::Tree => self.trees.insert(&blob.id, number, &self.distrusted),
+                }
+            }
+        }
+    }
+
+    fn find(&self, kind: BlobKind, id: &[u8; 32]) -> Option<PackRef> {
+        let table = match kind {
+            BlobKind::Data => &self.data,
+            BlobKind::Tree => &self.trees,
+        };
+        let number = table.find(id).filter(|number| !self.distrusted.contains(number))?;
+        Some(self.packs[number as usize])
+    }
+}
+
+/// What a renewal found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renewed {
+    /// Nothing that was known has gone.
+    Grown,
+    /// Index files have vanished; the table was built anew.
+    Rebuilt,
+}
+
+/// All that the repository's index files say, shared by everything that one process does with the repository.
+pub(crate) struct Index {
+    tables: RwLock<Tables>,
+    renewing: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Index(..)")
+    }
+}
+
+impl Index {
+    /// Knows nothing before it is renewed.
+    pub(crate) fn new() -> Self {
+        Self { tables: RwLock::new(Tables::new()), renewing: tokio::sync::Mutex::default() }
+    }
+
+    /// The pack that holds a blob.
+    pub(crate) fn find(&self, kind: BlobKind, id: &[u8; 32]) -> Option<PackRef> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).find(kind, id)
+    }
+
+    /// Forgets what a pack holds: it is gone or too short, whatever index files say.
+    pub(crate) fn distrust(&self, pack: &PackRef) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = tables.numbers.get(&pack.id).copied() {
+            tables.distrusted.insert(number);
+        }
+    }
+
+    /// Takes note of an index file that we wrote.
+    pub(crate) fn add(&self, file: [u8; 32], packs: &[IndexPack]) {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner).add(file, packs);
+    }
+
+    /// Lists the index files afresh, reads the new ones, and forgets what vanished ones said.
+    pub(crate) async fn renew(&self, store: &dyn Store, cipher: &Cipher) -> Result<Renewed, Error> {
+        let _one_at_a_time = self.renewing.lock().await;
+        let listed: HashSet<_> = unpacked::ids(store, Folder::Index).await?.into_iter().collect();
+        let (vanished, new) = {
+            let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+            let new: Vec<_> = listed.difference(&tables.files).copied().collect();
+            (tables.files.difference(&listed).next().is_some(), new)
+        };
+        if vanished {
+            let mut fresh = Tables::new();
+            let complete = read_files(store, cipher, listed.into_iter().collect(), |id, packs| fresh.add(id, packs));
+            complete.await?;
+            *self.tables.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+            return Ok(Renewed::Rebuilt);
+        }
+        read_files(store, cipher, new, |id, packs| self.add(id, packs)).await?;
+        Ok(Renewed::Grown)
+    }
+}
+
+/// Reads index files a few at a time; one that is gone since the listing is left out.
+async fn read_files(
+    store: &dyn Store,
+    cipher: &Cipher,
+    ids: Vec<[u8; 32]>,
+    mut each: impl FnMut([u8; 32], &[IndexPack]),
+) -> Result<(), Error> {
+    let read = |id: [u8; 32]| async move {
+        let file: Option<IndexFile> = unpacked::load(store, cipher, Folder::Index, &id).await?;
+        Ok::<_, Error>(file.map(|file| (id, file)))
+    };
+    let mut files = stream::iter(ids).map(read).buffer_unordered(FILES_AT_ONCE);
+    while let Some(file) = files.try_next().await? {
+        if let Some((id, file)) = file {
+            each(id, &file.packs);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a panic is how a test fails
+    use super::*;
+    use crate::hash::sha256;
+
+    fn id(n: u32) -> [u8; 32] {
+        sha256(&n.to_le_bytes())
+    }
+
+    fn pack(number: u32, blobs: std::ops::Range<u32>) -> IndexPack {
+        let blob = |n| Blob { id: id(n), kind: BlobKind::Data, offset: 0, length: 40, plain_length: None };
+        IndexPack::new(id(1_000_000 + number), &blobs.map(blob).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_chunk_is_found_in_the_pack_that_holds_it_and_no_other_is_found() {
+        let index = Index::new();
+        for number in 0..100 {
+            index.add(id(2_000_000 + number), &[pack(number, number * 50..number * 50 + 50)]);
+        }
+        for n in 0..5000 {
+            assert_eq!(index.find(BlobKind::Data, &id(n)).unwrap().id, id(1_000_000 + n / 50));
+        }
+        assert_eq!(index.find(BlobKind::Data, &id(5000)), None);
+        assert_eq!(index.find(BlobKind::Tree, &id(1)), None, "a tree is not a chunk");
+        let mut near = id(7);
+        near[15] ^= 1;
+        assert_eq!(index.find(BlobKind::Data, &near), None, "all of the 16 bytes count");
+    }
+
+    #[test]
+    fn the_table_takes_twenty_bytes_a_chunk_and_an_eighth_to_grow() {
+        let mut table = Table::new();
+        for n in 0..200_000 {
+            table.insert(&id(n), 1, &HashSet::new());
+        }
+        let bytes: usize = table.shards.iter().map(|shard| shard.capacity() * ENTRY).sum();
+        assert!(bytes < 200_000 * 24, "{bytes} bytes");
+    }
+}

@@ -1,0 +1,220 @@
+//! Locks as restic makes them, so that its `prune`, `forget` and `check` keep away while a transfer runs.
+//!
+//! Ours are shared. They protect our transfers from other programs, not from each other: the format only adds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::error::Error;
+use crate::repository::Repository;
+use crate::restore_point::USERNAME;
+use crate::store;
+use crate::unpacked::{self, Folder};
+
+/// A lock is renewed this often. restic calls one stale after 30 minutes.
+const REFRESH: Duration = Duration::from_secs(300);
+/// Between writing a lock and looking for rivals, as restic waits.
+const SETTLE: Duration = Duration::from_millis(200);
+/// A lock that nobody renewed for this long counts for nothing.
+const STALE: SignedDuration = SignedDuration::from_mins(30);
+
+/// A lock file, as restic spells it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct LockFile {
+    time: Timestamp,
+    exclusive: bool,
+    #[serde(default)]
+    hostname: String,
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    pid: u32,
+}
+
+impl LockFile {
+    fn new(holder: &str) -> Self {
+        Self {
+            time: Timestamp::now(),
+            exclusive: false,
+            hostname: holder.to_owned(),
+            username: USERNAME.to_owned(),
+            pid: std::process::id(),
+        }
+    }
+
+    /// Whether another program forbids us to go on.
+    fn keeps_us_out(&self, now: Timestamp) -> bool {
+        self.exclusive && self.username != USERNAME && now.duration_since(self.time) < STALE
+    }
+}
+
+/// A shared lock; renewed in the background until [`Lock::release`]. Dropped without that, it is removed in the
+/// background, so a status written right after may come too early.
+#[derive(Debug)]
+pub struct Lock {
+    repository: Repository,
+    held: Option<Held>,
+    skipped: Option<String>,
+}
+
+#[derive(Debug)]
+struct Held {
+    id: Arc<tokio::sync::Mutex<[u8; 32]>>,
+    stop: CancellationToken,
+    renewing: JoinHandle<()>,
+}
+
+impl Lock {
+    pub(crate) async fn take(repository: Repository, holder: &str) -> Result<Self, Error> {
+        Self::take_renewed_every(repository, holder, REFRESH).await
+    }
+
+    async fn take_renewed_every(repository: Repository, holder: &str, every: Duration) -> Result<Self, Error> {
+        give_way(&repository).await?;
+        if let Some(reason) = may_not_delete(&repository).await? {
+            warn!(%reason, "no lock taken");
+            return Ok(Self { repository, held: None, skipped: Some(reason) });
+        }
+        let id = match write(&repository, holder).await {
+            Err(Error::Store { source, .. }) if source.kind() == store::ErrorKind::AccessDenied => {
+                let reason = format!("the store's key may not write locks: {source}");
+                warn!(%reason, "no lock taken");
+                return Ok(Self { repository, held: None, skipped: Some(reason) });
+            }
+            other => other?,
+        };
+        let held = Held::start(repository.clone(), holder.to_owned(), id, every);
+        let lock = Self { repository, held: Some(held), skipped: None };
+        tokio::time::sleep(SETTLE).await; // a rival that listed before our file was there has written its own by now
+        if let Err(rival) = give_way(&lock.repository).await {
+            lock.release().await?;
+            return Err(rival);
+        }
+        Ok(lock)
+    }
+
+    /// Why there is no lock after all: the store's key may add but not delete.
+    pub fn skipped(&self) -> Option<&str> {
+        self.skipped.as_deref()
+    }
+
+    /// Removes the lock and waits until it is gone.
+    pub async fn release(mut self) -> Result<(), Error> {
+        let Some(held) = self.held.take() else { return Ok(()) };
+        held.stop.cancel();
+        let _ = held.renewing.await; // it ends at the token; a panic in it leaves the id we know
+        let id = *held.id.lock().await;
+        remove(&self.repository, &id).await
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        held.stop.cancel();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let repository = self.repository.clone();
+        runtime.spawn(async move {
+            let _ = held.renewing.await;
+            let id = *held.id.lock().await;
+            if let Err(cause) = remove(&repository, &id).await {
+                warn!(%cause, "a lock stays behind until it is stale");
+            }
+        });
+    }
+}
+
+impl Held {
+    fn start(repository: Repository, holder: String, first: [u8; 32], every: Duration) -> Self {
+        let id = Arc::new(tokio::sync::Mutex::new(first));
+        let stop = CancellationToken::new();
+        let (current, stopped) = (id.clone(), stop.clone());
+        let renewing = tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stopped.cancelled() => return,
+                    () = tokio::time::sleep(every) => {}
+                }
+                // not cut short by `stopped`: a new file without its id noted would stay behind
+                match write(&repository, &holder).await {
+                    Ok(new) => {
+                        let old = std::mem::replace(&mut *current.lock().await, new);
+                        if let Err(cause) = remove(&repository, &old).await {
+                            warn!(%cause, "an old lock stays behind until it is stale");
+                        }
+                    }
+                    Err(cause) => warn!(%cause, "could not renew the repository's lock"),
+                }
+            }
+        });
+        Self { id, stop, renewing }
+    }
+}
+
+async fn write(repository: &Repository, holder: &str) -> Result<[u8; 32], Error> {
+    let sealed = unpacked::seal(&repository.inner.cipher, &LockFile::new(holder));
+    let key = Folder::Locks.key(&sealed.id);
+    repository.inner.store.put(&key, sealed.body()).await.map_err(Error::store("lock the repository"))?;
+    Ok(sealed.id)
+}
+
+async fn remove(repository: &Repository, id: &[u8; 32]) -> Result<(), Error> {
+    let key = Folder::Locks.key(id);
+    repository.inner.store.delete(&key).await.map_err(Error::store("unlock the repository"))
+}
+
+/// Asks by removing a lock that never existed; stores check the permission first.
+async fn may_not_delete(repository: &Repository) -> Result<Option<String>, Error> {
+    let mut nobody = [0; 32];
+    crate::crypto::random(&mut nobody);
+    match repository.inner.store.delete(&Folder::Locks.key(&nobody)).await {
+        Err(cause) if cause.kind() == store::ErrorKind::AccessDenied => {
+            Ok(Some(format!("the store's key may add but not delete: {cause}")))
+        }
+        other => other.map(|()| None).map_err(Error::store("lock the repository")),
+    }
+}
+
+/// All locks that can be read. One that does not decrypt is reported and left out.
+async fn all(repository: &Repository) -> Result<Vec<([u8; 32], LockFile)>, Error> {
+    let (store, cipher) = (repository.inner.store.as_ref(), &repository.inner.cipher);
+    let mut locks = Vec::new();
+    for id in unpacked::ids(store, Folder::Locks).await? {
+        match unpacked::load(store, cipher, Folder::Locks, &id).await {
+            Ok(Some(lock)) => locks.push((id, lock)),
+            Ok(None) => {}
+            Err(cause @ Error::Damaged { .. }) => warn!(%cause, "an unreadable lock is ignored"),
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(locks)
+}
+
+/// An error when another program has the repository to itself.
+async fn give_way(repository: &Repository) -> Result<(), Error> {
+    let now = Timestamp::now();
+    match all(repository).await?.into_iter().find(|(_, lock)| lock.keeps_us_out(now)) {
+        None => Ok(()),
+        Some((_, lock)) => {
+            let by = format!("{}@{} (process {})", lock.username, lock.hostname, lock.pid);
+            Err(Error::Locked { by, since: lock.time })
+        }
+    }
+}
+
+/// Removes the locks of ours in the name of `holder`.
+pub(crate) async fn remove_of(repository: &Repository, holder: &str) -> Result<usize, Error> {
+    let left: Vec<_> =
+        all(repository).await?.into_iter().filter(|(_, l)| l.username == USERNAME && l.hostname == holder).collect();
+    for (id, lock) in &left {
+        remove(repository, id).await?;
+        info!(%holder, since = %lock.time, "removed a lock left behind");
+    }
+    Ok(left.len())
+}

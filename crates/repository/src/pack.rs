@@ -1,0 +1,217 @@
+//! Packs: objects full of sealed blobs, with a sealed table of contents at the end.
+//!
+//! `blob ‖ … ‖ blob ‖ sealed header ‖ header length`. Bytes only; who stores them is above.
+
+use crate::crypto::{Cipher, OVERHEAD};
+use crate::hash::{hex, sha256};
+
+/// Bytes after which a data pack is closed.
+pub(crate) const DATA_PACK_SIZE: usize = 16 << 20;
+/// Bytes after which a tree pack is closed.
+pub(crate) const TREE_PACK_SIZE: usize = 4 << 20;
+/// Blobs after which a pack is closed, so that its header stays small (168 KiB) however well the content compresses.
+const MAX_BLOBS: usize = 4096;
+
+/// What a blob is to restic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum BlobKind {
+    Data,
+    Tree,
+}
+
+impl BlobKind {
+    /// Bytes after which a pack of this kind is closed.
+    fn pack_size(self) -> usize {
+        match self {
+            Self::Data => DATA_PACK_SIZE,
+            Self::Tree => TREE_PACK_SIZE,
+        }
+    }
+}
+
+/// A blob and its place in a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Blob {
+    pub(crate) id: [u8; 32],
+    pub(crate) kind: BlobKind,
+    /// First byte in the pack.
+    pub(crate) offset: u32,
+    /// Sealed length in bytes.
+    pub(crate) length: u32,
+    /// Length before compression; `None` when it is not compressed.
+    pub(crate) plain_length: Option<u32>,
+}
+
+impl Blob {
+    fn header_length(&self) -> u64 {
+        if self.plain_length.is_some() { 41 } else { 37 }
+    }
+}
+
+/// A blob's content, compressed where that helps, and sealed.
+pub(crate) struct SealedBlob {
+    pub(crate) id: [u8; 32],
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) plain_length: Option<u32>,
+}
+
+/// Key of a pack.
+pub(crate) fn key(id: &[u8; 32]) -> String {
+    let name = hex(id);
+    format!("data/{}/{name}", &name[..2])
+}
+
+/// Length of the whole pack that holds exactly these blobs.
+pub(crate) fn pack_length(blobs: &[Blob]) -> u64 {
+    let content = blobs.iter().map(|blob| u64::from(blob.offset) + u64::from(blob.length)).max().unwrap_or(0);
+    content + header_length(blobs) + 4
+}
+
+fn header_length(blobs: &[Blob]) -> u64 {
+    blobs.iter().map(Blob::header_length).sum::<u64>() + OVERHEAD as u64
+}
+
+/// A pack being filled.
+pub(crate) struct PackBuilder {
+    kind: BlobKind,
+    bytes: Vec<u8>,
+    blobs: Vec<Blob>,
+}
+
+/// A finished pack.
+pub(crate) struct SealedPack {
+    pub(crate) id: [u8; 32],
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) blobs: Vec<Blob>,
+}
+
+impl PackBuilder {
+    pub(crate) fn new(kind: BlobKind) -> Self {
+        // room for all of it at once: growing by doubling would hold up to twice the pack; untouched pages cost nothing
+        let size = kind.pack_size() + MAX_BLOBS * 41 + OVERHEAD + 4;
+        Self { kind, bytes: Vec::with_capacity(size), blobs: Vec::new() }
+    }
+
+    pub(crate) fn kind(&self) -> BlobKind {
+        self.kind
+    }
+
+    fn is_empty(&self) -> bool {
+        self.blobs.is_empty()
+    }
+
+    /// Whether `more` bytes would make it larger than a pack shall be.
+    pub(crate) fn is_full_for(&self, more: usize) -> bool {
+        !self.is_empty() && (self.bytes.len() + more > self.kind.pack_size() || self.blobs.len() >= MAX_BLOBS)
+    }
+
+    pub(crate) fn add(&mut self, blob: &SealedBlob) {
+        let at = |length: usize| u32::try_from(length).expect("a pack is far below 4 GiB");
+        self.blobs.push(Blob {
+            id: blob.id,
+            kind: self.kind,
+            offset: at(self.bytes.len()),
+            length: at(blob.bytes.len()),
+            plain_length: blob.plain_length,
+        });
+        self.bytes.extend_from_slice(&blob.bytes);
+    }
+
+    /// Writes the header and names the pack. Hashes all of it: for blocking threads.
+    pub(crate) fn finish(mut self, cipher: &Cipher) -> SealedPack {
+        let start = self.bytes.len();
+        let header = encode_header(&self.blobs);
+        cipher.seal_into(&mut self.bytes, &header);
+        let length = u32::try_from(self.bytes.len() - start).expect("a header is far below 4 GiB");
+        self.bytes.extend_from_slice(&length.to_le_bytes());
+        SealedPack { id: sha256(&self.bytes), bytes: self.bytes, blobs: self.blobs }
+    }
+}
+
+fn encode_header(blobs: &[Blob]) -> Vec<u8> {
+    let mut header = Vec::with_capacity(blobs.len() * 41);
+    for blob in blobs {
+        let kind = match blob.kind {
+            BlobKind::Data => 0,
+            BlobKind::Tree => 1,
+        };
+        header.push(kind | if blob.plain_length.is_some() { 2 } else { 0 });
+        header.extend_from_slice(&blob.length.to_le_bytes());
+        if let Some(plain) = blob.plain_length {
+            header.extend_from_slice(&plain.to_le_bytes());
+        }
+        header.extend_from_slice(&blob.id);
+    }
+    header
+}
+
+/// The blobs that a header lists; `Err` says what is wrong with it.
+pub(crate) fn decode_header(header: &[u8]) -> Result<Vec<Blob>, &'static str> {
+    let mut rest = header;
+    let mut take = |length: usize| -> Result<&[u8], &'static str> {
+        let (part, after) = rest.split_at_checked(length).ok_or("it ends within an entry")?;
+        rest = after;
+        Ok(part)
+    };
+    let number = |part: &[u8]| u32::from_le_bytes(part.try_into().expect("four bytes were taken"));
+    let (mut blobs, mut offset) = (Vec::new(), 0_u32);
+    while let Ok(kind) = take(1).map(|kind| kind[0]) {
+        if kind > 3 {
+            return Err("it lists a blob of unknown type");
+        }
+        let length = number(take(4)?);
+        let plain_length = if kind & 2 == 0 { None } else { Some(number(take(4)?)) };
+        let mut id = [0; 32];
+        id.copy_from_slice(take(32)?);
+        let kind = if kind & 1 == 0 { BlobKind::Data } else { BlobKind::Tree };
+        blobs.push(Blob { id, kind, offset, length, plain_length });
+        offset = offset.checked_add(length).ok_or("it lists more than 4 GiB")?;
+    }
+    Ok(blobs)
+}
+
+/// Bytes read from the end of a pack at first: enough for the header of some 99 blobs.
+pub(crate) const TAIL: u64 = 4096;
+
+/// How long the header at the end of a pack is, its length field included; from the pack's last bytes.
+pub(crate) fn header_size(tail: &[u8]) -> Option<u64> {
+    let field = tail.last_chunk::<4>()?;
+    Some(u64::from(u32::from_le_bytes(*field)) + 4)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a panic is how a test fails
+    use super::*;
+    use crate::crypto::MasterKey;
+
+    fn blob(byte: u8, length: usize, plain_length: Option<u32>) -> SealedBlob {
+        SealedBlob { id: [byte; 32], bytes: vec![byte; length], plain_length }
+    }
+
+    #[test]
+    fn a_pack_tells_by_itself_what_is_in_it() {
+        let cipher = MasterKey::generate().cipher().unwrap();
+        let mut builder = PackBuilder::new(BlobKind::Data);
+        builder.add(&blob(1, 100, None));
+        builder.add(&blob(2, 50, Some(4096)));
+        let pack = builder.finish(&cipher);
+        assert_eq!(pack.bytes.len() as u64, pack_length(&pack.blobs));
+        let size = usize::try_from(header_size(&pack.bytes).unwrap()).unwrap();
+        let start = pack.bytes.len() - size;
+        let header = cipher.open(&pack.bytes[start..pack.bytes.len() - 4]).unwrap();
+        assert_eq!(decode_header(&header).unwrap(), pack.blobs);
+        assert_eq!(pack.blobs[1].offset, 100);
+    }
+
+    #[test]
+    fn a_broken_header_is_an_error_and_not_fewer_blobs() {
+        let blobs = [Blob { id: [1; 32], kind: BlobKind::Tree, offset: 0, length: 9, plain_length: Some(7) }];
+        let header = encode_header(&blobs);
+        assert_eq!(decode_header(&header).unwrap(), blobs);
+        for length in 1..header.len() {
+            assert!(decode_header(&header[..length]).is_err(), "{length}");
+        }
+        assert!(decode_header(&[9; 41]).is_err());
+    }
+}

@@ -1,0 +1,205 @@
+//! An open repository: its key, its index, its restore points.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use disk::DiskSnapshot;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::config::{Config, VERSION};
+use crate::crypto::Cipher;
+use crate::disk_image::{Reader, Writer, WriterOptions};
+use crate::error::{Damage, Error};
+use crate::hash::{ChunkId, hex, sha256};
+use crate::index::{Index, PackRef};
+use crate::keys::OpenKey;
+use crate::lock::Lock;
+use crate::pack::{self, Blob, BlobKind};
+use crate::restore_point::{NewRestorePoint, RestorePoint, RestorePointId, SnapshotFile};
+use crate::store::{self, Store};
+use crate::unpacked::{self, Folder};
+
+/// Snapshot files read at once.
+const SNAPSHOTS_AT_ONCE: usize = 16;
+
+/// An open repository. Clones share one index; keep one per repository and process.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) cipher: Cipher,
+    config: Config,
+    pub(crate) index: Index,
+    /// Snapshot files never change, so each is read once. `None`: another program's.
+    points: Mutex<HashMap<[u8; 32], Option<RestorePoint>>>,
+}
+
+impl Repository {
+    pub(crate) fn with(store: Arc<dyn Store>, config: Config, key: OpenKey) -> Result<Self, Error> {
+        if config.version != VERSION {
+            return Err(Error::Unsupported { location: store.place(), version: config.version });
+        }
+        let (index, points) = (Index::new(), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { store, cipher: key.cipher, config, index, points }) })
+    }
+
+    /// The id in `config`: 64 hex digits.
+    pub fn id(&self) -> &str {
+        &self.inner.config.id
+    }
+
+    /// The store's name for messages.
+    pub fn place(&self) -> String {
+        self.inner.store.place()
+    }
+
+    /// All restore points of ours, oldest first. Snapshots of other programs are left out.
+    pub async fn restore_points(&self) -> Result<Vec<RestorePoint>, Error> {
+        let ids = unpacked::ids(self.inner.store.as_ref(), Folder::Snapshots).await?;
+        let points = stream::iter(ids).map(|id| self.point(id)).buffer_unordered(SNAPSHOTS_AT_ONCE);
+        let mut points: Vec<_> = points.try_filter_map(|point| async { Ok(point) }).try_collect().await?;
+        points.sort_by(|a: &RestorePoint, b| (a.time, a.id).cmp(&(b.time, b.id)));
+        Ok(points)
+    }
+
+    /// `None` when it is gone, or another program's.
+    async fn point(&self, id: [u8; 32]) -> Result<Option<RestorePoint>, Error> {
+        let known = self.inner.points.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let (store, cipher) = (self.inner.store.as_ref(), &self.inner.cipher);
+        let Some(file) = unpacked::load::<SnapshotFile>(store, cipher, Folder::Snapshots, &id).await? else {
+            return Ok(None);
+        };
+        let point = file.restore_point(RestorePointId(id));
+        self.inner.points.lock().unwrap_or_else(PoisonError::into_inner).insert(id, point.clone());
+        Ok(point)
+    }
+
+    /// The newest restore point of this disk snapshot, whatever restic's id for it is by now.
+    pub async fn find(&self, identity: &DiskSnapshot) -> Result<Option<RestorePoint>, Error> {
+        let points = self.restore_points().await?;
+        Ok(points.into_iter().rev().find(|point| point.identity().as_ref() == Some(identity)))
+    }
+
+    /// The restore point whose id begins with `prefix` (hex digits).
+    pub async fn find_by_prefix(&self, prefix: &str) -> Result<RestorePoint, Error> {
+        let points = self.restore_points().await?;
+        let mut found: Vec<_> = points.into_iter().filter(|point| point.id.to_string().starts_with(prefix)).collect();
+        match (found.len(), found.pop()) {
+            (1, Some(point)) if !prefix.is_empty() => Ok(point),
+            (0, _) => Err(Error::PointMissing { wanted: prefix.to_owned() }),
+            (count, _) => Err(Error::PointAmbiguous { wanted: prefix.to_owned(), count }),
+        }
+    }
+
+    /// Removes a restore point; one that is already gone is fine. Its data goes when maintenance or `restic prune` runs.
+    pub async fn forget(&self, id: &RestorePointId) -> Result<(), Error> {
+        let key = Folder::Snapshots.key(&id.0);
+        self.inner.store.delete(&key).await.map_err(Error::store(format!("remove restore point {id}")))?;
+        self.inner.points.lock().unwrap_or_else(PoisonError::into_inner).remove(&id.0);
+        Ok(())
+    }
+
+    /// Takes a shared lock in the name of `holder` (the Upload's or Download's name, or the machine's).
+    pub async fn lock(&self, holder: &str) -> Result<Lock, Error> {
+        Lock::take(self.clone(), holder).await
+    }
+
+    /// Removes the locks of ours that `holder` left behind; says how many.
+    pub async fn remove_locks_of(&self, holder: &str) -> Result<usize, Error> {
+        crate::lock::remove_of(self, holder).await
+    }
+
+    /// Begins a restore point.
+    pub async fn writer(&self, point: NewRestorePoint, options: WriterOptions) -> Result<Writer, Error> {
+        self.renew_index().await?;
+        Writer::new(self.clone(), point, options)
+    }
+
+    /// Opens a restore point: reads its trees and finds all its chunks in the index.
+    pub async fn reader(&self, id: &RestorePointId) -> Result<Reader, Error> {
+        // the snapshot before the index: what it needs was indexed before it was written
+        let missing = || Error::PointMissing { wanted: id.to_string() };
+        let file = unpacked::load::<SnapshotFile>(self.inner.store.as_ref(), &self.inner.cipher, Folder::Snapshots, &id.0);
+        let file = file.await?.ok_or_else(missing)?;
+        let point = file.restore_point(*id).ok_or_else(missing)?;
+        self.renew_index().await?;
+        Reader::open(self.clone(), point).await
+    }
+
+    pub(crate) async fn renew_index(&self) -> Result<crate::index::Renewed, Error> {
+        self.inner.index.renew(self.inner.store.as_ref(), &self.inner.cipher).await
+    }
+
+    /// What a pack holds, from its own header.
+    pub(crate) async fn pack_content(&self, pack: &PackRef) -> Result<Vec<Blob>, Error> {
+        let key = pack::key(&pack.id);
+        let malformed = |cause: &str| {
+            let damage = Damage::Malformed { object: key.clone(), cause: cause.to_owned() };
+            Error::damaged("read a pack's header", damage)
+        };
+        let mut tail = self.read_pack(pack, pack.length.saturating_sub(pack::TAIL), pack.length.min(pack::TAIL)).await?;
+        let size = pack::header_size(&tail).filter(|size| *size <= pack.length);
+        let size = size.ok_or_else(|| malformed("its header is longer than it"))?;
+        if size > tail.len() as u64 {
+            tail = self.read_pack(pack, pack.length - size, size).await?;
+        }
+        let start = tail.len() - usize::try_from(size).map_err(|_| malformed("its header is longer than memory"))?;
+        let header = self.inner.cipher.open(&tail[start..tail.len() - 4]);
+        let header = header.ok_or_else(|| Error::damaged("read a pack's header", Damage::Sealed { object: key.clone() }))?;
+        pack::decode_header(&header).map_err(|cause| malformed(&format!("in its header {cause}")))
+    }
+
+    /// Bytes of a pack; a pack that is gone or too short is damage, not a missing file.
+    pub(crate) async fn read_pack(&self, pack: &PackRef, offset: u64, length: u64) -> Result<Bytes, Error> {
+        let object = pack::key(&pack.id);
+        match self.inner.store.get_range(&object, offset, length).await {
+            Ok(bytes) => Ok(bytes),
+            Err(cause) if cause.kind() == store::ErrorKind::NotFound => {
+                Err(Error::damaged("read a pack", Damage::ObjectMissing { object }))
+            }
+            Err(cause) => match self.inner.store.size(&object).await {
+                Ok(Some(found)) if found != pack.length => {
+                    Err(Error::damaged("read a pack", Damage::Length { object, expected: pack.length, found }))
+                }
+                _ => Err(Error::store(format!("read {object}"))(cause)),
+            },
+        }
+    }
+
+    /// One blob, found by the index, verified.
+    pub(crate) async fn blob(&self, kind: BlobKind, id: &[u8; 32]) -> Result<Vec<u8>, Error> {
+        let not_indexed = || Error::damaged("find a blob", Damage::NotIndexed { chunk: hex(id) });
+        let pack = self.inner.index.find(kind, id).ok_or_else(not_indexed)?;
+        let blobs = self.pack_content(&pack).await?;
+        let blob = *blobs.iter().find(|blob| blob.kind == kind && blob.id == *id).ok_or_else(not_indexed)?;
+        let sealed = self.read_pack(&pack, u64::from(blob.offset), u64::from(blob.length)).await?;
+        let cipher = self.inner.cipher.clone();
+        let opened = tokio::task::spawn_blocking(move || open_blob(&cipher, &pack, &blob, &sealed)).await;
+        opened.expect("opening a blob does not panic")
+    }
+}
+
+/// Decrypts, decompresses and checks one blob. For blocking threads.
+pub(crate) fn open_blob(cipher: &Cipher, pack: &PackRef, blob: &Blob, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    let damaged = |cause: String| {
+        let damage =
+            Damage::Chunk { chunk: hex(&blob.id), pack: hex(&pack.id), offset: u64::from(blob.offset), cause };
+        Error::damaged("read a chunk", damage)
+    };
+    let mut plain = cipher.open(sealed).ok_or_else(|| damaged("it does not decrypt".to_owned()))?;
+    if let Some(length) = blob.plain_length {
+        plain = zstd::bulk::decompress(&plain, length as usize).map_err(|cause| damaged(cause.to_string()))?;
+    }
+    if sha256(&plain) != blob.id {
+        return Err(damaged(format!("its content is {}", ChunkId::of(&plain))));
+    }
+    Ok(plain)
+}

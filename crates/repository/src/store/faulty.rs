@@ -1,0 +1,196 @@
+//! Any store, with faults where a test wants them.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Body, Error, ErrorKind, Object, PutNew, Store};
+
+/// What is done to a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// `get` and `get_range`.
+    Get,
+    /// `put` and `put_new`.
+    Put,
+    /// `size`.
+    Size,
+    /// `list`.
+    List,
+    /// `delete`.
+    Delete,
+}
+
+/// When an operation fails, and how.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// Which operation.
+    pub operation: Operation,
+    /// Only keys that contain this; empty means all.
+    pub key_contains: String,
+    /// This many matching operations pass first.
+    pub after: usize,
+    /// How many fail from then on; `usize::MAX` for ever.
+    pub times: usize,
+    /// What the store says.
+    pub kind: ErrorKind,
+    /// Whether the operation is done all the same, as when only the answer is lost.
+    pub done_anyway: bool,
+}
+
+impl Fault {
+    /// Fails every such operation with `kind`.
+    pub fn always(operation: Operation, key_contains: &str, kind: ErrorKind) -> Self {
+        Self { operation, key_contains: key_contains.to_owned(), after: 0, times: usize::MAX, kind, done_anyway: false }
+    }
+
+    /// Lets `passing` such operations through, then fails for ever.
+    pub fn after(mut self, passing: usize) -> Self {
+        self.after = passing;
+        self
+    }
+
+    /// Fails only `times` times.
+    pub fn times(mut self, times: usize) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// Loses only the answer.
+    pub fn done_anyway(mut self) -> Self {
+        self.done_anyway = true;
+        self
+    }
+}
+
+/// A store that fails as told, and can die altogether.
+#[derive(Clone)]
+pub struct FaultyStore {
+    inner: Arc<dyn Store>,
+    state: Arc<State>,
+}
+
+struct State {
+    faults: Mutex<Vec<Fault>>,
+    puts_until_death: AtomicUsize,
+    puts: AtomicUsize,
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FaultyStore({:?})", self.inner)
+    }
+}
+
+impl FaultyStore {
+    /// Without faults so far.
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        let state =
+            State { faults: Mutex::default(), puts_until_death: AtomicUsize::new(usize::MAX), puts: AtomicUsize::new(0) };
+        Self { inner, state: Arc::new(state) }
+    }
+
+    /// Adds a fault.
+    pub fn fail(&self, fault: Fault) {
+        self.state.faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+    }
+
+    /// Lets `puts` more puts through; after that every operation fails, as if the process had been killed.
+    pub fn die_after_puts(&self, puts: usize) {
+        self.state.puts_until_death.store(self.puts() + puts, Ordering::SeqCst);
+    }
+
+    /// Forgets all faults, and lives again.
+    pub fn heal(&self) {
+        self.state.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.state.puts_until_death.store(usize::MAX, Ordering::SeqCst);
+    }
+
+    /// Puts that went through so far.
+    pub fn puts(&self) -> usize {
+        self.state.puts.load(Ordering::SeqCst)
+    }
+
+    fn matching(&self, operation: Operation, key: &str) -> Option<Fault> {
+        let mut faults = self.state.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut struck = None;
+        for fault in faults.iter_mut().filter(|f| f.operation == operation && key.contains(&f.key_contains)) {
+            if fault.after > 0 {
+                fault.after -= 1;
+            } else if fault.times > 0 && struck.is_none() {
+                fault.times = if fault.times == usize::MAX { usize::MAX } else { fault.times - 1 };
+                struck = Some(fault.clone());
+            }
+        }
+        struck
+    }
+
+    /// Runs `real` unless a fault says otherwise.
+    async fn run<T>(
+        &self,
+        operation: Operation,
+        verb: &'static str,
+        key: &str,
+        real: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let told = |kind| Error::new(kind, verb, key, self.place(), "a fault on purpose");
+        let dead = self.puts() >= self.state.puts_until_death.load(Ordering::SeqCst);
+        if dead {
+            return Err(told(ErrorKind::Unreachable));
+        }
+        let fault = self.matching(operation, key);
+        if let Some(fault) = fault.as_ref().filter(|fault| !fault.done_anyway) {
+            return Err(told(fault.kind));
+        }
+        let answer = real.await;
+        if operation == Operation::Put && answer.is_ok() {
+            self.state.puts.fetch_add(1, Ordering::SeqCst);
+        }
+        match fault {
+            Some(fault) => Err(told(fault.kind)),
+            None => answer,
+        }
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    fn place(&self) -> String {
+        format!("{} (with faults)", self.inner.place())
+    }
+
+    fn puts_in_flight(&self) -> usize {
+        self.inner.puts_in_flight()
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, Error> {
+        self.run(Operation::Get, "get", key, self.inner.get(key)).await
+    }
+
+    async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Bytes, Error> {
+        self.run(Operation::Get, "get", key, self.inner.get_range(key, offset, length)).await
+    }
+
+    async fn put(&self, key: &str, body: Body) -> Result<(), Error> {
+        self.run(Operation::Put, "put", key, self.inner.put(key, body)).await
+    }
+
+    async fn put_new(&self, key: &str, body: Body) -> Result<PutNew, Error> {
+        self.run(Operation::Put, "put", key, self.inner.put_new(key, body)).await
+    }
+
+    async fn size(&self, key: &str) -> Result<Option<u64>, Error> {
+        self.run(Operation::Size, "look at", key, self.inner.size(key)).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Object>, Error> {
+        self.run(Operation::List, "list", prefix, self.inner.list(prefix)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.run(Operation::Delete, "delete", key, self.inner.delete(key)).await
+    }
+}
