@@ -76,6 +76,12 @@ pub enum Cause {
         /// Why the last try failed.
         source: Box<Cause>,
     },
+    /// vCenter says that it is gone, and lists it.
+    #[error("it is still listed, though vCenter said that it is gone")]
+    StillThere {
+        /// What vCenter said.
+        source: Box<Cause>,
+    },
     /// Something between us and the API answered, or the service is starting.
     #[error("{server} answered with HTTP status {status}")]
     HttpStatus {
@@ -219,9 +225,10 @@ impl Cause {
             Self::ReplyLost { .. } | Self::DeadlinePassed { .. } => outcome_unknown,
             // Called again it starts over with a look at what is there, so another try is always safe.
             Self::TimeIsOver { source, .. } => match source.recovery(act) {
-                Recovery::Retry | Recovery::Reconcile => Recovery::Retry,
-                settled @ (Recovery::GiveUp | Recovery::AlreadyDone) => settled,
+                Recovery::Retry | Recovery::Reconcile | Recovery::AlreadyDone => Recovery::Retry,
+                Recovery::GiveUp => Recovery::GiveUp,
             },
+            Self::StillThere { .. } => Recovery::Retry,
             Self::HttpStatus { status: 500 | 502 | 503 | 504 | 408 | 429, .. } => outcome_unknown,
             Self::HttpStatus { .. } => Recovery::GiveUp,
             Self::Fault(fault) => fault::recovery(act, fault),
@@ -237,7 +244,7 @@ impl Cause {
             | Self::DeadlinePassed { .. }
             | Self::HttpStatus { .. } => ReasonKind::Unreachable,
             Self::TimeIsOver { source, .. } => source.reason_kind(act),
-            Self::BadReply { .. } => ReasonKind::Failed,
+            Self::BadReply { .. } | Self::StillThere { .. } => ReasonKind::Failed,
             Self::BadConfig { .. } => ReasonKind::BadConfig,
             Self::Fault(fault) => fault::reason_kind(act, fault),
         }
@@ -267,6 +274,7 @@ impl Cause {
             Self::Fault(fault) => return fault_fix(&fault.kind),
             Self::ReplyLost { .. }
             | Self::DeadlinePassed { .. }
+            | Self::StillThere { .. }
             | Self::HttpStatus { .. }
             | Self::BadReply { .. }
             | Self::BadConfig { .. } => return None,

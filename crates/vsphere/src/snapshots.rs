@@ -201,7 +201,7 @@ impl Vcenter {
 
     async fn delete_until_gone(&self, snapshot: &DiskSnapshot, mut pace: Pace) -> Result<Deleted, Cause> {
         loop {
-            let failed = match self.delete_once(snapshot, &pace).await {
+            let mut failed = match self.delete_once(snapshot, &pace).await {
                 Ok(()) => return Ok(Deleted::Now),
                 Err(cause) => cause,
             };
@@ -211,6 +211,9 @@ impl Vcenter {
                 Recovery::Retry => {}
                 // The fault alone is no proof: the original took it for one and left snapshots behind.
                 Recovery::AlreadyDone | Recovery::Reconcile => match self.is_there(snapshot, &pace).await {
+                    Ok(true) if recovery == Recovery::AlreadyDone => {
+                        failed = Cause::StillThere { source: Box::new(failed) };
+                    }
                     Ok(true) => {}
                     Ok(false) if recovery == Recovery::Reconcile => return Ok(Deleted::Now),
                     Ok(false) => return Ok(Deleted::AlreadyGone),

@@ -121,7 +121,7 @@ impl Transport {
 
     /// Sends `request` once and reads its reply.
     pub(crate) async fn call(&self, request: &Request, cover: Cover<'_>) -> Result<Reply, Cause> {
-        let bare = cover.cookie.and_then(|cookie| bare_cookie(cookie));
+        let bare = cover.cookie.and_then(bare_cookie);
         let mut header: Vec<(&str, &str)> = Vec::new();
         if let (Endpoint::Vslm, Some(value)) = (cover.endpoint, bare.as_deref()) {
             header.push(("vcSessionCookie", value));
@@ -206,10 +206,8 @@ impl Transport {
 
     fn network_error(&self, error: reqwest::Error) -> Cause {
         let server = self.server.clone();
-        if let Some(source) = tls_error(&error) {
-            if matches!(source, rustls::Error::InvalidCertificate(_)) {
-                return Cause::CertificateUntrusted { server, presented: self.judge.take_refused(), source };
-            }
+        if let Some(source @ rustls::Error::InvalidCertificate(_)) = tls_error(&error) {
+            return Cause::CertificateUntrusted { server, presented: self.judge.take_refused(), source };
         }
         let started = !error.is_connect();
         let source = error.without_url();

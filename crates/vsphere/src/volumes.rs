@@ -144,9 +144,11 @@ impl Vcenter {
                 }
                 Err(cause) => cause,
             };
-            if failed.recovery(Act::DeleteVolume) == Recovery::GiveUp {
-                return Err(failed);
-            }
+            let failed = match failed.recovery(Act::DeleteVolume) {
+                Recovery::GiveUp => return Err(failed),
+                Recovery::AlreadyDone => Cause::StillThere { source: Box::new(failed) },
+                Recovery::Retry | Recovery::Reconcile => failed,
+            };
             warn!(%volume, cause = %failed, "could not delete the volume yet");
             if !pace.pause().await {
                 return Err(Cause::TimeIsOver { within: pace.within(), source: Box::new(failed) });

@@ -1,5 +1,6 @@
 //! Replies in the spelling of a real vCenter, and connections that break in ways that the double's do not.
 
+use disk::{ByteRange, ChangeId};
 use vsphere::{Cause, ReasonKind, Recovery};
 
 use crate::wire::{Answer, Received, Wire};
@@ -61,7 +62,8 @@ async fn the_privileges_that_newer_servers_list_are_named() {
 
 #[tokio::test]
 async fn a_reply_that_is_cut_or_is_no_soap_is_an_error_of_its_kind() {
-    let cases: [(fn() -> Answer, ReasonKind, Recovery); 8] = [
+    type Case = (fn() -> Answer, ReasonKind, Recovery);
+    let cases: [Case; 8] = [
         (|| Answer::CutInTheMiddle, ReasonKind::Unreachable, Recovery::Retry),
         (
             || Answer::Http(503, String::new(), "<html>starting</html>".to_owned()),
@@ -96,4 +98,52 @@ async fn a_server_that_grants_no_session_is_not_taken_for_a_login() {
     .await;
     let error = wire.client().log_in().await.unwrap_err();
     assert!(matches!(error.cause(), Cause::BadReply { .. }), "{error:?}");
+}
+
+/// One page of changed areas, as (start, length) pairs.
+fn changes(offset: u64, length: u64, areas: &[(u64, u64)]) -> Answer {
+    let areas: String = areas
+        .iter()
+        .map(|(start, length)| format!("<changedArea><start>{start}</start><length>{length}</length></changedArea>"))
+        .collect();
+    ok(&format!(
+        r#"<e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/"><e:Body><VslmQueryChangedDiskAreasResponse
+        xmlns="urn:vslm"><returnval><startOffset>{offset}</startOffset><length>{length}</length>{areas}</returnval>
+        </VslmQueryChangedDiskAreasResponse></e:Body></e:Envelope>"#
+    ))
+}
+
+async fn changed(answer: fn(&str) -> Answer) -> Result<Vec<ByteRange>, vsphere::Error> {
+    let wire = Wire::start(move |request| {
+        begin(request).unwrap_or_else(|| {
+            let (_, rest) = request.body.split_once("<startOffset>").unwrap();
+            answer(rest.split_once('<').unwrap().0)
+        })
+    })
+    .await;
+    let snapshot = "2b6d0f5e:c9f1d7aa".parse().unwrap();
+    let areas = wire.client().changed_areas(&snapshot, &ChangeId::new("52 05/5"), 1000).await?;
+    Ok(areas.iter().collect())
+}
+
+#[tokio::test]
+async fn changed_areas_are_read_to_the_end_of_the_disk_and_no_further() {
+    let areas = changed(|offset| match offset {
+        "0" => changes(0, 400, &[(10, 20), (390, 10)]),
+        "400" => changes(300, 300, &[]), // an overlap and nothing changed: both are legal
+        "600" => changes(600, 9000, &[(600, 1), (990, 500)]),
+        other => panic!("asked from {other}"),
+    });
+    let want = [ByteRange::new(10, 20), ByteRange::new(390, 10), ByteRange::new(600, 1), ByteRange::new(990, 10)];
+    assert_eq!(areas.await.unwrap(), want);
+}
+
+#[tokio::test]
+async fn a_gap_in_the_changed_areas_is_an_error_not_unchanged_data() {
+    let gaps: [fn(&str) -> Answer; 3] =
+        [|_| changes(1, 999, &[]), |_| changes(0, 0, &[]), |_| changes(0, 1000, &[(u64::MAX, 2)])];
+    for gap in gaps {
+        let error = changed(gap).await.unwrap_err();
+        assert!(matches!(error.cause(), Cause::BadReply { .. }), "{error:?}");
+    }
 }

@@ -164,7 +164,8 @@ async fn delete_does_not_take_a_fault_for_a_proof_that_the_snapshot_is_gone() {
         let snapshot = DiskSnapshot { disk: disk.clone(), snapshot: taken };
         double.rule(fault(DELETE, place, kind, 0)).await;
         let error = vcenter.delete_snapshot(&snapshot, Duration::from_millis(500)).await.unwrap_err();
-        assert_ne!(error.recovery(), Recovery::GiveUp, "{error:?}");
+        assert_eq!((error.reason_kind(), error.recovery()), (ReasonKind::Failed, Recovery::Retry), "{error:?}");
+        assert!(error.describe().contains("it is still listed"), "{}", error.describe());
         assert_eq!(double.snapshots(&disk).await, ["stays"], "the error says so");
         double.tell("DELETE", "/faults", None).await;
         vcenter.delete_snapshot(&snapshot, MINUTE).await.unwrap();

@@ -70,6 +70,10 @@ async fn a_task_that_succeeds_with_a_failed_volume_is_a_failure() {
     double.rule(fault(DELETE, "result", "CnsFault", 1)).await;
     let error = vcenter.delete_volume(&made.id, MINUTE).await.unwrap_err();
     assert!(matches!(error.cause(), vsphere::Cause::Fault(f) if f.kind == FaultKind::Other), "{error:?}");
+    double.rule(fault(DELETE, "result", "CnsVolumeNotFoundFault", 0)).await;
+    let error = vcenter.delete_volume(&made.id, std::time::Duration::from_millis(300)).await.unwrap_err();
+    assert_eq!((error.reason_kind(), error.recovery()), (ReasonKind::Failed, Recovery::Retry), "{error:?}");
+    double.tell("DELETE", "/faults", None).await;
     double.rule(fault(DELETE, "result", "CnsVolumeNotFoundFault", 1)).await;
     assert_eq!(vcenter.delete_volume(&made.id, MINUTE).await.unwrap(), Deleted::Now, "it was there after all");
     assert_eq!(double.tell("GET", "/disks", None).await, json!([]));
