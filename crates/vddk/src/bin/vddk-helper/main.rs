@@ -1,0 +1,101 @@
+//! Loads VDDK and serves one disk over NBD. Takes one order on standard input, answers in lines of JSON on standard
+//! output, logs on standard error. Started by `vddk::Helper`; of no use by hand.
+//!
+//! The main thread is the only one that calls the library. The server runs on threads of its own and sends it jobs.
+//! When standard input ends, or the parent dies, or SIGTERM comes, the access is ended in order.
+#![allow(unsafe_code)] // a C library is called here; each use says what it relies on
+
+mod api;
+mod disk;
+mod export;
+mod layout;
+mod log;
+mod serve;
+mod watch;
+
+use std::io::BufRead;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use vddk::order::{Message, Order};
+
+use crate::api::{Api, Failed};
+use crate::disk::Disk;
+use crate::watch::{Watch, emit};
+
+fn main() -> ExitCode {
+    watch::follow_parent();
+    let mut line = String::new();
+    let order = match std::io::stdin().lock().read_line(&mut line).map(|_| serde_json::from_str::<Order>(&line)) {
+        Ok(Ok(order)) => order,
+        // the error does not quote the line, which holds a password
+        _ => {
+            eprintln!("vddk-helper serves disks for the data-manager; it takes its order on standard input");
+            return ExitCode::from(2);
+        }
+    };
+    drop(line);
+    let watch = Watch::start(
+        Duration::from_millis(order.call_deadline_ms),
+        Duration::from_millis(order.stop_deadline_ms),
+        Duration::from_millis(order.heartbeat_ms),
+    );
+    match run(&order, watch) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            emit(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// From loading the library to leaving it.
+fn run(order: &Order, watch: &'static Watch) -> Result<(), Message> {
+    let broken = |problem: String| Message::LibraryBroken { problem };
+    let api = Api::load(&order.library, watch).map_err(broken)?;
+    let config = order.scratch.join("vddk.conf");
+    write_config(&config, order).map_err(|error| broken(format!("write its configuration: {error}")))?;
+    api.init(&order.library_dir, &config).map_err(|failed| {
+        broken(format!("it does not start: {} failed with {}: {}", failed.function, failed.code, failed.text))
+    })?;
+    let served = Disk::open(&api, order).map_err(refused).and_then(|disk| {
+        let served = serve::serve(&disk, order, watch);
+        let closed = disk.close();
+        for failed in &closed {
+            emit(&Message::CloseError { function: failed.function.into(), code: failed.code });
+        }
+        served
+    });
+    api.exit();
+    if served.is_ok() {
+        emit(&Message::Stopped);
+    }
+    served
+}
+
+fn refused(failed: Failed) -> Message {
+    Message::Error { function: failed.function.into(), code: failed.code, text: failed.text }
+}
+
+/// The library's own time-outs lie below our deadline for a call, so that it can say what went wrong.
+fn write_config(path: &Path, order: &Order) -> std::io::Result<()> {
+    let within = |wanted: u64| wanted.min(order.call_deadline_ms * 3 / 4);
+    let scratch = order.scratch.display();
+    let text = format!(
+        "tmpDirectory={scratch}\n\
+         vixDiskLib.transport.LogLevel=3\n\
+         vixDiskLib.nfc.LogLevel=2\n\
+         vixDiskLib.nfc.AcceptTimeoutMs={}\n\
+         vixDiskLib.nfc.RequestTimeoutMs={}\n\
+         vixDiskLib.nfc.ReadTimeoutMs={}\n\
+         vixDiskLib.nfc.WriteTimeoutMs={}\n\
+         vixDiskLib.nfcAio.Session.BufSizeIn64KB=16\n\
+         vixDiskLib.nfcAio.Session.BufCount=4\n",
+        within(180_000),
+        within(180_000),
+        within(60_000),
+        within(600_000),
+    );
+    std::fs::write(path, text)
+}
