@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_of_a_real_reply_is_read_field_for_field() {
+    fn a_disk_in_a_real_servers_spelling_is_read_field_for_field() {
         let reply = Element::parse(include_str!("../testdata/retrieve-disk.xml")).unwrap();
         let disk = Disk::from_element(reply.at(&["Body", "VslmRetrieveVStorageObjectResponse", "returnval"]).unwrap());
         let want = Disk {

@@ -76,6 +76,12 @@ pub enum Cause {
         /// Why the last try failed.
         source: Box<Cause>,
     },
+    /// Asked in more than one way and more than once, vCenter knows no such disk.
+    #[error("the disk is gone")]
+    DiskGone {
+        /// What vCenter said last.
+        source: Box<Cause>,
+    },
     /// vCenter says that it is gone, and lists it.
     #[error("it is still listed, though vCenter said that it is gone")]
     StillThere {
@@ -220,6 +226,7 @@ impl Cause {
             | Self::LoginHeldBack { .. }
             | Self::CertificateUntrusted { .. }
             | Self::BadConfig { .. }
+            | Self::DiskGone { .. }
             | Self::BadReply { .. } => Recovery::GiveUp,
             Self::Unreachable { .. } => Recovery::Retry,
             Self::ReplyLost { .. } | Self::DeadlinePassed { .. } => outcome_unknown,
@@ -244,6 +251,7 @@ impl Cause {
             | Self::DeadlinePassed { .. }
             | Self::HttpStatus { .. } => ReasonKind::Unreachable,
             Self::TimeIsOver { source, .. } => source.reason_kind(act),
+            Self::DiskGone { .. } => ReasonKind::NotFound,
             Self::BadReply { .. } | Self::StillThere { .. } => ReasonKind::Failed,
             Self::BadConfig { .. } => ReasonKind::BadConfig,
             Self::Fault(fault) => fault::reason_kind(act, fault),
@@ -274,6 +282,7 @@ impl Cause {
             Self::Fault(fault) => return fault_fix(&fault.kind),
             Self::ReplyLost { .. }
             | Self::DeadlinePassed { .. }
+            | Self::DiskGone { .. }
             | Self::StillThere { .. }
             | Self::HttpStatus { .. }
             | Self::BadReply { .. }

@@ -136,14 +136,21 @@ impl Vcenter {
             if failed.is_not_found() {
                 without_disk += 1;
                 if without_disk >= TRIES_WITHOUT_DISK {
-                    // Says whether the disk is gone, or only the snapshot service does not see it.
-                    self.read_disk(disk).await?;
+                    self.check_that_disk_exists(disk).await?;
                 }
             }
             warn!(%disk, cause = %failed, "could not take the snapshot yet");
             if !pace.pause().await {
                 return Err(Cause::TimeIsOver { within: pace.within(), source: Box::new(failed) });
             }
+        }
+    }
+
+    /// The snapshot service may deny a disk that exists; what else the catalog says of it decides.
+    async fn check_that_disk_exists(&self, disk: &DiskId) -> Result<(), Cause> {
+        match self.read_disk(disk).await {
+            Err(cause) if cause.is_not_found() => Err(Cause::DiskGone { source: Box::new(cause) }),
+            _ => Ok(()),
         }
     }
 
