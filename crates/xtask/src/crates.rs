@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// What programs may use: every room, never another program.
-const ROOMS: &[&str] = &["disk", "api", "lifecycle", "vsphere", "nbd", "vddk", "repository", "data-path", "operator"];
+const ROOMS: &[&str] =
+    &["disk", "api", "lifecycle", "vsphere", "nbd", "vddk", "repository", "data-path", "operator", "connections"];
 
 /// A crate and those of ours it may use. What only tests use is not counted.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -21,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vddk", &["nbd", "disk"]),
     ("data-path", &["nbd", "repository", "disk"]),
     ("operator", &["api"]),
+    ("connections", &["api", "disk", "lifecycle", "vsphere", "repository"]),
     ("backup-driver", ROOMS),
     ("data-manager", ROOMS),
     ("cli", ROOMS),
