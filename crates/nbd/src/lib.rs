@@ -28,6 +28,7 @@
 mod client;
 mod error;
 mod export;
+pub mod file;
 pub mod memory;
 pub mod server;
 mod stream;
