@@ -1,0 +1,90 @@
+#![allow(clippy::unwrap_used)] // a test may stop at the first surprise
+use super::*;
+
+fn sleeper(name: &str, folder: &Path, script: &str) -> Launch {
+    Launch {
+        name: name.to_owned(),
+        program: PathBuf::from("/bin/sh"),
+        args: vec!["-c".to_owned(), script.to_owned()],
+        env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
+        folder: folder.to_owned(),
+        watched: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_started_process_outlives_its_starter_session_and_can_be_killed() {
+    let lab = tempfile::tempdir().unwrap();
+    let processes = Processes::new(lab.path());
+    assert!(processes.start(&sleeper("one", lab.path(), "exec sleep 1000")).unwrap());
+    assert!(!processes.start(&sleeper("one", lab.path(), "exec sleep 1000")).unwrap(), "it runs already");
+    let record = processes.find("one").unwrap().unwrap();
+    let stat = proc::Stat::of(record.pid).unwrap();
+    assert_eq!(stat.session, record.pid, "it leads a session of its own");
+    processes.kill("one").await.unwrap();
+    assert_eq!(record.state(), State::Ended);
+}
+
+#[tokio::test]
+async fn a_process_that_got_an_old_pid_is_never_ended() {
+    let lab = tempfile::tempdir().unwrap();
+    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let number = i32::try_from(stranger.id()).unwrap();
+    let mut record = Record::take("one", number, Path::new("/bin/sleep"), &[]).unwrap();
+    record.started_ticks -= 1; // recorded for an earlier process with the same pid
+    let processes = Processes::new(lab.path());
+    record.write(&processes.record_file("one")).unwrap();
+    assert!(processes.kill("one").await.is_err());
+    processes.end_all(Duration::ZERO).await.unwrap();
+    assert!(stranger.try_wait().unwrap().is_none(), "the stranger still runs");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_process_has_started_does_not_outlive_the_lab() {
+    let lab = tempfile::tempdir().unwrap();
+    let processes = Processes::new(lab.path());
+    let script = format!("sleep 1000 & echo $! > {}; wait", lab.path().join("child").display());
+    processes.start(&sleeper("one", lab.path(), &script)).unwrap();
+    let child = until(Duration::from_secs(10), "the child's pid is written", async || {
+        Ok(fs::read_to_string(lab.path().join("child")).ok().and_then(|t| t.trim().parse::<i32>().ok()))
+    })
+    .await
+    .unwrap();
+    processes.kill("one").await.unwrap(); // the child stays, as kill promises
+    assert!(proc::Stat::of(child).is_some_and(|s| !s.has_ended()));
+    processes.end_all(Duration::ZERO).await.unwrap();
+    let ended = until(Duration::from_secs(10), "the child ends", async || {
+        Ok(proc::Stat::of(child).is_none_or(proc::Stat::has_ended).then_some(()))
+    });
+    ended.await.unwrap();
+    assert!(processes.all().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_process_that_ignores_sigterm_is_killed() {
+    let lab = tempfile::tempdir().unwrap();
+    let processes = Processes::new(lab.path());
+    let script = "trap '' TERM; echo ready; while :; do sleep 1; done";
+    processes.start(&sleeper("stubborn", lab.path(), script)).unwrap();
+    let log = processes.log_file("stubborn");
+    until(Duration::from_secs(10), "it is ready", async || Ok(tail(&log, 9).contains("ready").then_some(())))
+        .await
+        .unwrap();
+    let record = processes.find("stubborn").unwrap().unwrap();
+    processes.end("stubborn", Duration::from_millis(200)).await.unwrap();
+    assert_eq!(record.state(), State::Ended);
+}
+
+#[test]
+fn a_rebuilt_program_is_noticed() {
+    let lab = tempfile::tempdir().unwrap();
+    let program = lab.path().join("program");
+    fs::write(&program, "one").unwrap();
+    let me = i32::try_from(std::process::id()).unwrap();
+    let record = Record::take("one", me, &program, std::slice::from_ref(&program)).unwrap();
+    assert!(!record.is_outdated());
+    fs::write(&program, "other").unwrap();
+    assert!(record.is_outdated());
+}
