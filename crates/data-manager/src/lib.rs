@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The program on every node that moves the bytes: it takes Uploads and Downloads, copies between a disk and the
+//! repository, and deletes the one disk snapshot that a finished Upload names.
+//!
+//! The main types are [`Config`] (command line and environment) and [`server::run`]. What to do next is decided by
+//! `lifecycle::transfer`; a transfer's folder holds `mod.rs` (the sentence), `observe.rs` (reads) and `apply.rs`
+//! (the work). It makes nothing in vCenter.
+//!
+//! ```no_run
+//! # async fn example(config: data_manager::Config) -> anyhow::Result<()> {
+//! data_manager::server::run(config).await
+//! # }
+//! ```
+
+mod at_work;
+mod config;
+mod context;
+mod disks;
+mod downloads;
+mod interrupt;
+mod problems;
+mod report;
+pub mod server;
+mod uploads;
+
+pub use config::{Command, Config};

@@ -1,0 +1,114 @@
+//! Which transfers this process is at work on, and how many more it may copy. Nothing else remembers anything: after a
+//! restart the objects say where things stand.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use futures::channel::mpsc;
+use futures::stream::Stream;
+use tokio_util::sync::CancellationToken;
+
+/// The transfers of one kind in this process.
+#[derive(Clone)]
+pub(crate) struct AtWork(Arc<Inner>);
+
+struct Inner {
+    slots: usize,
+    running: Mutex<HashMap<String, Running>>,
+    ended: mpsc::UnboundedSender<()>,
+}
+
+struct Running {
+    copies: bool,
+    stop: CancellationToken,
+}
+
+/// One transfer that this process is at work on, until dropped.
+pub(crate) struct Place {
+    at_work: AtWork,
+    name: String,
+    /// Cancelled when the object asks to stop.
+    pub(crate) stop: CancellationToken,
+}
+
+impl AtWork {
+    /// Room for `slots` copies, and a stream with an item for each transfer that ends.
+    pub(crate) fn new(slots: usize) -> (Self, impl Stream<Item = ()>) {
+        let (ended, news) = mpsc::unbounded();
+        (Self(Arc::new(Inner { slots, running: Mutex::default(), ended })), news)
+    }
+
+    /// Copies that may still start.
+    pub(crate) fn free_slots(&self) -> usize {
+        let running = self.0.running.lock().expect("no panic while it is held");
+        self.0.slots.saturating_sub(running.values().filter(|r| r.copies).count())
+    }
+
+    /// Whether this process is at work on it.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.running.lock().expect("no panic while it is held").contains_key(name)
+    }
+
+    /// Whether this process is at work on anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.running.lock().expect("no panic while it is held").is_empty()
+    }
+
+    /// Asks a transfer to stop.
+    pub(crate) fn stop(&self, name: &str) {
+        if let Some(running) = self.0.running.lock().expect("no panic while it is held").get(name) {
+            running.stop.cancel();
+        }
+    }
+
+    /// Starts to be at work on it; `None` when that is so already, or no slot is free for a copy.
+    pub(crate) fn begin(&self, name: &str, copies: bool) -> Option<Place> {
+        let mut running = self.0.running.lock().expect("no panic while it is held");
+        let full = copies && running.values().filter(|r| r.copies).count() >= self.0.slots;
+        if full || running.contains_key(name) {
+            return None;
+        }
+        let stop = CancellationToken::new();
+        running.insert(name.to_owned(), Running { copies, stop: stop.clone() });
+        Some(Place { at_work: self.clone(), name: name.to_owned(), stop })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.at_work.0.running.lock().expect("no panic while it is held").remove(&self.name);
+        // nobody listens any more when the process is about to end
+        let _ = self.at_work.0.ended.unbounded_send(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt as _;
+
+    #[test]
+    fn a_slot_is_free_again_when_its_transfer_ends() {
+        let (at_work, mut ended) = AtWork::new(1);
+        let place = at_work.begin("upload-a", true).expect("a slot is free");
+        assert!(at_work.begin("upload-a", true).is_none(), "nobody works twice on one transfer");
+        assert!(at_work.begin("upload-b", true).is_none(), "no slot is free");
+        let cancelling = at_work.begin("upload-c", false).expect("cancelling needs no slot");
+        assert_eq!(at_work.free_slots(), 0);
+        drop(place);
+        assert!(at_work.begin("upload-b", true).is_some());
+        assert!(futures::executor::block_on(ended.next()).is_some(), "those that wait are told");
+        assert!(!at_work.is_idle());
+        drop(cancelling);
+        assert!(at_work.is_idle());
+    }
+
+    #[test]
+    fn only_the_transfer_that_is_asked_to_stop_does() {
+        let (at_work, _ended) = AtWork::new(2);
+        let (one, two) = (at_work.begin("one", true).expect("free"), at_work.begin("two", true).expect("free"));
+        at_work.stop("one");
+        at_work.stop("nobody");
+        assert!(one.stop.is_cancelled() && !two.stop.is_cancelled());
+    }
+}

@@ -1,0 +1,103 @@
+//! Opens a disk of vCenter: launches the helper that loads VDDK, and connects to the NBD export it serves.
+
+use std::path::PathBuf;
+
+use api::Reason;
+use connections::from_vsphere;
+use data_path::Disk;
+use disk::{DiskId, DiskSnapshot};
+use lifecycle::Problem;
+use vsphere::Vcenter;
+
+/// Where the helper and the library are.
+#[derive(Debug, Clone)]
+pub(crate) struct Disks {
+    /// The `vddk-helper` program.
+    pub(crate) helper: PathBuf,
+    /// Folder of VDDK.
+    pub(crate) library: PathBuf,
+    /// Folder for sockets.
+    pub(crate) sockets: PathBuf,
+}
+
+/// A disk that is open, with the child process that serves it.
+pub(crate) struct OpenDisk {
+    helper: vddk::Helper,
+    /// The disk, until the copy takes it.
+    pub(crate) disk: Disk,
+}
+
+impl Disks {
+    /// Opens a disk snapshot for reading.
+    pub(crate) async fn read(&self, vcenter: &Vcenter, snapshot: &DiskSnapshot) -> Result<OpenDisk, Problem> {
+        let target = vddk::Target {
+            disk: snapshot.disk.clone(),
+            snapshot: Some(snapshot.snapshot.clone()),
+            access: vddk::Access::Read,
+            identity: identity(snapshot.snapshot.as_str()),
+        };
+        self.open(vcenter, target).await
+    }
+
+    /// Opens a disk for writing.
+    pub(crate) async fn write(&self, vcenter: &Vcenter, disk: &DiskId) -> Result<OpenDisk, Problem> {
+        let target = vddk::Target {
+            disk: disk.clone(),
+            snapshot: None,
+            access: vddk::Access::Write,
+            identity: identity(disk.as_str()),
+        };
+        self.open(vcenter, target).await
+    }
+
+    async fn open(&self, vcenter: &Vcenter, target: vddk::Target) -> Result<OpenDisk, Problem> {
+        let act = format!("open disk {}", target.disk);
+        // the datastore is asked for right before: storage vMotion may have moved the disk
+        let described = vcenter.retrieve_disk(&target.disk).await.map_err(|e| from_vsphere(&act, &e))?;
+        let thumbprint = vcenter.server_thumbprint().await.map_err(|e| from_vsphere(&act, &e))?;
+        let config = vcenter.config();
+        let connection = vddk::Connection {
+            library_dir: self.library.clone(),
+            server: config.bare_host().to_owned(),
+            port: config.port,
+            thumbprint,
+            user: config.user.clone(),
+            password: config.password.clone(),
+            datastore: described.datastore,
+        };
+        let launched =
+            vddk::Helper::launch(&self.helper, &self.sockets, connection, target, vddk::LaunchOptions::default()).await;
+        let helper = launched.map_err(|e| from_vddk(&act, &e))?;
+        match Disk::connect(&helper.uri(), nbd::ConnectOptions::default()).await {
+            Ok(disk) => Ok(OpenDisk { helper, disk }),
+            Err(error) => Err(crate::problems::from_copy(&act, &error)),
+        }
+    }
+}
+
+impl OpenDisk {
+    /// The copy's view of the disk, and the child that must outlive it.
+    pub(crate) fn split(self) -> (Disk, vddk::Helper) {
+        (self.disk, self.helper)
+    }
+}
+
+/// What the library calls us, at most 50 characters; the same for the same disk, so that clean-up after a crash finds it.
+fn identity(id: &str) -> String {
+    format!("vpv-{id}").chars().take(50).collect()
+}
+
+/// What the helper's end means to an object.
+pub(crate) fn from_vddk(act: &str, error: &vddk::Error) -> Problem {
+    let cause = format!("{act}: {}", Problem::chain(error));
+    let reason = match error.kind() {
+        vddk::Kind::LibraryMissing => Reason::VddkLibraryMissing,
+        vddk::Kind::LibraryBroken => Reason::VddkLibraryBroken,
+        vddk::Kind::OpenFailed => Reason::VddkOpenFailed,
+        vddk::Kind::Hung => Reason::VddkHung,
+        vddk::Kind::Crashed => Reason::VddkCrashed,
+        vddk::Kind::CloseFailed => Reason::DiskFlushFailed,
+        vddk::Kind::LaunchFailed | vddk::Kind::Stopped => Reason::Internal,
+    };
+    Problem::passing(reason, cause) // somebody may supply the library or mend the host while we back off
+}

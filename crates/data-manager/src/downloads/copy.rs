@@ -1,0 +1,204 @@
+//! One attempt to write a restore point onto a volume.
+
+use std::time::Duration;
+
+use api::entity::DiskEntity;
+use api::{Download, Reason};
+use connections::{from_repository, from_vsphere};
+use data_path::{Progress, RestoreOptions, TargetContent};
+use disk::{DiskId, DiskSnapshot};
+use kube::ResourceExt as _;
+use lifecycle::Problem;
+use lifecycle::transfer::download as says;
+use repository::Repository;
+use vsphere::Vcenter;
+
+use crate::context::Context;
+use crate::disks::{OpenDisk, from_vddk};
+use crate::interrupt::{Interrupt, Why};
+use crate::problems::from_copy;
+use crate::report::{Report, at_the_end};
+use crate::uploads::open_repository;
+
+/// How long the death of the helper may take to be told after its connection broke.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// A volume that was written and flushed.
+pub(crate) struct Written {
+    /// Its disk.
+    pub(crate) volume: DiskId,
+    /// Progress at the end.
+    pub(crate) progress: api::Progress,
+}
+
+/// Why the volume does not hold the data.
+pub(crate) enum NotWritten {
+    /// It was stopped.
+    Interrupted(Why),
+    /// It failed.
+    Failed(Problem),
+}
+
+impl From<Problem> for NotWritten {
+    fn from(problem: Problem) -> Self {
+        Self::Failed(problem)
+    }
+}
+
+/// Writes the restore point that the Download names onto its volume. `touched`: an earlier attempt may have written.
+pub(crate) async fn run(
+    ctx: &Context,
+    report: &Report<Download>,
+    interrupt: &Interrupt,
+    touched: bool,
+) -> Result<Written, NotWritten> {
+    tokio::select! {
+        biased;
+        () = interrupt.any.cancelled() => Err(interrupted(interrupt)),
+        written = write(ctx, report, interrupt, touched) => written,
+    }
+}
+
+async fn write(
+    ctx: &Context,
+    report: &Report<Download>,
+    interrupt: &Interrupt,
+    touched: bool,
+) -> Result<Written, NotWritten> {
+    let download = report.object().await;
+    let name = download.name_any();
+    let (source, volume) = (source_of(&download)?, volume_of(&download)?);
+    let spec = &download.spec;
+    let repository =
+        open_repository(ctx, spec.backup_repository_name.as_deref(), spec.source_namespace.as_deref()).await?;
+    let failed = |act: &str, e: repository::Error| NotWritten::from(from_repository(act, &e));
+    repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
+    let lock = repository.lock(&name).await.map_err(|e| failed("lock the repository", e))?;
+    let vcenter = ctx.vcenters.get().await;
+    let written = match vcenter {
+        Ok(vcenter) => {
+            let vcenter = vcenter.for_operation(name.as_str());
+            write_locked(ctx, report, interrupt, &repository, &vcenter, &source, &volume, touched).await
+        }
+        Err(problem) => Err(problem.into()),
+    };
+    if let Err(error) = lock.release().await {
+        tracing::warn!(error = %Problem::chain(&error), "the lock may be left until it is swept");
+    }
+    Ok(Written { volume, progress: written? })
+}
+
+#[allow(clippy::too_many_arguments, reason = "what one attempt needs, all of it different")]
+async fn write_locked(
+    ctx: &Context,
+    report: &Report<Download>,
+    interrupt: &Interrupt,
+    repository: &Repository,
+    vcenter: &Vcenter,
+    source: &DiskSnapshot,
+    volume: &DiskId,
+    touched: bool,
+) -> Result<api::Progress, NotWritten> {
+    let point = repository.find(source).await.map_err(|e| from_repository("look for the restore point", &e))?;
+    let point = point.ok_or_else(|| {
+        let cause = format!("look for the restore point of {source}: there is none in {}", repository.place());
+        Problem::lasting(Reason::RestorePointMissing, cause)
+    })?;
+    let reader = repository.reader(&point.id).await.map_err(|e| damaged("read the restore point", &e))?;
+    let target = vcenter.retrieve_disk(volume).await;
+    let target = target.map_err(|e| from_vsphere(&format!("look at target disk {volume}"), &e))?;
+    if target.attached {
+        let cause = format!("write disk {volume}: a virtual machine uses it");
+        return Err(Problem::passing(Reason::DiskBusy, cause).into());
+    }
+    if target.capacity_bytes < reader.size() {
+        let (needed, there) = (reader.size(), target.capacity_bytes);
+        let cause = format!("write disk {volume}: the restore point has {needed} bytes, the disk only {there}; nothing was written");
+        return Err(Problem::lasting(Reason::TargetTooSmall, cause).into());
+    }
+    let open = ctx.disks.write(vcenter, volume).await?;
+    let fresh = !touched && made_for_us(&report.object().await);
+    write_open(report, interrupt, &reader, open, fresh).await
+}
+
+async fn write_open(
+    report: &Report<Download>,
+    interrupt: &Interrupt,
+    reader: &repository::Reader,
+    open: OpenDisk,
+    fresh: bool,
+) -> Result<api::Progress, NotWritten> {
+    let (disk, helper) = open.split();
+    let progress = Progress::new();
+    let options = RestoreOptions { target: if fresh { TargetContent::KnownZero } else { TargetContent::Unknown } };
+    let restore = data_path::restore(reader, disk, &options, &progress, &interrupt.any);
+    let restore = report.progress_while(restore, &progress, says::progressed);
+    let outcome = tokio::select! {
+        biased;
+        done = restore => done.map_err(|error| match error {
+            data_path::Error::Cancelled => interrupted(interrupt),
+            data_path::Error::Repository { source, act } => NotWritten::from(damaged(act, &source)),
+            other => NotWritten::from(from_copy("restore the disk", &other)),
+        }),
+        error = helper.exited() => Err(NotWritten::from(from_vddk("restore the disk", &error))),
+    };
+    let outcome = better_cause(outcome, &helper).await;
+    // an error while the library closes the disk is a failed restore: it may still have held data
+    let stopped = helper.stop().await;
+    let done = outcome?;
+    stopped.map_err(|e| {
+        let told = from_vddk("close the restored disk", &e);
+        Problem { reason: Reason::DiskFlushFailed, ..told }
+    })?;
+    Ok(at_the_end(&done.counts, done.elapsed))
+}
+
+/// A broken connection is the shadow of the helper's death; its own error says why.
+async fn better_cause<T>(outcome: Result<T, NotWritten>, helper: &vddk::Helper) -> Result<T, NotWritten> {
+    match outcome {
+        Err(NotWritten::Failed(problem))
+            if matches!(problem.reason, Reason::DiskWriteFailed | Reason::DiskFlushFailed | Reason::DiskReadFailed) =>
+        {
+            match tokio::time::timeout(LAST_WORDS, helper.exited()).await {
+                Ok(error) => Err(from_vddk("restore the disk", &error).into()),
+                Err(_) => Err(NotWritten::Failed(problem)),
+            }
+        }
+        other => other,
+    }
+}
+
+fn interrupted(interrupt: &Interrupt) -> NotWritten {
+    NotWritten::Interrupted(interrupt.why().unwrap_or(Why::Shutdown))
+}
+
+/// A repository's error while a restore point is read: damage belongs to the restore point, and no retry mends it.
+fn damaged(act: &str, error: &repository::Error) -> Problem {
+    let problem = from_repository(act, error);
+    if problem.reason == Reason::RepositoryDamaged {
+        return Problem::lasting(Reason::RestorePointDamaged, problem.cause);
+    }
+    problem
+}
+
+/// The restore point that the Download names.
+fn source_of(download: &Download) -> Result<DiskSnapshot, Problem> {
+    let invalid = |why: String| Problem::lasting(Reason::InvalidSpec, format!("read spec.snapshotID: {why}"));
+    let id = download.spec.snapshot_id.as_deref().ok_or_else(|| invalid("it is not set".to_owned()))?;
+    let entity: DiskEntity = id.parse().map_err(|e| invalid(Problem::chain(&e)))?;
+    entity.disk_snapshot().ok_or_else(|| invalid(format!("`{id}` names a disk, not a disk snapshot")))
+}
+
+/// The disk that the Download is to write.
+fn volume_of(download: &Download) -> Result<DiskId, Problem> {
+    let invalid = |why: String| Problem::lasting(Reason::InvalidSpec, format!("read spec.protectedEntityID: {why}"));
+    let id = download.spec.protected_entity_id.as_deref().ok_or_else(|| invalid("it is not set".to_owned()))?;
+    let entity: DiskEntity = id.parse().map_err(|e| invalid(Problem::chain(&e)))?;
+    Ok(entity.disk)
+}
+
+/// Whether the driver made the volume for this very restore, so that it reads as zeroes.
+fn made_for_us(download: &Download) -> bool {
+    let clone = download.spec.clone_from_snapshot_reference.as_deref().unwrap_or_default();
+    clone.split_once('/').is_some_and(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
+}

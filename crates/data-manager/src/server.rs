@@ -1,0 +1,133 @@
+//! Starts everything, runs until told to stop, and ends in order.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use api::{Download, Upload};
+use connections::{Repositories, Vcenters};
+use futures::{Stream, StreamExt as _};
+use kube::runtime::controller::Action;
+use kube::runtime::{Controller, watcher};
+use kube::{Api, Client};
+use operator::{Error, Health, Leases, Metrics, Pace, Publisher};
+use tokio_util::sync::CancellationToken;
+
+use crate::at_work::AtWork;
+use crate::context::Context;
+use crate::disks::Disks;
+use crate::{Config, downloads, uploads};
+
+/// How long transfers may take to stop once the process is told to; less than a pod's grace period of 30 s.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+/// Runs the data-manager of one node.
+///
+/// # Errors
+/// When the log, the API server's configuration or the metrics address cannot be had at all. What is away for a while
+/// is waited for.
+pub async fn run(config: Config) -> Result<()> {
+    operator::telemetry::init(config.log_format, &config.log_level)?;
+    // fails only when a provider is installed already, which is as good
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let stop = operator::stop::on_signal()?;
+    let client = operator::client::connect(config.kubeconfig.as_deref()).await?;
+    let (metrics, health) = (Metrics::new("data-manager"), Health::default());
+    let address = operator::serve(&config.metrics_address, &metrics, &health, stop.clone()).await?;
+    tracing::info!(node = config.node_name, %address, version = env!("CARGO_PKG_VERSION"), "the data-manager starts");
+
+    let shared = Shared::new(&config, client, metrics, stop.clone())?;
+    let (uploads, uploads_ended) = AtWork::new(config.upload_slots.into());
+    let (downloads, downloads_ended) = AtWork::new(config.download_slots.into());
+    let (up, down) = (shared.context(uploads), shared.context(downloads));
+    health.set_ready(true);
+    tokio::join!(
+        control::<Upload, _, _>(&up, uploads_ended, uploads::reconcile, uploads::after_error),
+        control::<Download, _, _>(&down, downloads_ended, downloads::reconcile, downloads::after_error),
+    );
+    health.set_ready(false);
+    settle(&[&up, &down]).await;
+    shared.vcenters.close().await;
+    tracing::info!("the data-manager has stopped");
+    Ok(())
+}
+
+/// What both kinds of transfers share.
+struct Shared {
+    client: Client,
+    config: Config,
+    publisher: Publisher,
+    leases: Leases,
+    vcenters: Vcenters,
+    repositories: Repositories,
+    disks: Disks,
+    stop: CancellationToken,
+}
+
+impl Shared {
+    fn new(config: &Config, client: Client, metrics: Metrics, stop: CancellationToken) -> Result<Self> {
+        let exe = std::env::current_exe().context("find the folder of this program")?;
+        Ok(Self {
+            publisher: Publisher::new(client.clone(), "data-manager", &config.node_name, metrics),
+            leases: Leases::transfers(client.clone(), &config.namespace, &config.node_name),
+            vcenters: Vcenters::new(client.clone(), &config.namespace),
+            repositories: Repositories::new(client.clone(), &config.namespace),
+            disks: Disks {
+                helper: exe.with_file_name("vddk-helper"),
+                library: config.vddk_dir.clone(),
+                sockets: config.scratch_dir.clone(),
+            },
+            client,
+            config: config.clone(),
+            stop,
+        })
+    }
+
+    fn context(&self, at_work: AtWork) -> Arc<Context> {
+        Arc::new(Context {
+            client: self.client.clone(),
+            namespace: self.config.namespace.clone(),
+            node: self.config.node_name.clone(),
+            publisher: self.publisher.clone(),
+            leases: self.leases.clone(),
+            pace: Pace::default(),
+            vcenters: self.vcenters.clone(),
+            repositories: self.repositories.clone(),
+            disks: self.disks.clone(),
+            at_work,
+            shutdown: self.stop.clone(),
+        })
+    }
+}
+
+/// Watches one kind of transfer until the process is told to stop.
+async fn control<K, R, F>(
+    ctx: &Arc<Context>,
+    ended: impl Stream<Item = ()> + Send + Sync + 'static,
+    reconcile: R,
+    after_error: fn(Arc<K>, &Error, Arc<Context>) -> Action,
+) where
+    K: operator::Reported + serde::Serialize + Send + Sync + 'static,
+    R: FnMut(Arc<K>, Arc<Context>) -> F + Send + 'static,
+    F: Future<Output = Result<Action, Error>> + Send + 'static,
+{
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    Controller::new(api, watcher::Config::default())
+        .reconcile_all_on(ended)
+        .graceful_shutdown_on(ctx.shutdown.clone().cancelled_owned())
+        .run(reconcile, after_error, ctx.clone())
+        .for_each(|_| std::future::ready(())) // errors are logged where they are counted
+        .await;
+}
+
+/// Waits until the transfers have stopped, so that no helper, socket or lease outlives us.
+async fn settle(contexts: &[&Arc<Context>]) {
+    let began = Instant::now();
+    while contexts.iter().any(|ctx| !ctx.at_work.is_idle()) {
+        if began.elapsed() > STOP_WITHIN {
+            tracing::warn!("some transfers did not stop in time; the next process resumes them");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

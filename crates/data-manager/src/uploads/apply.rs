@@ -1,0 +1,164 @@
+//! Does what was decided for an Upload: takes the lease, copies or cleans up, writes the outcome, gives the lease back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Upload, names};
+use connections::from_vsphere;
+use disk::DiskSnapshot;
+use kube::{Api, ResourceExt as _};
+use lifecycle::Problem;
+use lifecycle::retry::UploadRetries;
+use lifecycle::transfer::upload::{self as says, AfterFailure};
+use lifecycle::transfer::{self, Holder, Node, Plan, Work};
+use operator::{Lease, Settings, Taken};
+use tracing::Instrument as _;
+
+use super::copy::{self, Copied, NotCopied};
+use crate::at_work::Place;
+use crate::context::Context;
+use crate::interrupt::{Interrupt, Why};
+use crate::report::Report;
+
+/// How long one attempt to delete a disk snapshot may take before the next one is left to the back-off.
+const DELETE_WITHIN: Duration = Duration::from_secs(300);
+
+/// Starts the work in the background; it ends by itself.
+pub(crate) fn start(ctx: &Arc<Context>, upload: &Upload, work: Work) {
+    let name = upload.name_any();
+    let Some(place) = ctx.at_work.begin(&name, matches!(work, Work::Copy { .. })) else { return };
+    let ctx = ctx.clone();
+    let span = tracing::info_span!("upload", name, disk_snapshot = upload.spec.snapshot_id);
+    tokio::spawn(
+        async move {
+            if let Err(error) = claim(&ctx, &name, work, &place).await {
+                tracing::warn!(error = %Problem::chain(&error), "could not claim the upload");
+            }
+        }
+        .instrument(span),
+    );
+}
+
+/// Takes the lease, looks once more, works, and gives the lease back.
+async fn claim(ctx: &Context, name: &str, planned: Work, place: &Place) -> Result<(), operator::Error> {
+    let Taken::Ours(lease) = ctx.leases.take(&names::upload_lease(name)).await? else { return Ok(()) };
+    let uploads: Api<Upload> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let now_there = uploads.get_opt(name).await.map_err(|e| operator::Error::api(format!("read Upload {name}"), e))?;
+    if let Some(upload) = now_there {
+        let node = Node { free_slots: 1, at_work: false, holder: Holder::Us, nearer_elsewhere: false };
+        let plan = transfer::plan(&(&upload).into(), &node, api::Timestamp::now());
+        // what needs a slot has one only if it was planned with one
+        if plan == Plan::Claim(planned) || matches!(plan, Plan::Claim(Work::Cancel | Work::CleanUp)) {
+            let Plan::Claim(work) = plan else { unreachable!("both patterns are claims") };
+            perform(ctx, upload, work, &lease, place).await;
+        }
+    }
+    lease.release().await;
+    Ok(())
+}
+
+async fn perform(ctx: &Context, upload: Upload, work: Work, lease: &Lease, place: &Place) {
+    let report = Report::new(ctx.publisher.clone(), upload, lease.lost());
+    match work {
+        Work::Copy { .. } => {
+            let interrupt = Interrupt::new(place.stop.clone(), lease.lost(), ctx.shutdown.clone());
+            copy(ctx, &report, &interrupt).await;
+        }
+        Work::CleanUp => clean_up(ctx, &report).await,
+        Work::Cancel => cancel(ctx, &report).await,
+    }
+}
+
+async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) {
+    if !report.say(|status, now| says::started(status, &ctx.node, now)).await {
+        return;
+    }
+    match copy::run(ctx, report, interrupt).await {
+        Ok(copied) => finish(ctx, report, &copied).await,
+        Err(NotCopied::Interrupted(Why::Asked)) => cancel(ctx, report).await,
+        Err(NotCopied::Interrupted(why)) => tracing::info!(?why, "stopped; whoever comes next goes on"),
+        Err(NotCopied::Failed(problem)) => failed(ctx, report, &problem).await,
+    }
+}
+
+/// The restore point stands: the disk snapshot goes, then it is said.
+async fn finish(ctx: &Context, report: &Report<Upload>, copied: &Copied) {
+    match delete_snapshot(ctx, &copied.snapshot).await {
+        Ok(()) => report.say(|status, now| says::completed(status, copied.progress, now)).await,
+        Err(problem) => {
+            report
+                .say(|status, now| {
+                    let status = says::progressed(status, copied.progress);
+                    says::cleanup_failed(&status, &problem, now)
+                })
+                .await
+        }
+    };
+}
+
+/// An attempt failed: another follows, or the disk snapshot goes and the upload is given up.
+async fn failed(ctx: &Context, report: &Report<Upload>, problem: &Problem) {
+    tracing::warn!(reason = %problem.reason, problem = problem.message(), "the upload failed");
+    let retries = match Settings::read(&ctx.client, &ctx.namespace).await {
+        Ok(settings) => UploadRetries::from_setting(settings.upload_retry_max()),
+        Err(_) => UploadRetries::default(), // the API server is away; the status will wait for it too
+    };
+    let status = report.object().await.status.unwrap_or_default();
+    let now = api::Timestamp::now();
+    if let AfterFailure::TryAgain(next) = says::attempt_failed(&status, problem, retries, now) {
+        report.say(|_, _| next.clone()).await;
+        return;
+    }
+    let snapshot = match copy::snapshot_of(&report.object().await) {
+        Ok(snapshot) => delete_snapshot(ctx, &snapshot).await,
+        Err(_) => Ok(()), // it names none
+    };
+    report.say(|status, now| says::given_up(status, problem, snapshot.as_ref().map(|()| ()), now)).await;
+}
+
+/// Deletes the disk snapshot of a copy that has ended; whether the upload is done is what the repository says.
+async fn clean_up(ctx: &Context, report: &Report<Upload>) {
+    let outcome = async {
+        let upload = report.object().await;
+        let snapshot = copy::snapshot_of(&upload)?;
+        delete_snapshot(ctx, &snapshot).await?;
+        let repository = copy::repository_of(ctx, &upload).await?;
+        let found = repository.find(&snapshot).await;
+        found.map_err(|e| connections::from_repository("look for the restore point", &e))
+    };
+    match outcome.await {
+        Ok(point) => report.say(|status, now| says::cleaned(status, point.is_some(), now)).await,
+        Err(problem) => report.say(|status, now| says::cleanup_failed(status, &problem, now)).await,
+    };
+}
+
+/// Removes what there is of an upload that nobody wants any more.
+async fn cancel(ctx: &Context, report: &Report<Upload>) {
+    report.say(says::cancelling).await;
+    let outcome = async {
+        let upload = report.object().await;
+        if let Ok(repository) = copy::repository_of(ctx, &upload).await {
+            // a lock of a copy that was killed; one that cannot be removed now is swept when it is stale
+            if let Err(error) = repository.remove_locks_of(&upload.name_any()).await {
+                tracing::warn!(error = %Problem::chain(&error), "a lock may be left until it is swept");
+            }
+        }
+        match copy::snapshot_of(&upload) {
+            Ok(snapshot) => delete_snapshot(ctx, &snapshot).await,
+            Err(_) => Ok(()), // it names none
+        }
+    };
+    match outcome.await {
+        Ok(()) => report.say(says::canceled).await,
+        Err(problem) => report.say(|status, now| says::cancel_waits(status, &problem, now)).await,
+    };
+}
+
+/// Deletes the one disk snapshot that the Upload names; one that is gone already is fine.
+async fn delete_snapshot(ctx: &Context, snapshot: &DiskSnapshot) -> Result<(), Problem> {
+    let vcenter = ctx.vcenters.get().await?;
+    let deleted = vcenter.delete_snapshot(snapshot, DELETE_WITHIN).await;
+    let how = deleted.map_err(|e| from_vsphere("delete the disk snapshot", &e))?;
+    tracing::info!(%snapshot, ?how, "the disk snapshot is gone");
+    Ok(())
+}

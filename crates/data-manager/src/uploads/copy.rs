@@ -1,0 +1,212 @@
+//! One attempt to copy a disk snapshot into the repository.
+
+use api::entity::DiskEntity;
+use api::{Reason, Upload, WITHOUT_BACKUP_REPOSITORY};
+use connections::{from_repository, from_vsphere};
+use data_path::{BackupOptions, Progress};
+use disk::DiskSnapshot;
+use kube::ResourceExt as _;
+use lifecycle::Problem;
+use lifecycle::transfer::upload as says;
+use repository::{DiskFacts, NewRestorePoint, Repository, WriterOptions};
+use vsphere::{Disk, SnapshotInfo, Vcenter};
+
+use crate::context::Context;
+use crate::disks::{OpenDisk, from_vddk};
+use crate::interrupt::{Interrupt, Why};
+use crate::problems::from_copy;
+use crate::report::{Report, at_the_end};
+
+/// A restore point that was read back.
+pub(crate) struct Copied {
+    /// The disk snapshot it holds; not needed any more.
+    pub(crate) snapshot: DiskSnapshot,
+    /// Progress at the end.
+    pub(crate) progress: api::Progress,
+}
+
+/// Why there is no restore point.
+pub(crate) enum NotCopied {
+    /// It was stopped.
+    Interrupted(Why),
+    /// It failed.
+    Failed(Problem),
+}
+
+impl From<Problem> for NotCopied {
+    fn from(problem: Problem) -> Self {
+        Self::Failed(problem)
+    }
+}
+
+/// Copies the disk snapshot that the Upload names, unless its restore point is there already.
+pub(crate) async fn run(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> Result<Copied, NotCopied> {
+    tokio::select! {
+        biased;
+        () = interrupt.any.cancelled() => Err(interrupted(interrupt)),
+        copied = copy(ctx, report, interrupt) => copied,
+    }
+}
+
+/// The disk snapshot that the Upload names.
+pub(crate) fn snapshot_of(upload: &Upload) -> Result<DiskSnapshot, Problem> {
+    let invalid = |why: String| Problem::lasting(Reason::InvalidSpec, format!("read spec.snapshotID: {why}"));
+    let id = upload.spec.snapshot_id.as_deref().ok_or_else(|| invalid("it is not set".to_owned()))?;
+    let entity: DiskEntity = id.parse().map_err(|e| invalid(Problem::chain(&e)))?;
+    entity.disk_snapshot().ok_or_else(|| invalid(format!("`{id}` names a disk, not a disk snapshot")))
+}
+
+/// The repository that the Upload names, open.
+pub(crate) async fn repository_of(ctx: &Context, upload: &Upload) -> Result<Repository, Problem> {
+    let name = upload.spec.backup_repository.as_deref();
+    open_repository(ctx, name, upload.spec.source_namespace.as_deref()).await
+}
+
+/// Opens a BackupRepository by name for claims of one namespace.
+pub(crate) async fn open_repository(
+    ctx: &Context,
+    name: Option<&str>,
+    source_namespace: Option<&str>,
+) -> Result<Repository, Problem> {
+    let Some(name) = name.filter(|n| !n.is_empty() && *n != WITHOUT_BACKUP_REPOSITORY) else {
+        let cause = "find the repository: the transfer names none";
+        return Err(Problem::lasting(Reason::RepositoryUnknown, cause));
+    };
+    let described = ctx.repositories.find(name).await?;
+    let from = match (source_namespace, &described.allowed_namespaces[..]) {
+        (Some(namespace), _) => namespace,
+        (None, [only]) => only,
+        (None, _) => {
+            let cause = format!(
+                "find the repository: neither spec.sourceNamespace nor a single allowed namespace of BackupRepository {name} says which namespace it is for"
+            );
+            return Err(Problem::lasting(Reason::InvalidSpec, cause));
+        }
+    };
+    ctx.repositories.open(&described, from).await
+}
+
+async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> Result<Copied, NotCopied> {
+    let upload = report.object().await;
+    let name = upload.name_any();
+    let snapshot = snapshot_of(&upload)?;
+    let repository = repository_of(ctx, &upload).await?;
+    let failed = |act: &str, e: repository::Error| NotCopied::from(from_repository(act, &e));
+    // a copy that was killed may have left its lock: the lease says that it is ours to remove
+    repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
+    if let Some(point) = repository.find(&snapshot).await.map_err(|e| failed("look for the restore point", e))? {
+        tracing::info!(point = %point.id, "the restore point is there already");
+        return Ok(Copied { snapshot, progress: upload.status.unwrap_or_default().progress });
+    }
+    let vcenter = ctx.vcenters.get().await?.for_operation(name.as_str());
+    let (disk, taken) = look(&vcenter, &snapshot).await?;
+    let lock = repository.lock(&name).await.map_err(|e| failed("lock the repository", e))?;
+    let open = ctx.disks.read(&vcenter, &snapshot).await;
+    let copied = match open {
+        Ok(open) => copy_open(report, interrupt, &repository, open, new_point(&upload, &vcenter, &snapshot, &disk, &taken)).await,
+        Err(problem) => Err(problem.into()),
+    };
+    let released = lock.release().await; // before any terminal status, so that `restic check` works when it says so
+    if let Err(error) = released {
+        tracing::warn!(error = %Problem::chain(&error), "the lock may be left until it is swept");
+    }
+    Ok(Copied { snapshot, progress: copied? })
+}
+
+/// The disk and its snapshot, as vCenter describes them now.
+async fn look(vcenter: &Vcenter, snapshot: &DiskSnapshot) -> Result<(Disk, SnapshotInfo), Problem> {
+    let act = format!("look for disk snapshot {snapshot}");
+    let disk = vcenter.retrieve_disk(&snapshot.disk).await.map_err(|e| from_vsphere(&act, &e))?;
+    let all = vcenter.list_snapshots(&snapshot.disk).await.map_err(|e| from_vsphere(&act, &e))?;
+    match all.into_iter().find(|s| s.id == snapshot.snapshot) {
+        Some(taken) => Ok((disk, taken)),
+        None => Err(Problem::lasting(Reason::SnapshotMissing, format!("{act}: the disk is there, the snapshot is not"))),
+    }
+}
+
+async fn copy_open(
+    report: &Report<Upload>,
+    interrupt: &Interrupt,
+    repository: &Repository,
+    open: OpenDisk,
+    mut point: NewRestorePoint,
+) -> Result<api::Progress, NotCopied> {
+    let (disk, helper) = open.split();
+    point.disk.size_bytes = disk.size();
+    let writer = repository.writer(point, WriterOptions::default()).await;
+    let writer = writer.map_err(|e| from_repository("begin the restore point", &e))?;
+    let progress = Progress::new();
+    let options = BackupOptions::default();
+    let backup = data_path::backup(&disk, writer, &options, &progress, &interrupt.any);
+    let backup = report.progress_while(backup, &progress, says::progressed);
+    let died = helper.exited();
+    let outcome = tokio::select! {
+        biased;
+        done = backup => done.map_err(|error| match error {
+            data_path::Error::Cancelled => interrupted(interrupt),
+            other => NotCopied::from(from_copy("back up the disk", &other)),
+        }),
+        // the child's own words say more than the broken connection
+        error = died => Err(NotCopied::from(from_vddk("back up the disk", &error))),
+    };
+    let outcome = better_cause(outcome, &helper).await;
+    drop(disk);
+    if let Err(error) = helper.stop().await {
+        tracing::warn!(error = %Problem::chain(&error), "the disk's helper did not end in order");
+    }
+    let done = outcome?;
+    Ok(at_the_end(&done.counts, done.elapsed))
+}
+
+/// A broken connection is the shadow of the helper's death; its own error says why.
+async fn better_cause<T>(outcome: Result<T, NotCopied>, helper: &vddk::Helper) -> Result<T, NotCopied> {
+    match outcome {
+        Err(NotCopied::Failed(problem)) if problem.reason == Reason::DiskReadFailed => {
+            let grace = std::time::Duration::from_millis(500);
+            match tokio::time::timeout(grace, helper.exited()).await {
+                Ok(error) => Err(from_vddk("back up the disk", &error).into()),
+                Err(_) => Err(NotCopied::Failed(problem)),
+            }
+        }
+        other => other,
+    }
+}
+
+fn interrupted(interrupt: &Interrupt) -> NotCopied {
+    NotCopied::Interrupted(interrupt.why().unwrap_or(Why::Shutdown))
+}
+
+/// What the restore point will say about itself.
+fn new_point(
+    upload: &Upload,
+    vcenter: &Vcenter,
+    snapshot: &DiskSnapshot,
+    disk: &Disk,
+    taken: &SnapshotInfo,
+) -> NewRestorePoint {
+    let spec = &upload.spec;
+    let namespace = spec.source_namespace.clone().unwrap_or_default();
+    let claim = spec.source_claim.clone().unwrap_or_else(|| snapshot.disk.to_string());
+    let cluster = spec.cluster_id.clone().unwrap_or_default();
+    let facts = DiskFacts {
+        snapshot: Some(snapshot.clone()),
+        create_time: Some(disk.create_time),
+        datastore: Some(disk.datastore.clone()),
+        file_path: Some(disk.file_path.clone()),
+        backing_object_id: disk.backing_object_id.clone(),
+        vcenter: Some(vcenter.config().server()),
+        namespace: spec.source_namespace.clone(),
+        claim: spec.source_claim.clone(),
+        snapshot_object: spec.snapshot_reference.clone(),
+        content_found: Some("allocated areas".to_owned()),
+        ..DiskFacts::of_size(disk.capacity_bytes)
+    };
+    let tags = [
+        ("claim", Some(format!("{namespace}/{claim}"))),
+        ("cluster", spec.cluster_id.clone()),
+        ("backup", spec.backup_name.clone()),
+        ("backup-uid", spec.backup_uid.clone()),
+    ];
+    let tags = tags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    NewRestorePoint { tags, ..NewRestorePoint::new(cluster, format!("/{namespace}/{claim}"), taken.create_time, facts) }
+}
