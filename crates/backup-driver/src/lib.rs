@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The backup-driver: one active process per cluster that turns requests into disk snapshots, volumes and transfers.
+//!
+//! It moves no bytes. [`server::run`] starts a controller for each kind it owns: Snapshot ([`snapshots`]),
+//! CloneFromSnapshot ([`clones`]), DeleteSnapshot ([`deletes`]) and BackupRepositoryClaim ([`claims`]); finished
+//! transfers are removed by [`transfers`], and what deleted restores left behind by [`sweep`]. Every decision is in the
+//! `lifecycle` crate; here things are read and written.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use clap::Parser;
+//! let arguments = backup_driver::arguments::Server::parse_from(["server", "--log-format", "json"]);
+//! backup_driver::server::run(arguments).await
+//! # }
+//! ```
+//!
+//! **Being killed** between any two steps must double nothing and leak nothing: every step is found again by a name or
+//! mark made of the request's uid. [`steps`] lets a test kill the process after a named step.
+
+pub mod arguments;
+pub mod claims;
+pub mod clones;
+mod context;
+pub mod deletes;
+mod error;
+pub mod server;
+pub mod snapshots;
+pub mod steps;
+pub mod sweep;
+pub mod transfers;
+
+pub use context::Context;
+pub use error::Error;

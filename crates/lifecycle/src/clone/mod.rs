@@ -20,6 +20,8 @@ use crate::age::{self, Finished};
 pub const PROVISIONING: SignedDuration = SignedDuration::from_mins(5);
 /// How long a Download may wait for a node to take it.
 pub const UNTAKEN: SignedDuration = SignedDuration::from_hours(1);
+/// How long the CSI driver has to remove the volume of a restore that failed; after that the end is said all the same.
+pub const REMOVAL: SignedDuration = SignedDuration::from_mins(10);
 /// How long Velero has to create the claim, once the volume is written.
 pub const CLAIM_AWAITED: SignedDuration = SignedDuration::from_hours(1);
 
@@ -109,8 +111,9 @@ pub fn plan(clone: &CloneFromSnapshot, seen: &Seen, now: Timestamp) -> Plan {
     if ours.is_some_and(is_bound) {
         return if written { Plan::Hand(Hand::Settle) } else { Plan::Complete };
     }
-    if status::is_ending(&before) {
-        return if has_leftovers(clone, seen) { Plan::Clean } else { Plan::End };
+    if let Some(noted) = ending(&before.conditions) {
+        let waits = has_leftovers(clone, seen) && until(Some(&noted.last_transition_time), REMOVAL, now).is_some();
+        return if waits { Plan::Clean } else { Plan::End };
     }
     if clone.spec.clone_cancel {
         return Plan::StopNow;

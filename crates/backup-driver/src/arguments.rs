@@ -1,0 +1,96 @@
+//! The command line. The original's flags are taken, also where nothing is left for them to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Turns backup and restore requests into disk snapshots, volumes and transfers.
+#[derive(Debug, Parser)]
+#[command(name = "backup-driver", version)]
+pub struct Arguments {
+    /// What to run.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be run.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the controllers.
+    Server(Server),
+}
+
+/// Settings of the server.
+#[derive(Debug, Clone, Parser)]
+pub struct Server {
+    /// The Velero namespace.
+    #[arg(short, long, env = "VELERO_NAMESPACE", default_value = "velero")]
+    pub namespace: String,
+    /// Kubeconfig to use in place of the pod's account.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// How much to log: panic fatal error warning info debug trace, or a filter such as `vsphere=debug`.
+    #[arg(long, default_value = "info")]
+    pub log_level: String,
+    /// How lines look: text or json.
+    #[arg(long, default_value = "text")]
+    pub log_format: operator::telemetry::Format,
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(long, env = "METRICS_ADDRESS", default_value = ":8085")]
+    pub metrics_address: String,
+    /// Objects of one kind that are worked on at a time.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    pub backup_workers: u16,
+    /// Name of this process in leases and events.
+    #[arg(long, env = "POD_NAME", default_value = "backup-driver")]
+    pub identity: String,
+    /// How long the leader lease lasts after each renewal, in seconds.
+    #[arg(long, default_value_t = 15, hide = true)]
+    pub lease_seconds: u64,
+    /// Flags of the original that have nothing to do here.
+    #[command(flatten)]
+    pub accepted: Accepted,
+}
+
+impl Server {
+    /// How long the leader lease lasts after each renewal.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds.max(3))
+    }
+}
+
+/// Flags of the original that are accepted and have no effect.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Accepted for old manifests, without effect")]
+pub struct Accepted {
+    #[arg(long, hide = true)]
+    client_qps: Option<f32>,
+    #[arg(long, hide = true)]
+    client_burst: Option<u32>,
+    #[arg(long, hide = true)]
+    profiler_address: Option<String>,
+    #[arg(long, hide = true)]
+    master: Option<String>,
+    #[arg(long, hide = true)]
+    kubecontext: Option<String>,
+    #[arg(long, hide = true)]
+    resync_period: Option<String>,
+    #[arg(long, hide = true)]
+    backup_retry_int_start: Option<String>,
+    #[arg(long, hide = true)]
+    backup_retry_int_max: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_manifest_of_the_original_still_starts() {
+        let old = ["backup-driver", "server", "--log-level", "debug", "--resync-period=10m", "--backup-workers", "2"];
+        let Command::Server(server) = Arguments::try_parse_from(old).unwrap().command;
+        assert_eq!((server.backup_workers, server.log_level.as_str()), (2, "debug"));
+    }
+}

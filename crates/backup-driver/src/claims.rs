@@ -1,0 +1,85 @@
+//! BackupRepositoryClaim: gets a BackupRepository of its own and that repository's name.
+
+use std::sync::Arc;
+
+use api::{BackupRepository, BackupRepositoryClaim, names};
+use futures::{StreamExt, TryStreamExt};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::controller::Action;
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt};
+use lifecycle::claim::{Plan, plan};
+use serde_json::json;
+
+use crate::error::is_code;
+use crate::steps::Step;
+use crate::{Context, Error};
+
+/// Moves one claim one step on.
+pub async fn reconcile(claim: Arc<BackupRepositoryClaim>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
+    let name = names::backup_repository(&claim.uid().unwrap_or_default());
+    let read = repositories.get_opt(&name).await;
+    let present = read.map_err(Error::cluster(format!("read BackupRepository {name}")))?;
+    match plan(&claim, present.as_ref()) {
+        Plan::Rest => {}
+        Plan::Create(repository) => {
+            match repositories.create(&PostParams::default(), &repository).await {
+                Ok(_) => tracing::info!(repository = name, claim = claim.name_any(), "made the BackupRepository"),
+                Err(e) if is_code(&e, 409) => {}
+                Err(e) => return Err(Error::cluster(format!("make BackupRepository {name}"))(e)),
+            }
+            Step::RepositoryMade.done();
+            bind(&claim, &name, &ctx).await?;
+        }
+        Plan::Bind(name) => bind(&claim, &name, &ctx).await?,
+    }
+    ctx.pace.forget(&claim.uid().unwrap_or_default());
+    Ok(Action::await_change())
+}
+
+async fn bind(claim: &BackupRepositoryClaim, repository: &str, ctx: &Context) -> Result<(), Error> {
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let name = claim.name_any();
+    let patch = Patch::Merge(json!({ "backupRepository": repository }));
+    let patched = claims.patch(&name, &PatchParams::default(), &patch).await;
+    patched.map(drop).map_err(Error::cluster(format!("write the repository's name into claim {name}")))
+}
+
+/// Deletes the BackupRepository of each claim that is deleted while we watch. A repository is only a description: the
+/// backups stay in the bucket.
+pub async fn follow_deletions(ctx: Arc<Context>) {
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let mut events = std::pin::pin!(watcher(claims, watcher::Config::default()));
+    loop {
+        match events.try_next().await {
+            Ok(Some(watcher::Event::Delete(claim))) => remove_repository(&claim, &ctx).await,
+            Ok(Some(_)) => {}
+            Ok(None) => return,
+            // the watcher starts over by itself; without a pause it would do so at once
+            Err(_) => tokio::time::sleep(std::time::Duration::from_secs(5)).await,
+        }
+    }
+}
+
+async fn remove_repository(claim: &BackupRepositoryClaim, ctx: &Context) {
+    let name = names::backup_repository(&claim.uid().unwrap_or_default());
+    let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
+    match repositories.delete(&name, &DeleteParams::default()).await {
+        Ok(_) => tracing::info!(repository = name, "its claim was deleted; deleted the BackupRepository"),
+        Err(e) if is_code(&e, 404) => {}
+        Err(error) => tracing::warn!(repository = name, %error, "the BackupRepository of a deleted claim stays"),
+    }
+}
+
+/// Runs the controller until `stop`.
+pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let deletions = tokio::spawn(follow_deletions(ctx.clone()));
+    kube::runtime::Controller::new(claims, watcher::Config::default())
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, |claim, error, ctx| ctx.after_error(&*claim, error), ctx)
+        .for_each(|_| std::future::ready(()))
+        .await;
+    deletions.abort();
+}

@@ -1,0 +1,269 @@
+//! Writes for a clone, up to the written volume and at its end. Decides nothing.
+
+use std::time::Duration;
+
+use api::{CloneFromSnapshot, Download, Reason, Timestamp, labels};
+use connections::from_repository;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+use lifecycle::clone::claims::{self, class};
+use lifecycle::clone::{self, is_ours, status};
+use lifecycle::snapshot::disk_of;
+use lifecycle::{Again, Problem, retry};
+use serde_json::json;
+
+use super::Next;
+use super::observe::Looked;
+use crate::error::{is_code, is_refusal};
+use crate::steps::Step;
+use crate::{Context, Error};
+
+/// Opening the repository and looking for the restore point take no longer than this in one attempt.
+const LOOKING: Duration = Duration::from_secs(60);
+/// A store that does not answer is asked again this long after the clone was made.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How often the removal of a volume is looked at; its going comes as an event.
+const REMOVING: Duration = Duration::from_secs(5);
+
+/// Looks for the restore point; if it is there, makes the scratch claim.
+pub(super) async fn provision(asked: &CloneFromSnapshot, ctx: &Context) -> Result<Next, Error> {
+    let before = asked.status.clone().unwrap_or_default();
+    let message = "looking for the restore point and making an empty volume";
+    let asked = &ctx.publish(asked, &status::working(&before, Reason::Provisioning, message, ctx.now())).await?;
+    let scratch = match scratch_claim(asked, ctx).await {
+        Ok(scratch) => scratch,
+        Err(problem) => return not_provisioned(asked, &problem, ctx).await,
+    };
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    match claims.create(&PostParams::default(), &scratch).await {
+        Ok(_) => {}
+        Err(e) if is_code(&e, 409) => {}
+        Err(e) if is_refusal(&e) => {
+            let problem = Problem::lasting(Reason::InvalidSpec, format!("make the scratch claim: {e}"));
+            return give_up(asked, &problem, ctx).await;
+        }
+        Err(e) => return Err(Error::cluster("make the scratch claim")(e)),
+    }
+    Step::ScratchMade.done();
+    Ok(Next::Step)
+}
+
+/// A store that does not answer may come back; everything else needs somebody.
+async fn not_provisioned(asked: &CloneFromSnapshot, problem: &Problem, ctx: &Context) -> Result<Next, Error> {
+    let passing = matches!(
+        problem.reason,
+        Reason::StoreUnreachable | Reason::StoreFailed | Reason::RepositoryLocked | Reason::Internal
+    ) && problem.again == Again::Later;
+    let age = asked.metadata.creation_timestamp.as_ref().map(|t| ctx.now().duration_since(t.0));
+    let young = age.is_none_or(|age| Duration::try_from(age).is_ok_and(|age| age < PATIENCE));
+    if !(passing && young) {
+        return give_up(asked, problem, ctx).await;
+    }
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::working(&before, problem.reason, &problem.message(), ctx.now())).await?;
+    let pause =
+        ctx.pace.after_error(&format!("{}/provision", asked.uid().unwrap_or_default()), retry::controller_pause);
+    Ok(Next::Look(Action::requeue(pause)))
+}
+
+async fn scratch_claim(asked: &CloneFromSnapshot, ctx: &Context) -> Result<PersistentVolumeClaim, Problem> {
+    let late = |_| {
+        let cause = format!("look for the restore point: not found within {} seconds", LOOKING.as_secs());
+        Problem::passing(Reason::StoreUnreachable, cause)
+    };
+    let disk_bytes = tokio::time::timeout(LOOKING, disk_size(asked, ctx)).await.map_err(late)??;
+    let like = claims::wanted(asked)?;
+    let node = node_for(class(&like), ctx).await?;
+    Ok(claims::scratch(asked, &like, disk_bytes, &ctx.namespace, node.as_deref()))
+}
+
+/// Finds the restore point and reads how large its disk is, in bytes.
+async fn disk_size(asked: &CloneFromSnapshot, ctx: &Context) -> Result<u64, Problem> {
+    let source = claims::source(asked)?;
+    let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
+    let only = |spaces: &[String]| if let [one] = spaces { Some(one.clone()) } else { None };
+    let from = source.namespace.or_else(|| only(&described.allowed_namespaces)).ok_or_else(|| {
+        let cause = "neither the id nor the repository says from which namespace the claim was backed up";
+        Problem::lasting(Reason::InvalidSpec, cause)
+    })?;
+    let repository = ctx.repositories.open(&described, &from).await?;
+    let failed = |e: repository::Error| {
+        let problem = from_repository("look for the restore point", &e);
+        match problem.reason {
+            Reason::RepositoryDamaged => Problem { reason: Reason::RestorePointDamaged, ..problem },
+            _ => problem,
+        }
+    };
+    let found = repository.find(&source.disk_snapshot).await.map_err(failed)?;
+    let point = found.ok_or_else(|| {
+        let cause = format!("look for the restore point of {}: the repository has none", source.disk_snapshot);
+        Problem::lasting(Reason::RestorePointMissing, cause)
+    })?;
+    Ok(repository.reader(&point.id).await.map_err(failed)?.size())
+}
+
+/// The node to name on the claim, where the class waits for a first consumer.
+async fn node_for(class: &str, ctx: &Context) -> Result<Option<String>, Problem> {
+    let classes: Api<StorageClass> = Api::all(ctx.client.clone());
+    let read = classes.get_opt(class).await.map_err(|e| connections::from_kube("read the storage class", &e))?;
+    let Some(found) = read else {
+        return Err(Problem::lasting(Reason::StorageClassMissing, format!("storage class `{class}` does not exist")));
+    };
+    if found.volume_binding_mode.as_deref() != Some("WaitForFirstConsumer") {
+        return Ok(None);
+    }
+    let nodes: Api<Node> = Api::all(ctx.client.clone());
+    let all = nodes.list(&ListParams::default()).await.map_err(|e| connections::from_kube("list nodes", &e))?;
+    let usable = |n: &&Node| n.spec.as_ref().is_none_or(|s| s.unschedulable != Some(true));
+    let chosen = all.items.iter().filter(usable).max_by_key(|n| is_ready(n));
+    let cause = "name a node for a class that waits for a first consumer: there is none";
+    let chosen = chosen.ok_or_else(|| Problem::passing(Reason::ClaimBindTimeout, cause))?;
+    Ok(Some(chosen.name_any()))
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Makes the Download for the volume that is there.
+pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
+    let Some(volume) = &looked.seen.volume else { return Ok(Next::Look(Action::await_change())) };
+    let wanted = claims::source(&looked.clone).and_then(|source| {
+        let disk = disk_of(volume)?;
+        Ok(claims::download(&looked.clone, &source, &disk, ctx.now()))
+    });
+    let wanted = match wanted {
+        Ok(wanted) => wanted,
+        Err(problem) => return give_up(&looked.clone, &problem, ctx).await,
+    };
+    let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    match downloads.create(&PostParams::default(), &wanted).await {
+        Ok(_) => {}
+        Err(e) if is_code(&e, 409) => {}
+        Err(e) => return Err(Error::cluster("make the Download")(e)),
+    }
+    Step::DownloadMade.done();
+    Ok(Next::Step)
+}
+
+/// Says what the Download says.
+pub(super) async fn follow(looked: &Looked, at: Option<Timestamp>, ctx: &Context) -> Result<Next, Error> {
+    let before = looked.clone.status.clone().unwrap_or_default();
+    if let Some(download) = &looked.seen.download {
+        ctx.publish(&looked.clone, &status::followed(&before, download, ctx.now())).await?;
+    }
+    Ok(Next::Look(at.map_or_else(Action::await_change, |at| ctx.wake_at(at))))
+}
+
+/// Velero has not made the claim yet.
+pub(super) async fn await_claim(asked: &CloneFromSnapshot, at: Timestamp, ctx: &Context) -> Result<Next, Error> {
+    let before = asked.status.clone().unwrap_or_default();
+    let message = format!("the volume is written; waiting until {at} for Velero to create the claim");
+    ctx.publish(asked, &status::working(&before, Reason::WaitingForClaim, &message, ctx.now())).await?;
+    // claims of other namespaces are not watched: nothing marks the one that will come
+    Ok(Next::Look(Action::requeue(REMOVING)))
+}
+
+/// Notes why it ends, before anything is removed.
+pub(super) async fn give_up(asked: &CloneFromSnapshot, problem: &Problem, ctx: &Context) -> Result<Next, Error> {
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::giving_up(&before, problem, ctx.now())).await?;
+    Step::EndNoted.done();
+    Ok(Next::Step)
+}
+
+/// Notes that it was asked to stop, before anything is removed.
+pub(super) async fn stop_now(asked: &CloneFromSnapshot, ctx: &Context) -> Result<Next, Error> {
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::stopping(&before, ctx.now())).await?;
+    Step::EndNoted.done();
+    Ok(Next::Step)
+}
+
+/// Removes Download, claims and volume. The volume's going is the provisioner's work; we wait for it.
+pub(super) async fn clean(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
+    let (asked, seen) = (&looked.clone, &looked.seen);
+    let namespace = asked.namespace().unwrap_or_default();
+    if let Some(download) = &seen.download {
+        delete::<Download>(ctx, &ctx.namespace, &download.name_any()).await?;
+    }
+    if let Some(volume) = &seen.volume {
+        doom(volume, &asked.uid().unwrap_or_default(), ctx).await?;
+    }
+    if let Some(target) = seen.target.as_ref().filter(|t| is_ours(asked, t) && asked.spec.claim_creator.is_none()) {
+        delete::<PersistentVolumeClaim>(ctx, &namespace, &target.name_any()).await?;
+    }
+    if let Some(scratch) = seen.scratch.as_ref().filter(|s| s.metadata.deletion_timestamp.is_none()) {
+        delete::<PersistentVolumeClaim>(ctx, &ctx.namespace, &scratch.name_any()).await?;
+    }
+    Step::Cleaned.done();
+    let removed = seen.volume.is_none() && seen.scratch.is_none();
+    Ok(if removed { Next::Step } else { Next::Look(Action::requeue(REMOVING)) })
+}
+
+/// Lets a volume go with its claim, and marks it, so that it is seen until it is gone.
+pub(crate) async fn doom(volume: &PersistentVolume, clone_uid: &str, ctx: &Context) -> Result<(), Error> {
+    let policy = volume.spec.as_ref().and_then(|s| s.persistent_volume_reclaim_policy.as_deref());
+    if policy == Some("Delete") && clone::is_marked(volume) {
+        return Ok(());
+    }
+    let volumes: Api<PersistentVolume> = Api::all(ctx.client.clone());
+    let patch = Patch::Merge(json!({
+        "metadata": { "labels": { labels::SCRATCH_FOR: clone_uid } },
+        "spec": { "persistentVolumeReclaimPolicy": "Delete" },
+    }));
+    match volumes.patch(&volume.name_any(), &PatchParams::default(), &patch).await {
+        Ok(_) => Ok(()),
+        Err(e) if is_code(&e, 404) => Ok(()),
+        Err(e) => Err(Error::cluster("let the volume go")(e)),
+    }
+}
+
+/// Deletes an object of a namespace; one that is gone already is deleted.
+pub(crate) async fn delete<K>(ctx: &Context, namespace: &str, name: &str) -> Result<(), Error>
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug,
+{
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), namespace);
+    match api.delete(name, &DeleteParams::default()).await {
+        Ok(_) => Ok(()),
+        Err(e) if is_code(&e, 404) => Ok(()),
+        Err(e) => Err(Error::cluster(format!("delete {} {namespace}/{name}", K::kind(&())))(e)),
+    }
+}
+
+/// Everything is removed: writes the end that was noted.
+pub(super) async fn end(asked: &CloneFromSnapshot, ctx: &Context) -> Result<Next, Error> {
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::ended(&before, ctx.now())).await?;
+    Ok(Next::Look(Action::await_change()))
+}
+
+/// The claim is bound and holds the data.
+pub(super) async fn complete(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
+    let name = looked.seen.target.as_ref().and_then(|t| t.spec.as_ref()?.volume_name.clone()).unwrap_or_default();
+    let volumes: Api<PersistentVolume> = Api::all(ctx.client.clone());
+    let volume = volumes.get(&name).await.map_err(Error::cluster(format!("read volume {name}")))?;
+    let disk = disk_of(&volume)?;
+    let before = looked.clone.status.clone().unwrap_or_default();
+    let progress = looked.seen.download.as_ref().and_then(|d| d.status.as_ref()).map(|s| s.progress);
+    let before = api::CloneFromSnapshotStatus { progress: progress.or(before.progress), ..before };
+    ctx.publish(&looked.clone, &status::completed(&before, &disk, ctx.now())).await?;
+    Ok(Next::Look(Action::await_change()))
+}
+
+/// Deletes a clone that has been finished for a day.
+pub(super) async fn remove(asked: &CloneFromSnapshot, ctx: &Context) -> Result<Next, Error> {
+    let clones: Api<CloneFromSnapshot> = Api::namespaced(ctx.client.clone(), &asked.namespace().unwrap_or_default());
+    let this_one = Preconditions { uid: asked.uid(), resource_version: asked.resource_version() };
+    let params = DeleteParams { preconditions: Some(this_one), ..DeleteParams::default() };
+    clones.delete(&asked.name_any(), &params).await.map_err(Error::cluster("delete a finished CloneFromSnapshot"))?;
+    Ok(Next::Look(Action::await_change()))
+}

@@ -1,0 +1,73 @@
+//! What every controller of the driver needs, made once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Timestamp;
+use connections::{Repositories, Vcenters};
+use kube::runtime::controller::Action;
+use kube::{Client, Resource, ResourceExt};
+use lifecycle::{Problem, retry};
+use operator::{Guard, Metrics, Pace, Publisher, Reported};
+
+use crate::Error;
+
+/// How long a look waits after it met a change: the change itself comes as an event.
+const AFTER_CONFLICT: Duration = Duration::from_millis(300);
+
+/// Shared by all controllers.
+#[derive(Clone)]
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// The Velero namespace.
+    pub namespace: String,
+    /// The cluster: uid of namespace kube-system.
+    pub cluster: String,
+    /// Writes statuses and events.
+    pub publisher: Publisher,
+    /// vCenter.
+    pub vcenters: Vcenters,
+    /// Repositories.
+    pub repositories: Repositories,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Errors in a row, per object.
+    pub pace: Arc<Pace>,
+    /// Objects of one kind that are worked on at a time.
+    pub workers: u16,
+}
+
+impl Context {
+    /// What time it is.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Writes a status if it differs, refused when the object changed since it was read; gives the object as it is now.
+    pub async fn publish<K: Reported>(&self, object: &K, status: &K::Status) -> Result<K, Error> {
+        let written = self.publisher.publish(object, status, Guard::Unchanged).await?;
+        Ok(written.unwrap_or_else(|| object.clone()))
+    }
+
+    /// Looks again at that time.
+    #[must_use]
+    pub fn wake_at(&self, at: Timestamp) -> Action {
+        Action::requeue(retry::wake(at, self.now()))
+    }
+
+    /// What follows a look at an object that ended early: another one, later with each error in a row.
+    pub fn after_error<K: Resource<DynamicType = ()>>(&self, object: &K, error: &Error) -> Action {
+        if error.is_conflict() {
+            return Action::requeue(AFTER_CONFLICT);
+        }
+        let kind = K::kind(&());
+        let pause = self.pace.after_error(&object.uid().unwrap_or_default(), retry::controller_pause);
+        self.metrics.error(&kind);
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let error = Problem::chain(error);
+        tracing::warn!(%kind, %namespace, %name, %error, again_in = ?pause, "looking again later");
+        Action::requeue(pause)
+    }
+}

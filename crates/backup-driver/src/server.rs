@@ -1,0 +1,114 @@
+//! Starts and stops the driver: log, metrics, the leader lease, then one controller per kind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use connections::{Repositories, Vcenters};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use operator::{Health, Lease, Leases, Metrics, Pace, Publisher, client, serve, stop, telemetry};
+use tokio_util::sync::CancellationToken;
+
+use crate::arguments::Server;
+use crate::{Context, claims, clones, deletes, snapshots, sweep, transfers};
+
+/// How long work at hand may go on after we were asked to stop. Whatever is cut off is found again at the next start.
+const FAREWELL: Duration = Duration::from_secs(20);
+
+/// Runs the driver until it is asked to stop, or loses the lease.
+pub async fn run(server: Server) -> anyhow::Result<()> {
+    telemetry::init(server.log_format, &server.log_level)?;
+    let stop = stop::on_signal()?;
+    let (metrics, health) = (Metrics::new("backup-driver"), Health::default());
+    let address = serve(&server.metrics_address, &metrics, &health, stop.clone()).await?;
+    let client = client::connect(server.kubeconfig.as_deref()).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, namespace = server.namespace, "backup-driver starts");
+    refuse_beside_the_original(&client, &server.namespace).await?;
+    let cluster = cluster_id(&client).await?;
+    let leases = Leases::new(client.clone(), &server.namespace, &server.identity, server.lease());
+    let lease = match leases.wait_for(api::names::DRIVER_LEASE, &stop).await {
+        Ok(lease) => lease,
+        Err(operator::Error::Stopped) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    tracing::info!(cluster, "this driver is the active one");
+    metrics.set_leader(true);
+    let ctx = Arc::new(Context {
+        publisher: Publisher::new(client.clone(), "backup-driver", &server.identity, metrics.clone()),
+        vcenters: Vcenters::new(client.clone(), &server.namespace),
+        repositories: Repositories::new(client.clone(), &server.namespace),
+        namespace: server.namespace,
+        client,
+        cluster,
+        metrics: metrics.clone(),
+        pace: Arc::new(Pace::default()),
+        workers: server.backup_workers,
+    });
+    health.set_ready(true);
+    let outcome = work(&ctx, &stop, &lease).await;
+    health.set_ready(false);
+    metrics.set_leader(false);
+    // released only when nothing of ours runs any more: the next driver may start at once
+    match outcome {
+        Ok(()) => {
+            ctx.vcenters.close().await;
+            lease.release().await;
+            tracing::info!("backup-driver stopped");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs all controllers until `stop`, then gives them a moment.
+async fn work(ctx: &Arc<Context>, stop: &CancellationToken, lease: &Lease) -> anyhow::Result<()> {
+    let lost = lease.lost();
+    let ask = stop.child_token();
+    let running = async {
+        tokio::join!(
+            claims::run(ctx.clone(), ask.clone()),
+            snapshots::run(ctx.clone(), ask.clone()),
+            clones::run(ctx.clone(), ask.clone()),
+            deletes::run(ctx.clone(), ask.clone()),
+            transfers::run(ctx.clone(), ask.clone()),
+            sweep::run(ctx.clone(), ask.clone()),
+        );
+    };
+    let patience = async {
+        stop.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        () = running => {}
+        () = patience => tracing::warn!("work at hand was cut off; the next start takes it up"),
+        () = lost.cancelled() => bail!("the leader lease was lost: another driver may be active, so this one ends at once"),
+    }
+    if stop.is_cancelled() { Ok(()) } else { bail!("the controllers ended by themselves") }
+}
+
+/// Identifies the cluster: uid of namespace kube-system.
+async fn cluster_id(client: &Client) -> anyhow::Result<String> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let system =
+        namespaces.get("kube-system").await.context("read namespace kube-system, which identifies the cluster")?;
+    system.uid().context("namespace kube-system has no uid")
+}
+
+/// Two drivers would both act on the same objects. The original's pods carry the same name label and not our mark.
+async fn refuse_beside_the_original(client: &Client, namespace: &str) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let named = ListParams::default().labels("name=backup-driver,app.kubernetes.io/part-of!=velero-plugin-for-vsphere");
+    let found = pods.list(&named).await.context("look for the original's driver")?;
+    let runs = |pod: &&Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
+    match found.items.iter().find(runs) {
+        Some(pod) => bail!(
+            "{}: pod {} of the original plugin runs. {}",
+            api::Reason::OriginalRunning,
+            pod.name_any(),
+            api::Reason::OriginalRunning.fix()
+        ),
+        None => Ok(()),
+    }
+}

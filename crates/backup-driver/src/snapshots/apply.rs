@@ -1,0 +1,189 @@
+//! Writes for a Snapshot, in the order of design D5b. Decides nothing.
+
+use std::time::Duration;
+
+use api::entity::{EntityId, PvcSnapshotId};
+use api::metadata::Blob;
+use api::{Reason, Snapshot, Upload};
+use connections::from_vsphere;
+use disk::{DiskId, DiskSnapshot};
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+use lifecycle::snapshot::status::{self, Record};
+use lifecycle::snapshot::{self, Source, is_local, source};
+use lifecycle::{Again, Problem, orphans};
+use vsphere::Vcenter;
+
+use super::observe::{self, Seen};
+use crate::error::{is_code, is_refusal};
+use crate::steps::Step;
+use crate::{Context, Error};
+
+/// The repository has to be open within this time (design D5b): until then nothing exists.
+const OPENING: Duration = Duration::from_secs(30);
+/// How long vCenter may refuse for passing reasons before the Snapshot fails.
+const TAKING: Duration = Duration::from_secs(600);
+/// How long a disk snapshot that nobody will use is worth trying to delete.
+const UNDOING: Duration = Duration::from_secs(120);
+
+/// Checks, opens the repository, takes the disk snapshot, makes the Upload and says so.
+pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Error> {
+    let (claim, volume) = observe::claim_and_volume(asked, ctx).await?;
+    let source = match source(asked, claim.as_ref(), volume.as_ref()) {
+        Ok(source) => source,
+        Err(problem) => return fail(asked, &problem, ctx).await,
+    };
+    let before = asked.status.clone().unwrap_or_default();
+    let asked = &ctx.publish(asked, &status::snapshotting(&before, ctx.now())).await?;
+    let vcenter = match ready(asked, &source, ctx).await {
+        Ok(vcenter) => vcenter,
+        Err(problem) => return fail(asked, &problem, ctx).await,
+    };
+    Step::RepositoryOpened.done();
+    let token = orphans::token(&ctx.cluster, &asked.uid().unwrap_or_default());
+    let taken = match vcenter.create_snapshot(&source.disk, &token, TAKING).await {
+        Ok(snapshot) => DiskSnapshot { disk: source.disk.clone(), snapshot },
+        Err(error) => {
+            let problem = from_vsphere("take the disk snapshot", &error);
+            undo(&vcenter, &source.disk, &token).await;
+            return fail(asked, &problem, ctx).await;
+        }
+    };
+    Step::SnapshotTaken.done();
+    tracing::info!(disk_snapshot = %taken, snapshot = asked.name_any(), "took the disk snapshot");
+    if is_local(asked) {
+        let record = record(asked, &taken, ctx).await?;
+        let before = asked.status.clone().unwrap_or_default();
+        ctx.publish(asked, &status::kept_in_vsphere(&before, record, ctx.now())).await?;
+        return Ok(Action::await_change());
+    }
+    let upload = match make_upload(asked, &taken, &source, ctx).await? {
+        Ok(upload) => upload,
+        Err(problem) => {
+            undo(&vcenter, &source.disk, &token).await;
+            return fail(asked, &problem, ctx).await;
+        }
+    };
+    Step::UploadMade.done();
+    let record = record(asked, &taken, ctx).await?;
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::followed(&before, &upload, Some(record), ctx.now())).await?;
+    Step::SnapshotRecorded.done();
+    Ok(Action::await_change())
+}
+
+/// Repository open and vCenter known, before anything is made.
+async fn ready(asked: &Snapshot, source: &Source, ctx: &Context) -> Result<Vcenter, Problem> {
+    let vcenter = ctx.vcenters.get().await?;
+    if is_local(asked) {
+        return Ok(vcenter);
+    }
+    let opening = async {
+        let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
+        ctx.repositories.open_or_make(&described, &source.namespace).await
+    };
+    let late = |_| {
+        let cause = format!("open the repository: it was not open within {} seconds", OPENING.as_secs());
+        Problem::passing(Reason::StoreUnreachable, cause)
+    };
+    tokio::time::timeout(OPENING, opening).await.map_err(late)??;
+    Ok(vcenter)
+}
+
+/// Makes the Upload; finds the one that is there already. The inner error is final.
+async fn make_upload(
+    asked: &Snapshot,
+    taken: &DiskSnapshot,
+    source: &Source,
+    ctx: &Context,
+) -> Result<Result<Upload, Problem>, Error> {
+    let uploads: Api<Upload> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let wanted = snapshot::upload(asked, taken, source, &ctx.cluster, ctx.now());
+    match uploads.create(&PostParams::default(), &wanted).await {
+        Ok(upload) => Ok(Ok(upload)),
+        Err(e) if is_code(&e, 409) => {
+            let read = uploads.get(&wanted.name_any()).await;
+            read.map(Ok).map_err(Error::cluster("read the Upload that is there already"))
+        }
+        Err(e) if is_refusal(&e) => {
+            let cause = format!("make Upload {}: {e}", wanted.name_any());
+            Ok(Err(Problem::lasting(Reason::Internal, cause)))
+        }
+        Err(e) => Err(Error::cluster("make the Upload")(e)),
+    }
+}
+
+/// What the Snapshot's status keeps: the backup's name and the claim as it is now.
+async fn record(asked: &Snapshot, taken: &DiskSnapshot, ctx: &Context) -> Result<Record, Error> {
+    let id = PvcSnapshotId {
+        namespace: asked.namespace().unwrap_or_default(),
+        claim: asked.spec.resource_handle.name.clone(),
+        disk_snapshot: taken.clone(),
+    };
+    let claim = observe::claim(asked, ctx).await?;
+    Ok(Record { snapshot_id: id.to_string(), metadata: claim.as_ref().map(Blob::of) })
+}
+
+/// Deletes what may have been taken under our token: a Snapshot that failed leaves no disk snapshot.
+async fn undo(vcenter: &Vcenter, disk: &DiskId, token: &str) {
+    let found = vcenter.list_snapshots(disk).await.unwrap_or_default();
+    for left in found.into_iter().filter(|s| s.description == token) {
+        let left = DiskSnapshot { disk: disk.clone(), snapshot: left.id };
+        if let Err(error) = vcenter.delete_snapshot(&left, UNDOING).await {
+            tracing::error!(disk_snapshot = %left, error = Problem::chain(&error), "a disk snapshot that nobody needs stays; delete it in vCenter");
+        }
+    }
+}
+
+async fn fail(asked: &Snapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
+    if problem.reason == Reason::Internal && problem.again == Again::Later {
+        return Err(problem.clone().into()); // the API server did not answer: nothing is decided
+    }
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::failed(&before, problem, ctx.now())).await?;
+    Ok(Action::await_change())
+}
+
+/// Says what the Upload says, and fills in what a killed driver could not write.
+pub(super) async fn follow(seen: &Seen, ctx: &Context) -> Result<Action, Error> {
+    let Some(upload) = &seen.upload else { return Ok(Action::await_change()) };
+    let before = seen.snapshot.status.clone().unwrap_or_default();
+    let incomplete = before.snapshot_id.is_none() || before.metadata.as_ref().is_none_or(Blob::is_empty);
+    let taken = upload.spec.snapshot_id.as_deref().and_then(|id| id.parse::<EntityId>().ok()?.disk_snapshot().ok());
+    let record = match taken.filter(|_| incomplete) {
+        Some(taken) => Some(record(&seen.snapshot, &taken, ctx).await?),
+        None => None,
+    };
+    ctx.publish(&seen.snapshot, &status::followed(&before, upload, record, ctx.now())).await?;
+    Ok(Action::await_change())
+}
+
+/// It was cancelled before anything existed.
+pub(super) async fn cancel(asked: &Snapshot, ctx: &Context) -> Result<Action, Error> {
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::canceled(&before, ctx.now())).await?;
+    Ok(Action::await_change())
+}
+
+/// Its Upload was deleted before it ended: nobody will delete the disk snapshot but us.
+pub(super) async fn abandon(asked: &Snapshot, ctx: &Context) -> Result<Action, Error> {
+    let id = asked.status.as_ref().and_then(|s| s.snapshot_id.clone()).unwrap_or_default();
+    if let Ok(taken) = id.parse::<EntityId>().and_then(|id| id.disk_snapshot()) {
+        let vcenter = ctx.vcenters.get().await?;
+        let deleted = vcenter.delete_snapshot(&taken, UNDOING).await;
+        deleted.map_err(|e| from_vsphere("delete the disk snapshot of a deleted Upload", &e))?;
+    }
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::abandoned(&before, ctx.now())).await?;
+    Ok(Action::await_change())
+}
+
+/// Deletes a Snapshot that has been finished for a day.
+pub(super) async fn remove(asked: &Snapshot, ctx: &Context) -> Result<Action, Error> {
+    let snapshots: Api<Snapshot> = Api::namespaced(ctx.client.clone(), &asked.namespace().unwrap_or_default());
+    let this_one = Preconditions { uid: asked.uid(), resource_version: asked.resource_version() };
+    let params = DeleteParams { preconditions: Some(this_one), ..DeleteParams::default() };
+    snapshots.delete(&asked.name_any(), &params).await.map_err(Error::cluster("delete a finished Snapshot"))?;
+    Ok(Action::await_change())
+}

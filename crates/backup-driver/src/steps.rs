@@ -1,0 +1,95 @@
+//! Names of the driver's steps, and a way to be killed right after one of them.
+//!
+//! With `BACKUP_DRIVER_DIE_AFTER=<step>` a build with debug assertions aborts itself after that step, once: it leaves a
+//! file `died-after-<step>` in `VELERO_SCRATCH_DIR` (else the system's temporary folder) and does not die again while
+//! that file is there. Release builds know nothing of it. An abort runs no destructor and flushes nothing, so it is as
+//! good as SIGKILL.
+
+/// A step after which the process may die in a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The BackupRepository is made, the claim does not name it yet.
+    RepositoryMade,
+    /// The restic repository is open (made, where there was none).
+    RepositoryOpened,
+    /// The disk snapshot exists.
+    SnapshotTaken,
+    /// The Upload exists.
+    UploadMade,
+    /// The Snapshot's status says so.
+    SnapshotRecorded,
+    /// The scratch claim exists.
+    ScratchMade,
+    /// The Download exists.
+    DownloadMade,
+    /// The volume is marked and kept.
+    VolumeKept,
+    /// The scratch claim is gone.
+    ScratchDropped,
+    /// The real claim exists.
+    ClaimMade,
+    /// The volume points at the real claim.
+    VolumePointed,
+    /// Claim and volume are bound.
+    ClaimBound,
+    /// The volume has its own reclaim policy back.
+    VolumeSettled,
+    /// Why a restore ends is noted.
+    EndNoted,
+    /// What it made is removed.
+    Cleaned,
+    /// The Upload was asked to stop.
+    UploadCancelled,
+    /// The disk snapshot is deleted.
+    DiskSnapshotDeleted,
+    /// The restore point is deleted.
+    PointForgotten,
+}
+
+impl Step {
+    /// Every step, in the order of the work.
+    pub const ALL: &'static [Self] = &[
+        Self::RepositoryMade,
+        Self::RepositoryOpened,
+        Self::SnapshotTaken,
+        Self::UploadMade,
+        Self::SnapshotRecorded,
+        Self::ScratchMade,
+        Self::DownloadMade,
+        Self::VolumeKept,
+        Self::ScratchDropped,
+        Self::ClaimMade,
+        Self::VolumePointed,
+        Self::ClaimBound,
+        Self::VolumeSettled,
+        Self::EndNoted,
+        Self::Cleaned,
+        Self::UploadCancelled,
+        Self::DiskSnapshotDeleted,
+        Self::PointForgotten,
+    ];
+
+    /// The step's name, as `BACKUP_DRIVER_DIE_AFTER` takes it.
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    /// The step is done. Dies here when told to.
+    pub fn done(self) {
+        tracing::debug!(step = self.name(), "step done");
+        #[cfg(debug_assertions)]
+        die_if_told(&self.name());
+    }
+}
+
+#[cfg(debug_assertions)]
+fn die_if_told(step: &str) {
+    if std::env::var("BACKUP_DRIVER_DIE_AFTER").is_ok_and(|told| told == step) {
+        let folder = std::env::var_os("VELERO_SCRATCH_DIR").map_or_else(std::env::temp_dir, Into::into);
+        let mark = folder.join(format!("died-after-{step}"));
+        let first = std::fs::File::options().write(true).create_new(true).open(&mark);
+        if first.is_ok() {
+            std::process::abort();
+        }
+    }
+}
