@@ -1,6 +1,8 @@
 //! Launches a helper and watches it until it is gone. Its socket's folder goes with it, on every path.
 
 use std::collections::VecDeque;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -88,8 +90,11 @@ impl Helper {
         let found = library::find(&connection.library_dir)
             .ok_or_else(|| Error::LibraryMissing { dir: connection.library_dir.clone() })?;
         let launch_error = |source| Error::Launch { helper: helper_binary.to_owned(), source: Arc::new(source) };
-        // mode 0700 is what TempDir makes
-        let folder = tempfile::Builder::new().prefix("vddk-").tempdir_in(socket_dir).map_err(launch_error)?;
+        let folder = tempfile::Builder::new()
+            .prefix("vddk-")
+            .permissions(Permissions::from_mode(0o700)) // whoever reaches the socket reads the disk
+            .tempdir_in(socket_dir)
+            .map_err(launch_error)?;
         let socket = folder.path().join("nbd.sock");
         if socket.as_os_str().len() > MAX_SOCKET_PATH {
             return Err(Error::BadTarget { problem: "the folder for sockets has too long a path (107 bytes)" });

@@ -133,7 +133,10 @@ impl<'a> Disk<'a> {
             return Ok(None);
         }
         let blocks = self.query(first, end - first)?;
-        let to_bytes = |block: Block| Block { offset: block.offset * SECTOR, length: block.length * SECTOR };
+        let to_bytes = |block: Block| Block {
+            offset: block.offset.saturating_mul(SECTOR),
+            length: block.length.saturating_mul(SECTOR),
+        };
         Ok(Some((blocks.into_iter().map(to_bytes).collect(), end * SECTOR)))
     }
 

@@ -94,7 +94,10 @@ fn status(disk: &Disk<'_>, range: ByteRange) -> Result<Vec<Allocation>, Failed> 
         return Ok(vec![Allocation { range, kind: Kind::Data }]);
     };
     let known = ByteRange::between(range.offset, range.end().min(valid_to));
-    let data: Ranges = blocks.iter().map(|block| ByteRange::new(block.offset, block.length)).collect();
+    let data: Ranges = blocks
+        .iter()
+        .map(|block| ByteRange::between(block.offset, block.offset.saturating_add(block.length)))
+        .collect();
     let holes = data.complement_in(known);
     let of = |ranges: &Ranges, kind| {
         let parts = ranges.iter().map(|part| part.intersection(&known)).filter(|part| !part.is_empty());

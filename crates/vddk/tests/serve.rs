@@ -1,0 +1,168 @@
+//! A disk behind the real helper and the stand-in library: bytes, holes, writes, and who may see the password.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // a test stops at the first surprise; small sizes
+
+mod stage;
+
+use std::fs;
+
+use bytes::Bytes;
+use nbd::{Fua, Kind, Zeroes};
+use stage::{DISK, MIB, PASSWORD, Stage, client, snapshot, writable_disk};
+use tokio::process::Command;
+
+#[tokio::test]
+async fn a_snapshot_is_served_byte_for_byte() {
+    let stage = Stage::new();
+    let helper = stage.launch(snapshot()).await.unwrap();
+    assert_eq!((helper.size(), helper.transport_mode()), (17 * MIB, "nbdssl"));
+    let copy = stage.path("copy.raw");
+    let copied = Command::new("nbdcopy").arg(helper.uri().to_string()).arg(&copy).output().await.unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+    assert!(fs::read(&copy).unwrap() == fs::read(stage.snapshot_file()).unwrap(), "other bytes than the snapshot's");
+    let process = helper.process_id();
+    helper.stop().await.unwrap();
+    stage.assert_clean(Some(process)).await;
+    assert_eq!(stage.open_accesses(), 0);
+}
+
+#[tokio::test]
+async fn holes_are_not_read() {
+    let stage = Stage::new();
+    let helper = stage.launch(snapshot()).await.unwrap();
+    let disk = client(&helper).await;
+    assert!(disk.can_block_status() && disk.read_only() && disk.can_multi_conn());
+    assert_eq!((disk.minimum_block(), disk.max_block()), (512, 2 << 20));
+    let mut extents = Vec::new();
+    let mut at = 0;
+    while at < disk.size() {
+        let found = disk.block_status(at, disk.size() - at).await.unwrap();
+        at = found.last().unwrap().range.end();
+        extents.extend(found);
+    }
+    let data: u64 = extents.iter().filter(|e| e.kind == Kind::Data).map(|e| e.range.length).sum();
+    assert!(data < 2 * MIB, "{extents:?}");
+    let hole = extents.iter().find(|e| e.kind == Kind::Hole).unwrap().range;
+    assert!(disk.read(hole.offset, hole.length as usize).await.unwrap().iter().all(|byte| *byte == 0));
+    disk.disconnect().await.unwrap();
+    helper.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_restored_lies_on_the_disk() {
+    let stage = Stage::new();
+    let helper = stage.launch(writable_disk()).await.unwrap();
+    let disk = client(&helper).await;
+    assert!(!disk.read_only() && disk.can_fua() && disk.can_write_zeroes());
+    let mut want = fs::read(stage.disk_file()).unwrap();
+    let data: Vec<u8> = (0..5 * MIB).map(|i| (i % 251) as u8).collect();
+    disk.write(3 * MIB + 512, Bytes::from(data.clone()), Fua::No).await.unwrap();
+    want[(3 * MIB + 512) as usize..(8 * MIB + 512) as usize].copy_from_slice(&data);
+    disk.write_zeroes(0, 3 * MIB, Zeroes::MayTrim, Fua::Yes).await.unwrap();
+    want[..(3 * MIB) as usize].fill(0);
+    disk.write(17 * MIB - 512, Bytes::from_static(&[9; 512]), Fua::Yes).await.unwrap();
+    want[(17 * MIB - 512) as usize..].fill(9);
+    disk.flush().await.unwrap();
+    assert!(disk.read(0, 17 << 20).await.unwrap() == want, "read back through the helper");
+    disk.disconnect().await.unwrap();
+    helper.stop().await.unwrap();
+    assert!(fs::read(stage.disk_file()).unwrap() == want, "on the disk");
+    assert_eq!(stage.open_accesses(), 0);
+}
+
+#[tokio::test]
+async fn a_restore_never_writes_to_what_was_opened_for_reading() {
+    let stage = Stage::new();
+    let before = fs::read(stage.snapshot_file()).unwrap();
+    let helper = stage.launch(snapshot()).await.unwrap();
+    let error = client(&helper).await.write(0, Bytes::from_static(&[1; 512]), Fua::No).await.unwrap_err();
+    assert!(error.to_string().contains("read-only"), "{error}");
+    // a client that does not look at the flags is refused too
+    let uri = helper.uri().to_string();
+    let forced = Command::new("qemu-io").args(["-f", "raw", "-c", "write 0 512", &uri]).output().await.unwrap();
+    assert!(!forced.status.success() || String::from_utf8_lossy(&forced.stderr).contains("read-only"), "{forced:?}");
+    helper.stop().await.unwrap();
+    assert!(fs::read(stage.snapshot_file()).unwrap() == before);
+
+    let both = vddk::Target { access: vddk::Access::Write, ..snapshot() };
+    let error = stage.launch(both).await.unwrap_err();
+    assert_eq!(error.kind(), vddk::Kind::LaunchFailed);
+    stage.assert_clean(None).await;
+}
+
+#[tokio::test]
+async fn unaligned_requests_are_refused_and_do_not_reach_the_library() {
+    let stage = Stage::new();
+    let helper = stage.launch(snapshot()).await.unwrap();
+    let disk = client(&helper).await;
+    let error = disk.read(1, 511).await.unwrap_err();
+    assert!(error.to_string().contains("aligned"), "{error}");
+    assert_eq!(disk.read(512, 512).await.unwrap().len(), 512, "the connection still works");
+    helper.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn two_writers_of_one_disk_are_kept_apart() {
+    let stage = Stage::new();
+    let first = stage.launch(writable_disk()).await.unwrap();
+    let other = vddk::Target { identity: "another-download".into(), ..writable_disk() };
+    let error = stage.launch(other).await.unwrap_err();
+    assert_eq!(error.code(), Some(15), "{error}");
+    first.stop().await.unwrap();
+    assert_eq!(stage.open_accesses(), 0);
+}
+
+#[tokio::test]
+async fn several_connections_share_one_disk() {
+    let stage = Stage::new();
+    let helper = stage.launch(snapshot()).await.unwrap();
+    let want = Bytes::from(fs::read(stage.snapshot_file()).unwrap());
+    let mut reads = tokio::task::JoinSet::new();
+    for part in 0..4u64 {
+        let (disk, want) = (client(&helper).await, want.clone());
+        reads.spawn(async move {
+            for at in (part * 128 * 1024..17 * MIB).step_by(512 * 1024) {
+                let length = (128 * 1024).min(17 * MIB - at) as usize;
+                assert!(disk.read(at, length).await.unwrap() == want[at as usize..at as usize + length]);
+            }
+        });
+    }
+    while let Some(read) = reads.join_next().await {
+        read.unwrap();
+    }
+    helper.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_password_is_in_no_list_of_processes() {
+    let stage = Stage::new();
+    let helper = stage.launch(snapshot()).await.unwrap();
+    let process = format!("/proc/{}", helper.process_id());
+    let contains = |bytes: Vec<u8>, text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    let environment = fs::read(format!("{process}/environ")).unwrap();
+    assert!(contains(environment.clone(), "LD_LIBRARY_PATH="), "the right process");
+    assert!(!contains(environment.clone(), PASSWORD));
+    assert!(!contains(environment, "CARGO"), "nothing of ours is handed down");
+    assert!(!contains(fs::read(format!("{process}/cmdline")).unwrap(), PASSWORD));
+    // nor in a file: not in the folder of the socket, which holds the library's configuration
+    let nbd::Address::Unix(socket) = helper.uri().address else { panic!("a Unix socket") };
+    for file in fs::read_dir(socket.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.is_file() {
+            assert!(!contains(fs::read(&file).unwrap(), PASSWORD), "{}", file.display());
+        }
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(socket.parent().unwrap()).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700, "nobody else reaches the disk");
+    assert!(!format!("{:?}", stage.connection()).contains(PASSWORD));
+    helper.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_export_is_named_after_disk_and_snapshot() {
+    let stage = Stage::new();
+    let helper = stage.launch(snapshot()).await.unwrap();
+    let uri = helper.uri().to_string();
+    let listed = Command::new("nbdinfo").args(["--json", &uri]).output().await.unwrap();
+    assert!(listed.status.success(), "{listed:?}");
+    assert!(String::from_utf8_lossy(&listed.stdout).contains(&format!("{DISK}:{}", stage::SNAPSHOT)), "{listed:?}");
+    helper.stop().await.unwrap();
+}
