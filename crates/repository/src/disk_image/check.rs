@@ -24,19 +24,30 @@ const QUESTIONS_AT_ONCE: usize = 8;
 pub(super) async fn check(repository: &Repository, name: &str, root: &[u8; 32]) -> Result<(), Error> {
     let mut found = find_all(repository, name, root).await?;
     if found.missing.is_empty() {
-        let broken = broken_packs(repository, found.packs).await?;
-        if broken.is_empty() {
+        if !distrust_broken_packs(repository, std::mem::take(&mut found.packs)).await? {
             return Ok(());
-        }
-        for (pack, damage) in &broken {
-            warn!(pack = %hex(&pack.id), %damage, "a pack of the repository is damaged; its chunks are sent again");
-            repository.inner.index.distrust(pack);
         }
         found = find_all(repository, name, root).await?;
     }
     let mut chunks: Vec<_> = found.missing.into_values().collect();
     chunks.sort_unstable();
     Err(Error::SendAgain { chunks })
+}
+
+/// Looks at the packs that the index has for these blobs, and stops trusting those that are gone or too short; says
+/// whether there were any.
+pub(super) async fn distrust_broken(repository: &Repository, blobs: &[(BlobKind, [u8; 32])]) -> Result<bool, Error> {
+    let packs = blobs.iter().filter_map(|(kind, id)| repository.inner.index.find(*kind, id)).collect();
+    distrust_broken_packs(repository, packs).await
+}
+
+async fn distrust_broken_packs(repository: &Repository, packs: HashSet<PackRef>) -> Result<bool, Error> {
+    let broken = broken_packs(repository, packs).await?;
+    for (pack, damage) in &broken {
+        warn!(pack = %hex(&pack.id), %damage, "a pack of the repository is damaged; what it held is stored again");
+        repository.inner.index.distrust(pack);
+    }
+    Ok(!broken.is_empty())
 }
 
 /// What the trees of a restore point refer to.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::check::check;
+use super::check::{check, distrust_broken};
 use super::folders::{ClosedFolder, disk_digest};
 use super::image::{DOCUMENT, EXTENTS};
 use super::layout::{DiskDocument, SCHEMA, folder_name};
@@ -33,12 +33,15 @@ pub(super) async fn commit(state: &Arc<State>) -> Result<RestorePoint, Error> {
     state.packer.state()?;
     let folders = state.folders.lock().unwrap_or_else(PoisonError::into_inner).closed();
     let folders = folders.map_err(|chunk| Error::InvalidUse { cause: format!("chunk {chunk} never came") })?;
-    let building = state.clone();
-    let root = tokio::task::spawn_blocking(move || store_root(&building, &folders)).await;
-    let root = root.expect("building trees does not panic")?;
+    let folders = Arc::new(folders);
+    let mut head = store_in_background(state, &folders).await?;
+    let repository = &state.repository;
+    if distrust_broken(repository, &head.blobs).await? {
+        head = store_in_background(state, &folders).await?; // what was lost is unknown now, so it is stored again
+    }
     state.packer.flush().await?;
 
-    let repository = &state.repository;
+    let root = head.root;
     let snapshot = SnapshotFile::new(&state.point, &root);
     repository.renew_index().await?;
     check(repository, &state.point.path, &root).await?;
@@ -53,8 +56,20 @@ pub(super) async fn commit(state: &Arc<State>) -> Result<RestorePoint, Error> {
     Ok(snapshot.restore_point(id).expect("we wrote it in our name, with a tree"))
 }
 
+/// What stands above the chunks of a restore point.
+struct Head {
+    root: [u8; 32],
+    /// Everything from the root down to the folders' trees.
+    blobs: Vec<(BlobKind, [u8; 32])>,
+}
+
+async fn store_in_background(state: &Arc<State>, folders: &Arc<Vec<ClosedFolder>>) -> Result<Head, Error> {
+    let (state, folders) = (state.clone(), folders.clone());
+    tokio::task::spawn_blocking(move || store_head(&state, &folders)).await.expect("building trees does not panic")
+}
+
 /// Stores `/disk.json`, the list of folders and the root. For blocking threads.
-fn store_root(state: &State, folders: &[ClosedFolder]) -> Result<[u8; 32], Error> {
+fn store_head(state: &State, folders: &[ClosedFolder]) -> Result<Head, Error> {
     let document = DiskDocument {
         schema: SCHEMA,
         chunk_size: state.layout.chunk_size,
@@ -79,7 +94,10 @@ fn store_root(state: &State, folders: &[ClosedFolder]) -> Result<[u8; 32], Error
     let mut root = TreeText::new();
     root.file(DOCUMENT, document.len() as u64, [document_id].iter());
     root.folder(EXTENTS, &extents);
-    tree(root)
+    let root = tree(root)?;
+    let trees = folders.iter().map(|folder| folder.tree).chain([extents, root]);
+    let blobs = trees.map(|id| (BlobKind::Tree, id)).chain([(BlobKind::Data, document_id.0)]).collect();
+    Ok(Head { root, blobs })
 }
 
 /// Writes the snapshot file, reads it back, and makes sure that nothing it needs vanished meanwhile.

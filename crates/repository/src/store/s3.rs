@@ -138,6 +138,14 @@ impl S3Store {
         tokio::time::timeout(self.timeout, all).await.map_err(late)?
     }
 
+    /// Length of an object as a listing has it.
+    async fn listed_size(&self, key: &str) -> Result<Option<u64>, Error> {
+        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(self.name(key)).max_keys(1);
+        let page = request.send().await.map_err(|cause| self.failed("look at", key, cause))?;
+        let object = page.contents().iter().find(|object| object.key() == Some(self.name(key).as_str()));
+        Ok(object.and_then(|object| object.size()).and_then(|size| u64::try_from(size).ok()))
+    }
+
     async fn upload(&self, request: PutObjectFluentBuilder, body: Body) -> Result<(), PutError> {
         let request = request.body(ByteStream::from(body.bytes));
         let overrides = aws_sdk_s3::Config::builder().timeout_config(self.put_timeout.clone());
@@ -216,6 +224,10 @@ where
     };
     match (code, error.status()) {
         (Some("NoSuchBucket"), _) => ErrorKind::BucketMissing,
+        // the last is versitygw's word for an unknown key id, with status 404
+        (Some("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AccessDenied" | "XAdminUserNotFound"), _) => {
+            ErrorKind::AccessDenied
+        }
         (Some("NoSuchKey"), _) | (_, Some(404)) => ErrorKind::NotFound,
         (Some("ExpiredToken" | "InvalidToken"), _) | (_, Some(401 | 403)) => ErrorKind::AccessDenied,
         (Some("SlowDown" | "RequestTimeout"), _) | (_, Some(502..=504)) => ErrorKind::Unreachable,
@@ -320,7 +332,8 @@ impl Store for S3Store {
         match self.client.head_object().bucket(&self.bucket).key(self.name(key)).send().await {
             Ok(head) => Ok(head.content_length().and_then(|length| u64::try_from(length).ok())),
             Err(cause) => match self.failed("look at", key, cause) {
-                gone if gone.kind() == ErrorKind::NotFound => Ok(None),
+                // an answer to HEAD has no words: it may be the bucket or the key to it that is unknown, so ask in another way
+                gone if gone.kind() == ErrorKind::NotFound => self.listed_size(key).await,
                 error => Err(error),
             },
         }

@@ -1,5 +1,14 @@
 //! What we write, restic reads; what breaks, we report. restic is the judge: it is a program of others for the same format.
 #![allow(clippy::unwrap_used, missing_docs)] // a panic is how a test fails
+#![allow(clippy::cast_possible_truncation)] // sizes of test disks fit
 
+mod damage;
+mod failures;
+mod initialising;
 mod judge;
+mod locking;
 mod restic_reads;
+mod s3;
+mod versitygw;
+
+use repository::{Credentials, S3Options};

@@ -1,0 +1,156 @@
+//! What is broken in the repository is reported with its name, and never restored as something else.
+
+use std::path::Path;
+
+use repository::{Error, ErrorKind, Repository, RestorePoint};
+
+use crate::judge::{MIB, Place, TestDisk, noise, password};
+
+async fn written(place: &Place, disk: &TestDisk) -> (Repository, RestorePoint) {
+    let repository = place.initialised().await;
+    let point = disk.back_up(&repository).await.unwrap();
+    // as another process would see it
+    (repository::open(place.store(), &password()).await.unwrap(), point)
+}
+
+/// Reads everything; the first error.
+async fn read_all(repository: &Repository, point: &RestorePoint) -> Result<(), Error> {
+    use futures::TryStreamExt;
+    let reader = repository.reader(&point.id).await?;
+    reader.read(reader.plan(0..reader.chunk_count()), 4).try_for_each(|_| async { Ok(()) }).await
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text += ": ";
+        text += &cause.to_string();
+        next = cause.source();
+    }
+    text
+}
+
+fn flip_a_byte(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0x40;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn largest(place: &Place, folder: &str) -> std::path::PathBuf {
+    place.objects(folder).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
+
+async fn assert_damage_is_named(place: &Place, point: &RestorePoint, name: &str) {
+    let repository = repository::open(place.store(), &password()).await.unwrap();
+    let error = read_all(&repository, point).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{}", chain(&error));
+    assert!(chain(&error).contains(name), "`{}` does not name {name}", chain(&error));
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_reports_a_flipped_byte_and_names_chunk_and_pack() {
+    let place = Place::new();
+    let (_, point) = written(&place, &TestDisk::random(5 * MIB, 1)).await;
+    let pack = largest(&place, "data");
+    flip_a_byte(&pack, 3 << 20);
+    assert_damage_is_named(&place, &point, &name_of(&pack)).await;
+    assert!(!place.restic().run(&["check", "--read-data"]).status.success(), "restic agrees");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_reports_a_truncated_pack() {
+    let place = Place::new();
+    let (_, point) = written(&place, &TestDisk::random(5 * MIB, 2)).await;
+    let pack = largest(&place, "data");
+    let file = std::fs::OpenOptions::new().write(true).open(&pack).unwrap();
+    file.set_len(MIB).unwrap();
+    assert_damage_is_named(&place, &point, &name_of(&pack)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_reports_a_missing_pack() {
+    let place = Place::new();
+    let (_, point) = written(&place, &TestDisk::random(5 * MIB, 3)).await;
+    let pack = largest(&place, "data");
+    std::fs::remove_file(&pack).unwrap();
+    assert_damage_is_named(&place, &point, &name_of(&pack)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_reports_a_missing_index_and_restic_can_mend_it() {
+    let place = Place::new();
+    let disk = TestDisk::random(5 * MIB, 4);
+    let (_, point) = written(&place, &disk).await;
+    for index in place.objects("index") {
+        std::fs::remove_file(index).unwrap();
+    }
+    assert_damage_is_named(&place, &point, "no index lists").await;
+    place.restic().content(&["rebuild-index"]); // reads our packs' headers
+    let repository = repository::open(place.store(), &password()).await.unwrap();
+    disk.assert_is_read(&repository.reader(&point.id).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_or_snapshot_file_is_not_taken_for_an_empty_one() {
+    for folder in ["index", "snapshots"] {
+        let place = Place::new();
+        let (_, point) = written(&place, &TestDisk::random(MIB, 5)).await;
+        let object = largest(&place, folder);
+        flip_a_byte(&object, 20);
+        assert_damage_is_named(&place, &point, &name_of(&object)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_heals_what_a_lost_pack_took_with_it() {
+    let place = Place::new();
+    let disk = TestDisk::random(5 * MIB, 6);
+    let (repository, _) = written(&place, &disk).await;
+    let pack = largest(&place, "data");
+    std::fs::remove_file(&pack).unwrap();
+
+    // the index still lists the pack, so the new backup believes that it is there, until its check
+    let writer = repository.writer(disk.point(), repository::WriterOptions::default()).await.unwrap();
+    disk.put_into(&writer).await.unwrap();
+    assert_eq!(writer.stats().chunks_known, 10);
+    let Err(Error::SendAgain { chunks }) = writer.commit().await else { panic!("the pack is gone") };
+    assert_eq!(chunks, (0..10).collect::<Vec<_>>());
+    assert_eq!(place.objects("snapshots").len(), 1, "no restore point before its data is there");
+    for index in chunks {
+        let range = writer.chunk_range(index);
+        writer.put_chunk(index, disk.chunk(range.offset, range.length).unwrap()).await.unwrap();
+    }
+    let point = writer.commit().await.unwrap();
+    let repository = repository::open(place.store(), &password()).await.unwrap();
+    let _ = repository.reader(&point.id).await.unwrap();
+    place.restic().content(&["rebuild-index"]); // drops the lost pack from the index
+    place.restic().check();
+    let repository = repository::open(place.store(), &password()).await.unwrap();
+    disk.assert_is_read(&repository.reader(&point.id).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_vanishes_while_we_write_is_noticed_before_the_snapshot_file() {
+    let place = Place::new();
+    let (one, two) = (TestDisk::random(5 * MIB, 7), TestDisk::random(5 * MIB, 7).with(0, noise(MIB, 8)));
+    let (repository, first) = written(&place, &one).await;
+    let writer = repository.writer(two.point(), repository::WriterOptions::default()).await.unwrap();
+    two.put_into(&writer).await.unwrap();
+    // someone forgets and prunes between our look and our commit
+    repository.forget(&first.id).await.unwrap();
+    place.restic().content(&["prune", "--max-unused", "0"]);
+    let Err(Error::SendAgain { chunks }) = writer.commit().await else { panic!("eight chunks are gone") };
+    assert_eq!(chunks, (2..10).collect::<Vec<_>>());
+    for index in chunks {
+        let range = writer.chunk_range(index);
+        writer.put_chunk(index, two.chunk(range.offset, range.length).unwrap()).await.unwrap();
+    }
+    let point = writer.commit().await.unwrap();
+    place.restic().check();
+    two.assert_is_read(&repository.reader(&point.id).await.unwrap()).await;
+}

@@ -1,0 +1,101 @@
+//! Locks keep other programs away, and theirs keep us.
+
+use std::sync::Arc;
+
+use repository::ErrorKind;
+use repository::store::{ErrorKind as StoreError, Fault, FaultyStore, Operation};
+
+use crate::judge::{MIB, Place, TestDisk, password};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restic_cannot_prune_while_a_transfer_holds_its_lock() {
+    let place = Place::new();
+    let repository = place.initialised().await;
+    TestDisk::random(MIB, 1).back_up(&repository).await.unwrap();
+    let lock = repository.lock("upload-1").await.unwrap();
+    assert_eq!(lock.skipped(), None);
+    let prune = place.restic().run(&["prune"]);
+    assert!(!prune.status.success());
+    let said = String::from_utf8_lossy(&prune.stderr).into_owned();
+    assert!(said.contains("already locked") && said.contains("upload-1") && said.contains("vsphere-backup"), "{said}");
+    let beside = repository.lock("upload-2").await.unwrap(); // transfers do not keep each other away
+    beside.release().await.unwrap();
+    lock.release().await.unwrap();
+    assert!(place.objects("locks").is_empty());
+    place.restic().content(&["prune"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_lock_goes_away_too() {
+    let place = Place::new();
+    let repository = place.initialised().await;
+    drop(repository.lock("upload-1").await.unwrap());
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !place.objects("locks").is_empty() {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn we_give_way_to_a_restic_that_has_the_repository_to_itself() {
+    let place = Place::new();
+    let repository = place.initialised().await;
+    TestDisk::random(MIB, 2).back_up(&repository).await.unwrap();
+    // a restic that was stopped in the middle of a prune: its exclusive lock is fresh, whatever its process does
+    let lock = exclusive_lock_of_restic(&place);
+    let error = repository.lock("upload-1").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert_eq!(place.objects("locks").len(), 1, "only restic's is there: {error}");
+    std::fs::remove_file(lock).unwrap();
+    repository.lock("upload-1").await.unwrap().release().await.unwrap();
+}
+
+/// Stops a `restic prune` while it holds its lock, and ends it with the lock left behind.
+fn exclusive_lock_of_restic(place: &Place) -> std::path::PathBuf {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let mut prune = place.restic().command(&["prune"]);
+        let mut child = prune.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            if let [lock] = &place.objects("locks")[..] {
+                // restic writes under another name and renames
+                if lock.file_name().unwrap().len() == 64 {
+                    child.kill().unwrap();
+                    child.wait().unwrap();
+                    if lock.exists() {
+                        return lock.clone();
+                    }
+                }
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(std::time::Instant::now() < deadline, "never saw restic's lock");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_that_a_dead_worker_left_are_removed_by_name() {
+    let place = Place::new();
+    let repository = place.initialised().await;
+    std::mem::forget(repository.lock("upload-1").await.unwrap());
+    std::mem::forget(repository.lock("upload-2").await.unwrap());
+    assert_eq!(repository.remove_locks_of("upload-1").await.unwrap(), 1);
+    assert_eq!(place.objects("locks").len(), 1);
+    assert_eq!(repository.remove_locks_of("upload-1").await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_key_that_may_not_delete_is_enough_for_a_backup() {
+    let place = Place::new();
+    place.initialised().await;
+    let store = FaultyStore::new(place.store());
+    store.fail(Fault::always(Operation::Delete, "", StoreError::AccessDenied));
+    let repository = repository::open(Arc::new(store), &password()).await.unwrap();
+    let lock = repository.lock("upload-1").await.unwrap();
+    assert!(lock.skipped().unwrap().contains("not delete"), "{:?}", lock.skipped());
+    assert!(place.objects("locks").is_empty(), "a lock that cannot be removed is not written");
+    TestDisk::random(MIB, 3).back_up(&repository).await.unwrap();
+    lock.release().await.unwrap();
+    place.restic().check();
+}
