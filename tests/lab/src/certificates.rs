@@ -11,7 +11,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::facts::write_private;
 
-/// Makes what is missing below `<lab>/certificates`: `ca.pem`, `server.pem`, `server-key.pem`, `accounts-key.pem`,
+/// Makes what is missing below `<lab>/certificates`: `ca.pem`, `server.pem`, `server-key.pem`, `accounts-key.pem`, `accounts.pem`,
 /// `server.sha256` (the thumbprint of the server's certificate).
 pub(crate) fn make(folder: &Path) -> Result<()> {
     if folder.join("server.sha256").is_file() {
@@ -36,7 +36,9 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
     fs::write(folder.join("ca.pem"), authority_certificate.pem())?;
     fs::write(folder.join("server.pem"), server_certificate.pem())?;
     write_private(&folder.join("server-key.pem"), &server_key.serialize_pem())?;
-    write_private(&folder.join("accounts-key.pem"), &KeyPair::generate()?.serialize_pem())?;
+    let accounts_key = KeyPair::generate()?;
+    write_private(&folder.join("accounts-key.pem"), &accounts_key.serialize_pem())?;
+    fs::write(folder.join("accounts.pem"), accounts_key.public_key_pem())?;
     fs::write(folder.join("server.sha256"), thumbprint(server_certificate.der()))?;
     Ok(())
 }

@@ -115,7 +115,7 @@ impl Start {
         self.ensure("kube-apiserver", &api, |facts| control_plane::api_server(api.clone(), &lab, facts)).await?;
         let authority = lab.join("certificates/ca.pem");
         let admin = Identity::Token(&self.facts.admin_token);
-        kubeconfig::write(&lab.join("kubeconfig"), &self.facts.api_url()?, &authority, VELERO_NAMESPACE, &admin)?;
+        kubeconfig::write(&lab.join("kubeconfig"), &self.facts.api_url()?, &authority, "default", &admin)?;
         if self.owns_s3() {
             let s3 = self.builds.path("versitygw").await?;
             self.ensure("s3", &s3, |facts| peer_process::s3(s3.clone(), &lab, facts)).await?;

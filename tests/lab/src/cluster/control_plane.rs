@@ -42,7 +42,7 @@ pub(crate) fn etcd(program: PathBuf, lab: &Path, facts: &mut Facts) -> Result<La
 pub(crate) fn api_server(program: PathBuf, lab: &Path, facts: &mut Facts) -> Result<Launch> {
     let port = facts.choose_port("kube-apiserver")?;
     let certificates = lab.join("certificates");
-    let key = certificates.join("accounts-key.pem");
+    let (key, public) = (certificates.join("accounts-key.pem"), certificates.join("accounts.pem"));
     let tokens = lab.join("tokens.csv");
     write_private(&tokens, &format!("{},admin,admin,\"system:masters\"\n", facts.admin_token))?;
     let policy = lab.join("audit-policy.yaml");
@@ -58,7 +58,7 @@ pub(crate) fn api_server(program: PathBuf, lab: &Path, facts: &mut Facts) -> Res
         format!("--tls-cert-file={}", certificates.join("server.pem").display()),
         format!("--tls-private-key-file={}", certificates.join("server-key.pem").display()),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        format!("--service-account-key-file={}", key.display()),
+        format!("--service-account-key-file={}", public.display()),
         format!("--service-account-signing-key-file={}", key.display()),
         format!("--token-auth-file={}", tokens.display()),
         "--authorization-mode=RBAC".to_owned(),
