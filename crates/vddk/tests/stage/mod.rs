@@ -1,7 +1,7 @@
 //! A store with disks, the stand-in library as a user would lay it out, and launches of the real helper on them.
 //!
 //! The shared library lies beside the tests because the stand-in is a dev-dependency: cargo builds it with them.
-#![allow(dead_code, unreachable_pub)] // each test file uses its part
+#![allow(dead_code, unreachable_pub, clippy::cast_possible_truncation)] // each test uses its part; small sizes
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
