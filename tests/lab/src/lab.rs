@@ -107,6 +107,9 @@ impl std::fmt::Debug for KubeClient {
     }
 }
 
+/// What others need, in the order in which they can be spared.
+pub(crate) const SERVERS: &[&str] = &["vcenter", "s3", "kube-apiserver", "etcd"];
+
 impl Lab {
     /// Starts a lab for a test; it ends when the value is dropped.
     ///
@@ -121,7 +124,7 @@ impl Lab {
                 Ok(lab)
             }
             Err(error) => {
-                processes.end_all(Duration::ZERO).await.context("end what was started")?;
+                processes.end_all(Duration::ZERO, SERVERS).await.context("end what was started")?;
                 Err(error)
             }
         }
@@ -153,7 +156,7 @@ impl Lab {
     /// # Errors
     /// When a process survives.
     pub async fn down(place: &Place) -> Result<()> {
-        Processes::new(&place.folder).end_all(Duration::from_secs(10)).await
+        Processes::new(&place.folder).end_all(Duration::from_secs(10), SERVERS).await
     }
 
     /// Ends a lab's processes and forgets its data.
@@ -161,7 +164,7 @@ impl Lab {
     /// # Errors
     /// When a process survives, or a file cannot be removed.
     pub async fn clean(place: &Place) -> Result<()> {
-        Processes::new(&place.folder).end_all(Duration::ZERO).await?;
+        Processes::new(&place.folder).end_all(Duration::ZERO, SERVERS).await?;
         match fs::remove_dir_all(&place.folder) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(e).with_context(|| format!("remove {}", place.folder.display()))
@@ -176,7 +179,7 @@ impl Lab {
     /// When a process survives.
     pub async fn stop(mut self) -> Result<()> {
         self.ends_with_us = false;
-        self.processes.end_all(Duration::from_secs(10)).await
+        self.processes.end_all(Duration::from_secs(10), SERVERS).await
     }
 
     /// Where the lab lies.

@@ -16,7 +16,7 @@ use crate::cluster::workloads::{self, Wanted};
 use crate::cluster::{control_plane, pod::Probe};
 use crate::facts::{Facts, VELERO_NAMESPACE};
 use crate::kubeconfig::{self, Identity};
-use crate::lab::{Keeper, KubeClient, Lab, Options, Programs, SharedS3, connect};
+use crate::lab::{Keeper, KubeClient, Lab, Options, Programs, SERVERS, SharedS3, connect};
 use crate::peers::Builds;
 use crate::place::{FIRST, Place, programs};
 use crate::processes::{Launch, Processes};
@@ -25,6 +25,9 @@ use crate::{certificates, env_file, keeper, peer_process};
 
 /// Time that a process of an earlier build gets to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What makes and binds volumes.
+const VOLUMES: &[&str] = &["kube-controller-manager", "provisioner"];
 
 /// A lab that is being started.
 struct Start {
@@ -131,8 +134,7 @@ impl Start {
         if !moved {
             return Ok(());
         }
-        let servers = ["etcd", "kube-apiserver", "s3", "vcenter"];
-        for record in self.processes.all()?.iter().filter(|r| !servers.contains(&r.name.as_str())) {
+        for record in self.processes.all()?.iter().filter(|r| !SERVERS.contains(&r.name.as_str())) {
             self.processes.end(&record.name, PATIENCE).await?;
         }
         Ok(())
@@ -245,16 +247,15 @@ impl Lab {
         let mut options = Options::at(self.place.clone());
         options.env = env.clone();
         let mut start = Start::new(self.place.clone(), options)?;
-        let known = ["etcd", "kube-apiserver", "s3", "vcenter", "kube-controller-manager", "provisioner"];
-        if ["etcd", "kube-apiserver", "s3", "vcenter"].contains(&name) {
+        if SERVERS.contains(&name) {
             start.server(name).await?;
-        } else if ["kube-controller-manager", "provisioner"].contains(&name) {
+        } else if VOLUMES.contains(&name) {
             start.volumes(self.client()).await?;
         } else {
             let wanted = workloads::wanted(&start.manifests()?, &start.facts.nodes)?;
             let Some(wanted) = wanted.iter().find(|w| w.name == name) else {
                 let ours: Vec<_> = wanted.iter().map(|w| w.name.as_str()).collect();
-                bail!("this lab has no process {name:?}; it has {}, {}", known.join(", "), ours.join(", "));
+                bail!("this lab has no process {name:?}; it has {}", [SERVERS, VOLUMES, &ours].concat().join(", "));
             };
             let probe = start.our_program(wanted, self.client()).await?;
             start.wait_probe(name, probe).await?;

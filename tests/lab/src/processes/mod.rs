@@ -135,13 +135,15 @@ impl Processes {
         until(Duration::from_secs(10), &what, async || Ok((record.state() == State::Ended).then_some(()))).await
     }
 
-    /// Ends every process of the lab, the youngest first, and forgets them.
+    /// Ends every process of the lab and forgets them: the youngest first, but those named in `last` after all others, in
+    /// that order. Who ends after what it needs may wait for it in vain.
     ///
     /// # Errors
     /// When one of them survives.
-    pub async fn end_all(&self, patience: Duration) -> Result<()> {
+    pub async fn end_all(&self, patience: Duration, last: &[&str]) -> Result<()> {
         let mut all = self.all()?;
         all.reverse();
+        all.sort_by_key(|record| last.iter().position(|name| *name == record.name).map_or(0, |place| place + 1));
         for record in all {
             self.end(&record.name, patience).await?;
             let file = self.record_file(&record.name);

@@ -35,7 +35,7 @@ async fn a_process_that_got_an_old_pid_is_never_ended() {
     let processes = Processes::new(lab.path());
     record.write(&processes.record_file("one")).unwrap();
     assert!(processes.kill("one").await.is_err());
-    processes.end_all(Duration::ZERO).await.unwrap();
+    processes.end_all(Duration::ZERO, &[]).await.unwrap();
     assert!(stranger.try_wait().unwrap().is_none(), "the stranger still runs");
     stranger.kill().unwrap();
     stranger.wait().unwrap();
@@ -54,7 +54,7 @@ async fn what_a_process_has_started_does_not_outlive_the_lab() {
     .unwrap();
     processes.kill("one").await.unwrap(); // the child stays, as kill promises
     assert!(proc::Stat::of(child).is_some_and(|s| !s.has_ended()));
-    processes.end_all(Duration::ZERO).await.unwrap();
+    processes.end_all(Duration::ZERO, &[]).await.unwrap();
     let ended = until(Duration::from_secs(10), "the child ends", async || {
         Ok(proc::Stat::of(child).is_none_or(proc::Stat::has_ended).then_some(()))
     });
@@ -87,4 +87,25 @@ fn a_rebuilt_program_is_noticed() {
     assert!(!record.is_outdated());
     fs::write(&program, "other").unwrap();
     assert!(record.is_outdated());
+}
+
+#[tokio::test]
+async fn a_server_that_was_restarted_is_still_ended_after_those_who_need_it() {
+    let lab = tempfile::tempdir().unwrap();
+    let processes = Processes::new(lab.path());
+    let told = lab.path().join("told");
+    let script = |name: &str| {
+        let line =
+            format!("trap 'echo {name} >> {}; exit' TERM; echo ready; while :; do sleep 0.01; done", told.display());
+        sleeper(name, lab.path(), &line)
+    };
+    for name in ["client", "server"] {
+        processes.start(&script(name)).unwrap();
+        let log = processes.log_file(name);
+        until(Duration::from_secs(10), "it is ready", async || Ok(tail(&log, 9).contains("ready").then_some(())))
+            .await
+            .unwrap();
+    }
+    processes.end_all(Duration::from_secs(10), &["server"]).await.unwrap();
+    assert_eq!(fs::read_to_string(told).unwrap(), "client\nserver\n");
 }

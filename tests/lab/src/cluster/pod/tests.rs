@@ -92,11 +92,13 @@ fn readiness_is_asked_where_the_program_really_listens() {
     assert!(other_port.unwrap_err().to_string().contains("9999"), "a chart that probes a dead port is refused");
 }
 
+type Change = Box<dyn FnOnce(&mut Value)>;
+
 #[test]
 fn what_the_lab_cannot_give_is_refused_and_not_left_out() {
     let from_secret = json!({"name": "K", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}});
     let field = json!({"name": "K", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIPs"}}});
-    let cases: [(&str, Box<dyn FnOnce(&mut Value)>); 4] = [
+    let cases: [(&str, Change); 4] = [
         ("variable from a Secret", Box::new(|s| s["containers"][0]["env"][0] = from_secret)),
         ("unknown field", Box::new(|s| s["containers"][0]["env"][0] = field)),
         ("volume of the node", Box::new(|s| s["volumes"][0] = json!({"name": "scratch", "hostPath": {"path": "/x"}}))),
