@@ -81,7 +81,7 @@ pub enum Error {
         /// What was being done, as a verb phrase.
         act: &'static str,
         /// What the repository says.
-        source: repository::Error,
+        source: Box<repository::Error>,
     },
     /// The caller's token was cancelled.
     #[error("cancelled by request")]
@@ -139,6 +139,6 @@ impl Error {
     }
 
     pub(crate) fn repository(act: &'static str) -> impl Fn(repository::Error) -> Self + Copy {
-        move |source| Self::Repository { act, source }
+        move |source| Self::Repository { act, source: Box::new(source) }
     }
 }

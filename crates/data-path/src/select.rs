@@ -4,7 +4,7 @@ use disk::{ByteRange, Ranges};
 
 /// A piece of the disk, in disk order; begins on a multiple of the chunk size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Piece {
+pub(crate) enum Piece {
     /// Holds data, or nobody said it does not: read it.
     Read(ByteRange),
     /// Reads as zeroes, says the server: not read.
@@ -13,7 +13,7 @@ pub enum Piece {
 
 impl Piece {
     /// The bytes it stands for.
-    pub fn range(&self) -> ByteRange {
+    pub(crate) fn range(&self) -> ByteRange {
         match self {
             Self::Read(range) | Self::Zero(range) => *range,
         }
@@ -21,13 +21,13 @@ impl Piece {
 }
 
 /// The steps in which a disk of `size` bytes is walked: `window` bytes each, the last one shorter.
-pub fn windows(size: u64, window: u64) -> impl Iterator<Item = ByteRange> {
+pub(crate) fn windows(size: u64, window: u64) -> impl Iterator<Item = ByteRange> {
     (0..size.div_ceil(window)).map(move |n| ByteRange::between(n * window, ((n + 1) * window).min(size)))
 }
 
 /// Cuts `window` (which begins on a chunk's border, and ends on one or at the end of the disk) into pieces:
 /// whatever shares a chunk with `data` is read, at most `read` bytes at a time; the rest is zero.
-pub fn pieces(window: ByteRange, data: &Ranges, chunk: u64, read: u64) -> Vec<Piece> {
+pub(crate) fn pieces(window: ByteRange, data: &Ranges, chunk: u64, read: u64) -> Vec<Piece> {
     let read = (read / chunk).max(1) * chunk;
     let wanted: Ranges = data
         .iter()
@@ -44,7 +44,7 @@ pub fn pieces(window: ByteRange, data: &Ranges, chunk: u64, read: u64) -> Vec<Pi
 }
 
 /// The chunks of `chunk` bytes that `range` covers, by number.
-pub fn chunks(range: ByteRange, chunk: u64) -> std::ops::Range<u64> {
+pub(crate) fn chunks(range: ByteRange, chunk: u64) -> std::ops::Range<u64> {
     range.offset / chunk..range.end().div_ceil(chunk)
 }
 

@@ -81,8 +81,9 @@ struct Found {
 impl Found {
     /// Notes damage; any other error ends the verification.
     fn damage(&mut self, error: repository::Error) -> Result<(), Error> {
-        let repository::Error::Damaged { source, .. } = &error else {
-            return Err(Error::repository("read chunks")(error));
+        let source = match error {
+            repository::Error::Damaged { source, .. } => source,
+            other => return Err(Error::repository("read chunks")(other)),
         };
         self.damage_count += 1;
         if self.damages.len() < DAMAGES_KEPT {

@@ -1,0 +1,171 @@
+//! The command line as a person types it. Says what may be asked for; does nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::place::Place;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed: the message names the cause, and what to do
+  2    refused before anything was changed: arguments, a target that may not be overwritten, a missing key
+  3    verify found a difference or damage
+  4    there is no such restore point, or `latest` could mean several disks
+  10   there is no repository at that place
+  11   the repository is locked by another program
+  12   the key does not open the repository
+  130  cancelled (Ctrl-C)
+
+Environment:
+  RESTIC_PASSWORD or RESTIC_PASSWORD_FILE        the repository's key
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_CA_BUNDLE
+                                                 for repositories in S3
+  RUST_LOG                                       log more, for example RUST_LOG=debug
+
+Found on PATH under the name kubectl-vsphere_backup, the same program is `kubectl vsphere-backup`.";
+
+/// Backs up disks into restic repositories and brings them back.
+#[derive(Debug, Parser)]
+#[command(name = "vsphere-backup", version, about, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// How results are printed: for people, or one JSON document on standard output
+    #[arg(long, value_enum, global = true, default_value = "text")]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people; a progress bar on a terminal.
+    Text,
+    /// One JSON document on standard output, also for failures.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Back up a disk: a raw file, a block device, or an NBD URI
+    ///
+    /// The first backup makes the repository. Nothing is listed as a restore point before it was read back.
+    Backup(BackupArguments),
+    /// Bring a restore point back into a raw file, a block device, or an NBD URI
+    ///
+    /// A missing raw file is created sparse. A file of another size, or a disk smaller than the restore point, is refused.
+    Restore(RestoreArguments),
+    /// List restore points: of a repository, or with no repository given of everything the cluster knows
+    List(ListArguments),
+    /// Read every byte of a restore point again and check it; optionally compare it with a disk
+    Verify(VerifyArguments),
+    /// Show the cluster's snapshots and transfers: phase, how far, how fast, which node, why waiting
+    Status(StatusArguments),
+}
+
+/// The repository and how it is opened.
+#[derive(Debug, Args)]
+pub(crate) struct RepositoryArguments {
+    /// A folder, or `s3:URL/bucket/prefix` as restic spells it
+    #[arg(long, short, value_name = "REPO")]
+    pub(crate) repository: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArguments {
+    /// Raw file, block device, or NBD URI (nbd://host:port/export, nbd+unix:///export?socket=PATH)
+    pub(crate) source: Place,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArguments,
+    /// Name of the disk in the repository; by default the file's absolute path, or the URI's export
+    #[arg(long, value_name = "PATH", value_parser = disk_path)]
+    pub(crate) path: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArguments {
+    /// Id (or its beginning) of a restore point, or `latest`
+    pub(crate) restore_point: String,
+    /// Raw file, block device, or NBD URI
+    pub(crate) target: Place,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArguments,
+    /// Overwrite a target that exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Which disk `latest` means, when the repository holds several
+    #[arg(long, value_name = "PATH", value_parser = disk_path)]
+    pub(crate) path: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// A folder, or `s3:URL/bucket/prefix`; without it, the repositories that the cluster knows
+    #[arg(long, short, value_name = "REPO")]
+    pub(crate) repository: Option<String>,
+    /// Only this disk
+    #[arg(long, value_name = "PATH", value_parser = disk_path)]
+    pub(crate) path: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// Id (or its beginning) of a restore point, or `latest`
+    pub(crate) restore_point: String,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArguments,
+    /// Compare with this disk, byte for byte
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) against: Option<Place>,
+    /// Which disk `latest` means, when the repository holds several
+    #[arg(long, value_name = "PATH", value_parser = disk_path)]
+    pub(crate) path: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    /// Only objects of this namespace (Snapshots and CloneFromSnapshots)
+    #[arg(long, short)]
+    pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+}
+
+/// Which cluster, and where in it Velero lives.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArguments {
+    /// Path of a kubeconfig; by default KUBECONFIG, ~/.kube/config, or the pod's own account
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Velero's namespace
+    #[arg(long, env = "VELERO_NAMESPACE", default_value = "velero")]
+    pub(crate) velero_namespace: String,
+}
+
+/// The name of a disk is shown in one line and compared as text.
+fn disk_path(text: &str) -> Result<String, String> {
+    let plain = !text.is_empty() && !text.chars().any(char::is_control);
+    plain.then(|| text.to_owned()).ok_or_else(|| "a disk's name in the repository is not empty and is one line".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_name_that_breaks_the_listing_is_refused() {
+        assert!(disk_path("/disks/a").is_ok());
+        for bad in ["", "/a\nb"] {
+            assert!(disk_path(bad).is_err(), "{bad:?}");
+        }
+    }
+}

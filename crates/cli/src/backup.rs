@@ -1,0 +1,123 @@
+//! `backup`: a disk becomes a restore point, or nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use data_path::{BackupOptions, BackupReport, Progress};
+use jiff::Timestamp;
+use repository::{DiskFacts, NewRestorePoint, Repository, RestorePoint, WriterOptions};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{BackupArguments, Output};
+use crate::disks::{self, Opened};
+use crate::failure::Refused;
+use crate::output::{self, Bar};
+use crate::place::Place;
+use crate::repositories::{self, Access};
+
+/// Longest time to make sure that a cancelled backup left no restore point.
+const CLEAN_UP: Duration = Duration::from_secs(3);
+
+/// What a backup did, for scripts. All sizes in bytes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Done<'a> {
+    restore_point: &'a RestorePoint,
+    repository: String,
+    bytes_total: u64,
+    bytes_read: u64,
+    bytes_zero: u64,
+    bytes_new: u64,
+    bytes_stored: u64,
+    seconds: f64,
+}
+
+pub(crate) async fn run(arguments: &BackupArguments, output: Output, cancel: &CancellationToken) -> Result<()> {
+    let access = Access::new(&arguments.repository.repository)?;
+    let path = disk_path(&arguments.source, arguments.path.as_deref())?;
+    // the disk first: a mistyped source must not leave a repository behind
+    let source = disks::open_source(&arguments.source).await?;
+    let act = format!("back up {}", arguments.source);
+    let repository = access.open_or_make().await.with_context(|| act.clone())?;
+    let lock = repository.lock(&repositories::host()).await.with_context(|| act.clone())?;
+    let copied = copy(&repository, &source, &path, output, cancel).await;
+    let released = lock.release().await;
+    let report = copied.context(act)?;
+    if let Err(error) = released {
+        tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "the restore point is complete, but its lock could not be removed");
+    }
+    print(&repository, &report, output);
+    Ok(())
+}
+
+fn disk_path(source: &Place, given: Option<&str>) -> Result<String> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    let path = source.default_path().with_context(|| format!("name {source}"))?;
+    Ok(path.ok_or_else(|| Refused::new(format!("name {source}: the file's name is not UTF-8"), "name it with --path"))?)
+}
+
+async fn copy(
+    repository: &Repository,
+    source: &Opened,
+    path: &str,
+    output: Output,
+    cancel: &CancellationToken,
+) -> Result<BackupReport> {
+    let facts = DiskFacts { content_found: Some("full".to_owned()), ..DiskFacts::of_size(source.disk.size()) };
+    let point = NewRestorePoint::new(repositories::host(), path, Timestamp::now(), facts);
+    let writer = repository.writer(point.clone(), WriterOptions::default()).await?;
+    let progress = Arc::new(Progress::new());
+    let _bar = Bar::follow(output, "backup", &progress);
+    let copied = data_path::backup(&source.disk, writer, &BackupOptions::default(), &progress, cancel).await;
+    if matches!(copied, Err(data_path::Error::Cancelled)) {
+        // the writer removes what it may have committed in the background, and we are about to end
+        let _ = tokio::time::timeout(CLEAN_UP, forget(repository, &point)).await;
+    }
+    Ok(copied?)
+}
+
+async fn forget(repository: &Repository, cancelled: &NewRestorePoint) -> Result<(), repository::Error> {
+    let same = |point: &RestorePoint| {
+        (&point.host, &point.path, point.time) == (&cancelled.host, &cancelled.path, cancelled.time)
+    };
+    for point in repository.restore_points().await?.iter().filter(|point| same(point)) {
+        repository.forget(&point.id).await?;
+    }
+    Ok(())
+}
+
+fn print(repository: &Repository, report: &BackupReport, output: Output) {
+    let (counts, stats) = (&report.counts, &report.stats);
+    let done = Done {
+        restore_point: &report.point,
+        repository: repository.place(),
+        bytes_total: counts.total,
+        bytes_read: counts.read,
+        bytes_zero: counts.skipped,
+        bytes_new: stats.bytes_new,
+        bytes_stored: stats.bytes_stored,
+        seconds: report.elapsed.as_secs_f64(),
+    };
+    output::result(output, &done, || {
+        format!(
+            "restore point {} of {}\n{} disk, {} read, {} zero, {} new, {} stored, {}",
+            short(&report.point),
+            report.point.path,
+            output::bytes(counts.total),
+            output::bytes(counts.read),
+            output::bytes(counts.skipped),
+            output::bytes(stats.bytes_new),
+            output::bytes(stats.bytes_stored),
+            output::seconds(report.elapsed),
+        )
+    });
+}
+
+/// The beginning of a restore point's id, as restic shows it.
+pub(crate) fn short(point: &RestorePoint) -> String {
+    point.id.to_string()[..8].to_owned()
+}

@@ -1,0 +1,245 @@
+//! `status`, and `list` without a repository: what the cluster's objects say. Reads only.
+
+use anyhow::{Result, anyhow};
+use api::{BackupRepository, CloneFromSnapshot, Condition, Download, Progress, Reason, Snapshot, Upload};
+use connections::{Repositories, from_kube};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use repository::RestorePoint;
+use serde::Serialize;
+
+use crate::args::{ClusterArguments, ListArguments, Output, StatusArguments};
+use crate::backup::short;
+use crate::list::when;
+use crate::output;
+
+/// One object, as a line of `status`.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    kind: &'static str,
+    /// Whom it concerns: the claim's namespace.
+    namespace: String,
+    name: String,
+    phase: String,
+    progress: Progress,
+    node: Option<String>,
+    /// The reason of the moment, and its sentence.
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+pub(crate) async fn status(arguments: &StatusArguments, output: Output) -> Result<()> {
+    let client = connect(&arguments.cluster).await?;
+    let mut lines = Vec::new();
+    lines.extend(all::<Snapshot>(&client).await?.iter().map(of_snapshot));
+    lines.extend(all::<Upload>(&client).await?.iter().map(of_upload));
+    lines.extend(all::<CloneFromSnapshot>(&client).await?.iter().map(of_clone));
+    lines.extend(all::<Download>(&client).await?.iter().map(of_download));
+    lines.retain(|line| arguments.namespace.as_ref().is_none_or(|wanted| *wanted == line.namespace));
+    output::result(output, &lines, || status_text(&lines));
+    Ok(())
+}
+
+async fn connect(arguments: &ClusterArguments) -> Result<Client> {
+    Ok(operator::client::connect(arguments.kubeconfig.as_deref()).await?)
+}
+
+async fn all<K>(client: &Client) -> Result<Vec<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let listed = Api::<K>::all(client.clone()).list(&ListParams::default()).await;
+    let act = format!("list {}", K::plural(&()));
+    Ok(listed.map_err(|cause| anyhow!("{}", from_kube(&act, &cause)))?.items)
+}
+
+/// The parts of a status that all kinds have.
+struct Common<'a> {
+    phase: Option<&'a str>,
+    progress: Progress,
+    node: Option<&'a str>,
+    message: Option<&'a str>,
+    conditions: &'a [Condition],
+}
+
+fn line(kind: &'static str, namespace: Option<String>, name: String, status: Option<Common<'_>>) -> Line {
+    let condition = status.as_ref().and_then(|status| api::conditions::get(status.conditions, api::conditions::READY));
+    let said = condition.map(|condition| condition.message.as_str()).filter(|message| !message.is_empty());
+    let message = said.or_else(|| status.as_ref().and_then(|status| status.message));
+    Line {
+        kind,
+        namespace: namespace.unwrap_or_default(),
+        name,
+        phase: status.as_ref().and_then(|status| status.phase).unwrap_or("New").to_owned(),
+        progress: status.as_ref().map(|status| status.progress).unwrap_or_default(),
+        node: status.as_ref().and_then(|status| status.node).map(str::to_owned),
+        reason: condition.map(|condition| condition.reason.clone()),
+        message: message.map(str::to_owned),
+    }
+}
+
+fn of_snapshot(object: &Snapshot) -> Line {
+    let status = object.status.as_ref().map(|status| Common {
+        phase: status.phase.as_ref().map(|phase| phase.as_str()),
+        progress: status.progress,
+        node: None,
+        message: status.message.as_deref(),
+        conditions: &status.conditions,
+    });
+    line("Snapshot", object.namespace(), object.name_any(), status)
+}
+
+fn of_upload(object: &Upload) -> Line {
+    let status = object.status.as_ref().map(|status| Common {
+        phase: status.phase.as_ref().map(|phase| phase.as_str()),
+        progress: status.progress,
+        node: status.processing_node.as_deref(),
+        message: status.message.as_deref(),
+        conditions: &status.conditions,
+    });
+    let namespace = object.spec.source_namespace.clone().or_else(|| object.namespace());
+    line("Upload", namespace, object.name_any(), status)
+}
+
+fn of_clone(object: &CloneFromSnapshot) -> Line {
+    let status = object.status.as_ref().map(|status| Common {
+        phase: status.phase.as_ref().map(|phase| phase.as_str()),
+        progress: status.progress.unwrap_or_default(),
+        node: None,
+        message: status.message.as_deref(),
+        conditions: &status.conditions,
+    });
+    line("CloneFromSnapshot", object.namespace(), object.name_any(), status)
+}
+
+fn of_download(object: &Download) -> Line {
+    let status = object.status.as_ref().map(|status| Common {
+        phase: status.phase.as_ref().map(|phase| phase.as_str()),
+        progress: status.progress,
+        node: status.processing_node.as_deref(),
+        message: status.message.as_deref(),
+        conditions: &status.conditions,
+    });
+    let namespace = object.spec.source_namespace.clone().or_else(|| object.namespace());
+    line("Download", namespace, object.name_any(), status)
+}
+
+fn status_text(lines: &[Line]) -> String {
+    if lines.is_empty() {
+        return "no snapshots and no transfers".to_owned();
+    }
+    let rows = lines.iter().map(|line| {
+        let why = [line.reason.as_deref(), line.message.as_deref()];
+        vec![
+            line.kind.to_owned(),
+            line.namespace.clone(),
+            line.name.clone(),
+            line.phase.clone(),
+            done(&line.progress),
+            rate(&line.progress),
+            line.node.clone().unwrap_or_default(),
+            why.into_iter().flatten().collect::<Vec<_>>().join(": "),
+        ]
+    });
+    output::table(&["KIND", "NAMESPACE", "NAME", "PHASE", "DONE", "RATE", "NODE", "WHY"], rows)
+}
+
+fn done(progress: &Progress) -> String {
+    match progress.total_bytes {
+        0 => String::new(),
+        total => format!("{} % of {}", u128::from(progress.bytes_done) * 100 / u128::from(total), output::bytes(total)),
+    }
+}
+
+fn rate(progress: &Progress) -> String {
+    match progress.bytes_per_second {
+        0 => String::new(),
+        bytes => format!("{}/s", output::bytes(bytes)),
+    }
+}
+
+/// A restore point and the BackupRepository it was found through.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Found {
+    backup_repository: String,
+    #[serde(flatten)]
+    point: RestorePoint,
+}
+
+pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()> {
+    let client = connect(&arguments.cluster).await?;
+    let repositories = Repositories::new(client.clone(), &arguments.cluster.velero_namespace);
+    let (mut found, mut seen, mut failures) = (Vec::new(), std::collections::BTreeSet::new(), Vec::new());
+    for described in all::<BackupRepository>(&client).await? {
+        for namespace in &described.allowed_namespaces {
+            let repository = match repositories.open(&described, namespace).await {
+                Ok(repository) => repository,
+                // nothing was ever backed up from this namespace
+                Err(problem) if problem.reason == Reason::RepositoryMissing => continue,
+                Err(problem) => {
+                    failures.push(problem.to_string());
+                    continue;
+                }
+            };
+            // several BackupRepository objects may describe one place
+            if !seen.insert((repository.place(), repository.id().to_owned())) {
+                continue;
+            }
+            for point in repository.restore_points().await? {
+                found.push(Found { backup_repository: described.name_any(), point });
+            }
+        }
+    }
+    found.retain(|found| arguments.path.as_ref().is_none_or(|path| *path == found.point.path));
+    found.sort_by_key(|found| found.point.time);
+    output::result(output, &found, || list_text(&found));
+    if failures.is_empty() { Ok(()) } else { Err(anyhow!("list restore points: {}", failures.join("; "))) }
+}
+
+fn list_text(found: &[Found]) -> String {
+    if found.is_empty() {
+        return "no restore points".to_owned();
+    }
+    let rows = found.iter().map(|found| {
+        let tag = |name: &str| found.point.tags.get(name).cloned().unwrap_or_default();
+        vec![
+            short(&found.point),
+            when(&found.point),
+            found.point.path.trim_start_matches('/').to_owned(),
+            tag("backup"),
+            found.backup_repository.clone(),
+        ]
+    });
+    output::table(&["ID", "TIME", "CLAIM", "BACKUP", "REPOSITORY"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::{UploadPhase, UploadSpec, UploadStatus};
+
+    #[test]
+    fn status_says_how_far_how_fast_where_and_why() {
+        let mut upload = Upload::new("upload-1", UploadSpec { source_namespace: Some("shop".into()), ..Default::default() });
+        upload.status = Some(UploadStatus {
+            phase: Some(UploadPhase::InProgress),
+            progress: Progress { total_bytes: 1 << 30, bytes_done: 1 << 29, bytes_per_second: 1 << 20, ..Default::default() },
+            processing_node: Some("node-a".into()),
+            message: Some("copying".into()),
+            ..Default::default()
+        });
+        let text = status_text(&[of_upload(&upload)]);
+        for part in ["Upload", "shop", "upload-1", "InProgress", "50 % of 1.00 GiB", "1.00 MiB/s", "node-a", "copying"] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_object_without_status_is_new_and_breaks_nothing() {
+        let line = of_snapshot(&Snapshot::new("a", Default::default()));
+        assert_eq!(line.phase, "New");
+        assert!(status_text(&[line]).contains("New"));
+    }
+}

@@ -1,0 +1,155 @@
+//! Opens sources and targets. The engine speaks NBD only, so a file is served by ourselves, on a socket in a folder that
+//! only we may enter.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use data_path::{Disk, TargetContent};
+use nbd::file::{Access, RawFile};
+use nbd::{ConnectOptions, Export, Uri};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::failure::Refused;
+use crate::place::Place;
+
+/// A disk that is open for a transfer.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) disk: Disk,
+    /// Ends our own server, if there is one.
+    _server: Option<Server>,
+}
+
+/// Opens a disk to be read.
+pub(crate) async fn open_source(place: &Place) -> Result<Opened> {
+    let opened = match place {
+        Place::File(path) => serve(path, Access::Read).await,
+        Place::Nbd(uri) => connect(uri).await,
+    };
+    let opened = opened.with_context(|| format!("open {place}"))?;
+    if opened.disk.size() == 0 {
+        return Err(Refused::new(format!("open {place}: it holds not a single byte"), "give a disk that is not empty").into());
+    }
+    Ok(opened)
+}
+
+async fn connect(uri: &Uri) -> Result<Opened> {
+    Ok(Opened { disk: Disk::connect(uri, ConnectOptions::default()).await?, _server: None })
+}
+
+/// Our server of one file. Dropped, it stops and its folder goes.
+#[derive(Debug)]
+struct Server {
+    _stop: DropGuard,
+    _folder: tempfile::TempDir,
+}
+
+async fn serve(path: &Path, access: Access) -> Result<Opened> {
+    let refused = |cause: io::Error| {
+        Refused::new(format!("use it as a disk: {cause}"), "give a raw file, a block device, or an NBD URI that exists")
+    };
+    let export = RawFile::open(path, access).map_err(refused)?;
+    if export.size() == 0 {
+        return Err(Refused::new("it holds not a single byte", "give a disk that is not empty").into());
+    }
+    let folder = tempfile::Builder::new().prefix("vsphere-backup-").tempdir().context("make a folder for a socket")?;
+    let socket = folder.path().join("disk.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).context("listen on a private socket")?;
+    let stop = CancellationToken::new();
+    tokio::spawn(nbd::server::serve(listener, Arc::new(export), "", stop.clone()));
+    let disk = Disk::connect(&Uri::unix(&socket, ""), ConnectOptions::default()).await?;
+    Ok(Opened { disk, _server: Some(Server { _stop: stop.drop_guard(), _folder: folder }) })
+}
+
+/// A target that may be written now.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) opened: Opened,
+    pub(crate) content: TargetContent,
+    /// The file we made for it; it goes when the restore fails.
+    made: Option<PathBuf>,
+}
+
+impl Target {
+    /// Parts it into the disk and what becomes of a failure.
+    pub(crate) fn split(self) -> (Opened, TargetContent, Option<HalfMade>) {
+        (self.opened, self.content, self.made.map(|path| HalfMade { path: Some(path) }))
+    }
+}
+
+/// A file that holds half a restore until [`HalfMade::keep`]; dropped before, it is removed.
+#[derive(Debug)]
+pub(crate) struct HalfMade {
+    path: Option<PathBuf>,
+}
+
+impl HalfMade {
+    /// The restore is complete.
+    pub(crate) fn keep(mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for HalfMade {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take() {
+            // gone already is fine, and there is nobody left to tell otherwise
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Opens a disk to be overwritten with `size` bytes; makes a raw file that is missing. Refuses what the user has not
+/// allowed.
+pub(crate) async fn open_target(place: &Place, size: u64, force: bool) -> Result<Target> {
+    match place {
+        Place::File(path) => file_target(path, size, force).await,
+        Place::Nbd(uri) => nbd_target(uri, force).await,
+    }
+    .with_context(|| format!("open {place} for writing"))
+}
+
+async fn file_target(path: &Path, size: u64, force: bool) -> Result<Target> {
+    match std::fs::metadata(path) {
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return new_file(path, size).await,
+        Err(cause) => return Err(cause.into()),
+        Ok(known) if known.is_file() && known.len() != size => {
+            let message = format!("it has {} bytes and the restore point {size}", known.len());
+            return Err(Refused::new(message, "remove the file, or name one that does not exist").into());
+        }
+        Ok(_) => {}
+    }
+    if !force {
+        return Err(Refused::new("it exists", "add --force to overwrite it").into());
+    }
+    Ok(Target { opened: serve(path, Access::Write).await?, content: TargetContent::Unknown, made: None })
+}
+
+async fn new_file(path: &Path, size: u64) -> Result<Target> {
+    let refused = |cause: io::Error| Refused::new(format!("make the file: {cause}"), "name a file in a folder that exists");
+    let file = File::create_new(path).map_err(refused)?;
+    let half_made = HalfMade { path: Some(path.to_owned()) };
+    file.set_len(size).context("give the file its size")?;
+    let opened = serve(path, Access::Write).await?;
+    half_made.keep();
+    Ok(Target { opened, content: TargetContent::KnownZero, made: Some(path.to_owned()) })
+}
+
+async fn nbd_target(uri: &Uri, force: bool) -> Result<Target> {
+    let opened = connect(uri).await?;
+    let content = match opened.disk.holds_data().await? {
+        Some(false) => TargetContent::KnownZero,
+        Some(true) if !force => {
+            return Err(Refused::new("it holds data", "add --force to overwrite it").into());
+        }
+        None if !force => {
+            let message = "its server does not say whether it holds data";
+            return Err(Refused::new(message, "add --force to overwrite what may be there").into());
+        }
+        Some(true) | None => TargetContent::Unknown,
+    };
+    Ok(Target { opened, content, made: None })
+}

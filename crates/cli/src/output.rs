@@ -1,0 +1,93 @@
+//! What is printed: results on standard output, everything else on standard error.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_path::Progress;
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::args::Output;
+use crate::failure::Meaning;
+
+/// Between two looks at the counters.
+const REFRESH: Duration = Duration::from_millis(100);
+
+/// Prints one result: `value` for scripts, `text` for people. A reader that went away is no failure of ours.
+pub(crate) fn result(output: Output, value: &impl Serialize, text: impl FnOnce() -> String) {
+    let printed = match output {
+        Output::Json => serde_json::to_string_pretty(value).expect("results are strings, numbers and times"),
+        Output::Text => text(),
+    };
+    let _ = writeln!(io::stdout(), "{}", printed.trim_end());
+}
+
+/// Prints a failure: for people always, for scripts as a document besides.
+pub(crate) fn failure(output: Output, error: &anyhow::Error, meaning: &Meaning) {
+    let message = format!("{error:#}");
+    if output == Output::Json {
+        let value = serde_json::json!({ "error": message, "fix": meaning.fix, "exitCode": meaning.code });
+        let _ = writeln!(io::stdout(), "{value:#}");
+    }
+    let _ = writeln!(io::stderr(), "vsphere-backup: {message}");
+    if let Some(fix) = meaning.fix {
+        let _ = writeln!(io::stderr(), "  to do: {fix}");
+    }
+}
+
+/// Bytes for people.
+pub(crate) fn bytes(bytes: u64) -> String {
+    HumanBytes(bytes).to_string()
+}
+
+/// Seconds for people.
+pub(crate) fn seconds(elapsed: Duration) -> String {
+    if elapsed < Duration::from_secs(100) { format!("{:.1} s", elapsed.as_secs_f64()) } else { HumanDuration(elapsed).to_string() }
+}
+
+/// A bar on the terminal that follows `progress` until it is dropped; nothing where nobody looks.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    _following: Option<AbortOnDropHandle<()>>,
+}
+
+impl Bar {
+    /// `verb` says what is going on.
+    pub(crate) fn follow(output: Output, verb: &'static str, progress: &Arc<Progress>) -> Self {
+        if output == Output::Json || !io::stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden(), _following: None };
+        }
+        let bar = ProgressBar::new(0).with_prefix(verb);
+        let style = "{prefix} {wide_bar} {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}  {eta}  {msg}";
+        bar.set_style(ProgressStyle::with_template(style).expect("the template is ours and right"));
+        let (shown, progress) = (bar.clone(), progress.clone());
+        let following = tokio::spawn(async move {
+            loop {
+                let counts = progress.counts();
+                shown.set_length(counts.total);
+                shown.set_position(counts.settled);
+                shown.set_message(format!("stored {}", HumanBytes(counts.stored)));
+                tokio::time::sleep(REFRESH).await;
+            }
+        });
+        Self { bar, _following: Some(AbortOnDropHandle::new(following)) }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A plain table: no lines, so that it can be cut with the usual tools.
+pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
