@@ -68,9 +68,7 @@ impl Cipher {
         let (iv, rest) = sealed.split_at(IV);
         let (ciphertext, mac) = rest.split_at(rest.len() - MAC);
         let mut plain = ciphertext.to_vec();
-        self.aead
-            .decrypt_in_place_detached(Nonce::from_slice(iv), b"", &mut plain, Tag::from_slice(mac))
-            .ok()?;
+        self.aead.decrypt_in_place_detached(Nonce::from_slice(iv), b"", &mut plain, Tag::from_slice(mac)).ok()?;
         Some(plain)
     }
 }

@@ -162,18 +162,20 @@ struct Tables {
     packs: Vec<PackRef>,
     numbers: HashMap<[u8; 32], u32>,
     files: HashSet<[u8; 32]>,
-    /// Packs that an index lists and that are not there in full.
+    /// Packs that an index lists and that are not there in full: ids, and numbers of those seen.
+    lost: HashSet<[u8; 32]>,
     distrusted: HashSet<u32>,
 }
 
 impl Tables {
-    fn new() -> Self {
+    fn without(lost: HashSet<[u8; 32]>) -> Self {
         Self {
             data: Table::new(),
             trees: Table::new(),
             packs: Vec::new(),
             numbers: HashMap::new(),
             files: HashSet::new(),
+            lost,
             distrusted: HashSet::new(),
         }
     }
@@ -185,6 +187,9 @@ impl Tables {
             let number = *self.numbers.entry(pack.id).or_insert(next);
             if number == next {
                 self.packs.push(PackRef { id: pack.id, length: pack.length() });
+                if self.lost.contains(&pack.id) {
+                    self.distrusted.insert(number);
+                }
             }
             for blob in &pack.blobs {
                 match blob.kind {
@@ -229,7 +234,7 @@ impl std::fmt::Debug for Index {
 impl Index {
     /// Knows nothing before it is renewed.
     pub(crate) fn new() -> Self {
-        Self { tables: RwLock::new(Tables::new()), renewing: tokio::sync::Mutex::default() }
+        Self { tables: RwLock::new(Tables::without(HashSet::new())), renewing: tokio::sync::Mutex::default() }
     }
 
     /// The pack that holds a blob.
@@ -240,9 +245,19 @@ impl Index {
     /// Forgets what a pack holds: it is gone or too short, whatever index files say.
     pub(crate) fn distrust(&self, pack: &PackRef) {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        tables.lost.insert(pack.id);
         if let Some(number) = tables.numbers.get(&pack.id).copied() {
             tables.distrusted.insert(number);
         }
+    }
+
+    /// Knows nothing again before it is renewed, except, when `keep_distrust`, which packs are lost: then a blob that is in
+    /// one of these and in another pack is found in the other.
+    pub(crate) async fn reset(&self, keep_distrust: bool) {
+        let _one_at_a_time = self.renewing.lock().await;
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let lost = if keep_distrust { std::mem::take(&mut tables.lost) } else { HashSet::new() };
+        *tables = Tables::without(lost);
     }
 
     /// Takes note of an index file that we wrote.
@@ -260,7 +275,8 @@ impl Index {
             (tables.files.difference(&listed).next().is_some(), new)
         };
         if vanished {
-            let mut fresh = Tables::new();
+            let lost = self.tables.read().unwrap_or_else(PoisonError::into_inner).lost.clone();
+            let mut fresh = Tables::without(lost);
             let complete = read_files(store, cipher, listed.into_iter().collect(), |id, packs| fresh.add(id, packs));
             complete.await?;
             *self.tables.write().unwrap_or_else(PoisonError::into_inner) = fresh;

@@ -17,8 +17,15 @@ use crate::store::{self, PutNew, Store};
 
 /// What there is when we look.
 enum Found {
-    Sound { config: Config, key: OpenKey, strays: Vec<OpenKey> },
+    Sound(Box<Sound>),
     NoConfig,
+}
+
+struct Sound {
+    config: Config,
+    key: OpenKey,
+    /// Keys that the password opens and that do not open the config.
+    strays: Vec<OpenKey>,
 }
 
 /// Opens the repository, or makes it where there is none. Any number may do this at once, also from several machines,
@@ -32,9 +39,9 @@ pub async fn initialise(store: Arc<dyn Store>, password: &SecretString) -> Resul
         sound => sound,
     };
     match found {
-        Found::Sound { config, key, strays } => {
-            remove(&store, strays).await;
-            Repository::with(store, config, key)
+        Found::Sound(sound) => {
+            remove(&store, sound.strays).await;
+            Repository::with(store, sound.config, sound.key)
         }
         Found::NoConfig => {
             let damage = Damage::ObjectMissing { object: config::KEY.to_owned() };
@@ -46,7 +53,7 @@ pub async fn initialise(store: Arc<dyn Store>, password: &SecretString) -> Resul
 /// Opens a repository that exists.
 pub async fn open(store: Arc<dyn Store>, password: &SecretString) -> Result<Repository, Error> {
     match look(&store, password).await? {
-        Found::Sound { config, key, .. } => Repository::with(store, config, key),
+        Found::Sound(sound) => Repository::with(store, sound.config, sound.key),
         Found::NoConfig => Err(Error::NotARepository { location: store.place() }),
     }
 }
@@ -78,7 +85,7 @@ async fn look(store: &Arc<dyn Store>, password: &SecretString) -> Result<Found, 
         let damage = Damage::Malformed { object: config::KEY.to_owned(), cause: cause.to_string() };
         Error::damaged("read the repository's config", damage)
     };
-    Ok(Found::Sound { config: config.map_err(malformed)?, key, strays })
+    Ok(Found::Sound(Box::new(Sound { config: config.map_err(malformed)?, key, strays })))
 }
 
 /// Stores a key unless one of ours is there, then `config` unless a rival's is there.
@@ -117,7 +124,9 @@ async fn remove(store: &Arc<dyn Store>, strays: Vec<OpenKey>) {
     for stray in strays {
         match store.delete(&stray.object).await {
             Ok(()) => info!(key = %stray.object, "removed a key of an initialisation that did not finish"),
-            Err(cause) => warn!(key = %stray.object, %cause, "could not remove a stray key: restic may refuse the password"),
+            Err(cause) => {
+                warn!(key = %stray.object, %cause, "could not remove a stray key: restic may refuse the password")
+            }
         }
     }
 }

@@ -92,7 +92,8 @@ fn make(password: &SecretString) -> (Vec<u8>, Cipher) {
 /// Makes a key for `password` and stores its file.
 pub(crate) async fn add(store: &dyn Store, password: &SecretString) -> Result<OpenKey, Error> {
     let password = password.clone();
-    let (file, cipher) = tokio::task::spawn_blocking(move || make(&password)).await.expect("making a key does not panic");
+    let (file, cipher) =
+        tokio::task::spawn_blocking(move || make(&password)).await.expect("making a key does not panic");
     let id = sha256(&file);
     let object = format!("{PREFIX}{}", hex(&id));
     let body = Body { bytes: Bytes::from(file), sha256: Some(id) };
@@ -101,7 +102,10 @@ pub(crate) async fn add(store: &dyn Store, password: &SecretString) -> Result<Op
 }
 
 /// The keys that `password` opens, and how many key files there are.
-pub(crate) async fn unlock_all(store: &Arc<dyn Store>, password: &SecretString) -> Result<(Vec<OpenKey>, usize), Error> {
+pub(crate) async fn unlock_all(
+    store: &Arc<dyn Store>,
+    password: &SecretString,
+) -> Result<(Vec<OpenKey>, usize), Error> {
     let objects = store.list(PREFIX).await.map_err(Error::store("list the repository's keys"))?;
     let objects: Vec<_> = objects.into_iter().filter(|o| from_hex(&o.key[PREFIX.len()..]).is_some()).collect();
     let mut open = Vec::new();

@@ -49,7 +49,8 @@ mod tree;
 mod unpacked;
 
 pub use disk_image::{
-    ChunkRef, DiskFacts, Fetch, ReadChunk, Reader, TakeOver, Writer, WriterOptions, WriterStats, CHUNK_SIZE, EXTENT_SIZE,
+    CHUNK_SIZE, ChunkRef, DiskFacts, EXTENT_SIZE, Fetch, ReadChunk, Reader, TakeOver, Writer, WriterOptions,
+    WriterStats,
 };
 pub use error::{Damage, Error, ErrorKind};
 pub use hash::ChunkId;

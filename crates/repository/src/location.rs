@@ -188,7 +188,15 @@ mod tests {
 
     #[test]
     fn a_place_that_would_be_taken_for_a_folder_by_mistake_is_refused() {
-        for text in ["", "s3:", "s3:https://store", "s3:ftp://store/b", "https://store/b", "rest:http://x", "s3:https://k:s@h/b"] {
+        for text in [
+            "",
+            "s3:",
+            "s3:https://store",
+            "s3:ftp://store/b",
+            "https://store/b",
+            "rest:http://x",
+            "s3:https://k:s@h/b",
+        ] {
             assert!(Location::parse(text).is_err(), "{text}");
         }
     }

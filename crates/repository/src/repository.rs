@@ -63,7 +63,7 @@ impl Repository {
         let ids = unpacked::ids(self.inner.store.as_ref(), Folder::Snapshots).await?;
         let points = stream::iter(ids).map(|id| self.point(id)).buffer_unordered(SNAPSHOTS_AT_ONCE);
         let mut points: Vec<_> = points.try_filter_map(|point| async { Ok(point) }).try_collect().await?;
-        points.sort_by(|a: &RestorePoint, b| (a.time, a.id).cmp(&(b.time, b.id)));
+        points.sort_by_key(|point: &RestorePoint| (point.time, point.id));
         Ok(points)
     }
 
@@ -127,11 +127,23 @@ impl Repository {
     pub async fn reader(&self, id: &RestorePointId) -> Result<Reader, Error> {
         // the snapshot before the index: what it needs was indexed before it was written
         let missing = || Error::PointMissing { wanted: id.to_string() };
-        let file = unpacked::load::<SnapshotFile>(self.inner.store.as_ref(), &self.inner.cipher, Folder::Snapshots, &id.0);
+        let file =
+            unpacked::load::<SnapshotFile>(self.inner.store.as_ref(), &self.inner.cipher, Folder::Snapshots, &id.0);
         let file = file.await?.ok_or_else(missing)?;
         let point = file.restore_point(*id).ok_or_else(missing)?;
         self.renew_index().await?;
-        Reader::open(self.clone(), point).await
+        let damage = match Reader::open(self.clone(), point.clone()).await {
+            Err(damage @ Error::Damaged { .. }) => damage,
+            other => return other,
+        };
+        // what a lost pack held may have been stored again since, in a pack that other index files list
+        self.inner.index.reset(true).await;
+        self.renew_index().await?;
+        let again = Reader::open(self.clone(), point).await;
+        if again.is_err() {
+            self.inner.index.reset(false).await; // whoever asks next looks with fresh eyes
+        }
+        again.map_err(|_| damage)
     }
 
     pub(crate) async fn renew_index(&self) -> Result<crate::index::Renewed, Error> {
@@ -145,7 +157,8 @@ impl Repository {
             let damage = Damage::Malformed { object: key.clone(), cause: cause.to_owned() };
             Error::damaged("read a pack's header", damage)
         };
-        let mut tail = self.read_pack(pack, pack.length.saturating_sub(pack::TAIL), pack.length.min(pack::TAIL)).await?;
+        let mut tail =
+            self.read_pack(pack, pack.length.saturating_sub(pack::TAIL), pack.length.min(pack::TAIL)).await?;
         let size = pack::header_size(&tail).filter(|size| *size <= pack.length);
         let size = size.ok_or_else(|| malformed("its header is longer than it"))?;
         if size > tail.len() as u64 {
@@ -153,7 +166,8 @@ impl Repository {
         }
         let start = tail.len() - usize::try_from(size).map_err(|_| malformed("its header is longer than memory"))?;
         let header = self.inner.cipher.open(&tail[start..tail.len() - 4]);
-        let header = header.ok_or_else(|| Error::damaged("read a pack's header", Damage::Sealed { object: key.clone() }))?;
+        let header =
+            header.ok_or_else(|| Error::damaged("read a pack's header", Damage::Sealed { object: key.clone() }))?;
         pack::decode_header(&header).map_err(|cause| malformed(&format!("in its header {cause}")))
     }
 
@@ -163,10 +177,12 @@ impl Repository {
         match self.inner.store.get_range(&object, offset, length).await {
             Ok(bytes) => Ok(bytes),
             Err(cause) if cause.kind() == store::ErrorKind::NotFound => {
+                self.inner.index.distrust(pack);
                 Err(Error::damaged("read a pack", Damage::ObjectMissing { object }))
             }
             Err(cause) => match self.inner.store.size(&object).await {
                 Ok(Some(found)) if found != pack.length => {
+                    self.inner.index.distrust(pack);
                     Err(Error::damaged("read a pack", Damage::Length { object, expected: pack.length, found }))
                 }
                 _ => Err(Error::store(format!("read {object}"))(cause)),
@@ -190,8 +206,7 @@ impl Repository {
 /// Decrypts, decompresses and checks one blob. For blocking threads.
 pub(crate) fn open_blob(cipher: &Cipher, pack: &PackRef, blob: &Blob, sealed: &[u8]) -> Result<Vec<u8>, Error> {
     let damaged = |cause: String| {
-        let damage =
-            Damage::Chunk { chunk: hex(&blob.id), pack: hex(&pack.id), offset: u64::from(blob.offset), cause };
+        let damage = Damage::Chunk { chunk: hex(&blob.id), pack: hex(&pack.id), offset: u64::from(blob.offset), cause };
         Error::damaged("read a chunk", damage)
     };
     let mut plain = cipher.open(sealed).ok_or_else(|| damaged("it does not decrypt".to_owned()))?;

@@ -80,10 +80,7 @@ impl RestorePoint {
     /// Which disk snapshot this is, where vSphere made one. This, not [`RestorePoint::id`], says whether two are the same.
     pub fn identity(&self) -> Option<DiskSnapshot> {
         let tag = |name| self.tags.get(name);
-        Some(DiskSnapshot {
-            disk: tag(TAG_DISK)?.parse().ok()?,
-            snapshot: tag(TAG_DISK_SNAPSHOT)?.parse().ok()?,
-        })
+        Some(DiskSnapshot { disk: tag(TAG_DISK)?.parse().ok()?, snapshot: tag(TAG_DISK_SNAPSHOT)?.parse().ok()? })
     }
 }
 
@@ -109,9 +106,10 @@ impl NewRestorePoint {
     }
 
     fn all_tags(&self) -> Vec<String> {
-        let identity = self.disk.snapshot.iter().flat_map(|snapshot| {
-            [(TAG_DISK, snapshot.disk.as_str()), (TAG_DISK_SNAPSHOT, snapshot.snapshot.as_str())]
-        });
+        let identity =
+            self.disk.snapshot.iter().flat_map(|snapshot| {
+                [(TAG_DISK, snapshot.disk.as_str()), (TAG_DISK_SNAPSHOT, snapshot.snapshot.as_str())]
+            });
         let others = self.tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         identity.chain(others).map(|(key, value)| format!("{key}={value}")).collect()
     }

@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use crate::hash::{ChunkId, from_hex, hex};
 
-const TIMES: &str = r#""mtime":"1970-01-01T00:00:00Z","atime":"1970-01-01T00:00:00Z","ctime":"1970-01-01T00:00:00Z","uid":0,"gid":0"#;
+const TIMES: &str =
+    r#""mtime":"1970-01-01T00:00:00Z","atime":"1970-01-01T00:00:00Z","ctime":"1970-01-01T00:00:00Z","uid":0,"gid":0"#;
 
 /// A folder being written. Names must come in bytewise order and hold nothing that JSON escapes.
 pub(crate) struct TreeText {

@@ -81,7 +81,10 @@ async fn find_all(repository: &Repository, name: &str, root: &[u8; 32]) -> Resul
 }
 
 /// The packs that are not there, or not as long as the index says.
-async fn broken_packs(repository: &Repository, packs: HashSet<PackRef>) -> Result<Vec<(PackRef, Damage)>, Error> {
+pub(super) async fn broken_packs(
+    repository: &Repository,
+    packs: HashSet<PackRef>,
+) -> Result<Vec<(PackRef, Damage)>, Error> {
     let store = repository.inner.store.as_ref();
     let judge = |pack: PackRef, size: Option<u64>| {
         let object = pack::key(&pack.id);

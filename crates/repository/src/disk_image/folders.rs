@@ -12,7 +12,10 @@ use crate::tree::TreeText;
 /// One folder of 4 GiB.
 enum Folder {
     Untouched,
-    Filling { ids: Vec<Option<ChunkId>>, left: usize },
+    Filling {
+        ids: Vec<Option<ChunkId>>,
+        left: usize,
+    },
     /// Its tree is being made.
     Closing,
     Done(ClosedFolder),
@@ -59,7 +62,6 @@ impl Folders {
     fn folder_mut(&mut self, folder: u64) -> &mut Folder {
         &mut self.folders[usize::try_from(folder).expect("a disk has far fewer folders than memory has bytes")]
     }
-
 
     /// Settles chunks of one folder that all have the same content.
     pub(super) fn settle(&mut self, chunks: Range<u64>, id: ChunkId) -> Settled {

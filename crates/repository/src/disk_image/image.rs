@@ -74,7 +74,8 @@ impl Image {
         let mut digests = Vec::with_capacity(self.folders.len());
         for (id, number) in self.folders.iter().zip(0_u64..) {
             let size = self.layout.folder_chunks(number);
-            let again = |(known, length, _): &([u8; 32], u64, Vec<ChunkId>)| known == id && *length == size.end - size.start;
+            let again =
+                |(known, length, _): &([u8; 32], u64, Vec<ChunkId>)| known == id && *length == size.end - size.start;
             if !last.as_ref().is_some_and(again) {
                 let ids = self.read_folder(repository, number, id).await?;
                 last = Some((*id, size.end - size.start, ids));
@@ -100,7 +101,8 @@ impl Image {
         while offset < end {
             let size = self.layout.extent_size.min(end - offset);
             let node = nodes.next().filter(|node| node.name == extent_name(offset) && node.size == size);
-            let chunks = node.and_then(Node::chunks).filter(|c| c.len() as u64 == size.div_ceil(self.layout.chunk_size));
+            let chunks =
+                node.and_then(Node::chunks).filter(|c| c.len() as u64 == size.div_ceil(self.layout.chunk_size));
             ids.extend(chunks.ok_or_else(|| odd(&format!("extent {} is not as it should be", extent_name(offset))))?);
             offset += size;
         }

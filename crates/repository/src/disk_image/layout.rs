@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_layout_that_nobody_could_read_is_refused() {
-        for (size, chunk, extent) in [(0, CHUNK_SIZE, EXTENT_SIZE), (1, 3000, EXTENT_SIZE), (1, 8192, 4096), (1, 0, 0)] {
+        for (size, chunk, extent) in [(0, CHUNK_SIZE, EXTENT_SIZE), (1, 3000, EXTENT_SIZE), (1, 8192, 4096), (1, 0, 0)]
+        {
             assert!(Layout::new(size, chunk, extent).is_err());
         }
     }

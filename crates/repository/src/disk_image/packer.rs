@@ -202,7 +202,13 @@ impl Packer {
         let pack = pack.expect("finishing a pack does not panic");
         let (key, length) = (pack::key(&pack.id), pack.bytes.len() as u64);
         let body = Body { bytes: Bytes::from(pack.bytes), sha256: Some(pack.id) };
-        self.shared.repository.inner.store.put(&key, body).await.map_err(Error::store(format!("store a pack of {kind:?}")))?;
+        self.shared
+            .repository
+            .inner
+            .store
+            .put(&key, body)
+            .await
+            .map_err(Error::store(format!("store a pack of {kind:?}")))?;
         self.shared.bytes_stored.fetch_add(length, Relaxed);
         let full = {
             let mut unlisted = locked(&self.shared.unlisted);
@@ -223,7 +229,11 @@ impl Packer {
         let sealing = tokio::task::spawn_blocking(move || (unpacked::seal(&cipher, &file), file)).await;
         let (sealed, file) = sealing.expect("sealing an index file does not panic");
         let inner = &self.shared.repository.inner;
-        inner.store.put(&Folder::Index.key(&sealed.id), sealed.body()).await.map_err(Error::store("store an index file"))?;
+        inner
+            .store
+            .put(&Folder::Index.key(&sealed.id), sealed.body())
+            .await
+            .map_err(Error::store("store an index file"))?;
         inner.index.add(sealed.id, &file.packs);
         let mut under_way = locked(&self.shared.under_way);
         for blob in file.packs.iter().flat_map(|pack| &pack.blobs) {

@@ -1,5 +1,6 @@
 //! Gives the chunks of one restore point back, verified.
 //!
+//! Opening one looks at all its packs, so that damage shows before a volume is made for it.
 //! The index says which pack has a chunk, the pack's own header says where in it. Neighbours are read together.
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use disk::ByteRange;
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::OnceCell;
 
+use super::check::broken_packs;
 use super::image::Image;
 use super::layout::{ChunkRef, DiskFacts, Layout};
 use crate::error::{Damage, Error};
@@ -131,7 +133,8 @@ impl Reader {
         let image = Image::read(&repository, &point.id.to_string(), &point.tree).await?;
         let zeroes = vec![0; usize::try_from(image.layout.chunk_size).expect("at most 16 MiB")];
         let zero = ChunkId::of(&zeroes);
-        let tail = image.layout.short_tail().map(|n| ChunkId::of(&zeroes[..usize::try_from(n).expect("below a chunk")]));
+        let tail =
+            image.layout.short_tail().map(|n| ChunkId::of(&zeroes[..usize::try_from(n).expect("below a chunk")]));
         let last = image.layout.chunk_count() - 1;
         let mut numbering = Numbering::default();
         let read = image.read_folders(&repository, |folder, ids| {
@@ -146,6 +149,12 @@ impl Reader {
         });
         read.await?;
         let Numbering { contents, unique, packs, .. } = numbering;
+        // before anyone makes a volume for it: is all of it there?
+        let mut broken = broken_packs(&repository, packs.iter().copied().collect()).await?;
+        broken.iter().for_each(|(pack, _)| repository.inner.index.distrust(pack));
+        if let Some((_, damage)) = broken.pop() {
+            return Err(Error::damaged("open a restore point", damage));
+        }
         let shared = Shared { repository, point, image, contents, unique, packs, headers: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -248,7 +257,11 @@ impl Reader {
     }
 
     /// Runs a plan with up to `in_flight` reads at once; chunks come in the order of the plan.
-    pub fn read(&self, plan: Vec<Fetch>, in_flight: usize) -> impl Stream<Item = Result<ReadChunk, Error>> + Send + 'static {
+    pub fn read(
+        &self,
+        plan: Vec<Fetch>,
+        in_flight: usize,
+    ) -> impl Stream<Item = Result<ReadChunk, Error>> + Send + 'static {
         let reader = self.clone();
         let fetched = stream::iter(plan).map(move |fetch| {
             let reader = reader.clone();
@@ -301,7 +314,14 @@ impl Reader {
         opened.await.expect("opening chunks does not panic")
     }
 
-    fn open_chunk(&self, pack: &PackRef, blob: &Blob, at: Vec<u64>, bytes: &[u8], start: u64) -> Result<ReadChunk, Error> {
+    fn open_chunk(
+        &self,
+        pack: &PackRef,
+        blob: &Blob,
+        at: Vec<u64>,
+        bytes: &[u8],
+        start: u64,
+    ) -> Result<ReadChunk, Error> {
         let offset = usize::try_from(u64::from(blob.offset) - start).expect("within what was read");
         let sealed = &bytes[offset..offset + blob.length as usize];
         let data = open_blob(&self.shared.repository.inner.cipher, pack, blob, sealed)?;

@@ -88,8 +88,11 @@ impl fmt::Debug for FaultyStore {
 impl FaultyStore {
     /// Without faults so far.
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        let state =
-            State { faults: Mutex::default(), puts_until_death: AtomicUsize::new(usize::MAX), puts: AtomicUsize::new(0) };
+        let state = State {
+            faults: Mutex::default(),
+            puts_until_death: AtomicUsize::new(usize::MAX),
+            puts: AtomicUsize::new(0),
+        };
         Self { inner, state: Arc::new(state) }
     }
 

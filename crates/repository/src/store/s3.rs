@@ -64,8 +64,10 @@ impl S3Store {
     pub async fn new(options: S3Options) -> Result<Self, Error> {
         let prefix = options.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        let server = options.endpoint.as_ref().map_or("AWS".to_owned(), |url| url.as_str().trim_end_matches('/').to_owned());
-        let place = format!("bucket {} at {server}{}{prefix}", options.bucket, if prefix.is_empty() { "" } else { "/" });
+        let server =
+            options.endpoint.as_ref().map_or("AWS".to_owned(), |url| url.as_str().trim_end_matches('/').to_owned());
+        let place =
+            format!("bucket {} at {server}{}{prefix}", options.bucket, if prefix.is_empty() { "" } else { "/" });
         let http = http_client(options.ca_pem.as_deref())
             .map_err(|cause| Error::new(ErrorKind::Failed, "use", "", place.as_str(), cause))?;
         let timeouts = TimeoutConfig::builder()
@@ -87,7 +89,9 @@ impl S3Store {
             .timeout_config(timeouts.build());
         config = match &options.credentials {
             Credentials::Environment => {
-                let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http).region(Region::new(region.to_owned()));
+                let loader = aws_config::defaults(BehaviorVersion::latest())
+                    .http_client(http)
+                    .region(Region::new(region.to_owned()));
                 match loader.load().await.credentials_provider() {
                     Some(chain) => config.credentials_provider(chain),
                     None => config,
@@ -130,7 +134,9 @@ impl S3Store {
                 match answer.body.collect().await {
                     Ok(body) => return Ok(body.into_bytes()),
                     Err(_) if attempt < self.attempts => attempt += 1,
-                    Err(cause) => return Err(Error::new(ErrorKind::Unreachable, "get", key, self.place.clone(), cause)),
+                    Err(cause) => {
+                        return Err(Error::new(ErrorKind::Unreachable, "get", key, self.place.clone(), cause));
+                    }
                 }
             }
         };

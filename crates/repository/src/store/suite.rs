@@ -153,10 +153,13 @@ async fn a_missing_bucket_and_a_wrong_key_are_told_apart() {
 
     for (id, secret) in [("tester", "wrong"), ("nobody", "only for this test")] {
         let mut options = server.options("");
-        options.credentials =
-            Credentials::Given { id: id.to_owned(), secret: secret.into(), token: None };
+        options.credentials = Credentials::Given { id: id.to_owned(), secret: secret.into(), token: None };
         let store = S3Store::new(options).await.unwrap();
-        for error in [store.get("config").await.unwrap_err(), store.list("").await.unwrap_err(), store.size("x").await.unwrap_err()] {
+        for error in [
+            store.get("config").await.unwrap_err(),
+            store.list("").await.unwrap_err(),
+            store.size("x").await.unwrap_err(),
+        ] {
             assert_eq!(error.kind(), ErrorKind::AccessDenied, "{}", chain(&error));
             assert!(!chain(&error).contains(secret));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use repository::store::{FaultyStore, Store};
+use repository::store::FaultyStore;
 use repository::{ErrorKind, Repository};
 
 use crate::judge::{MIB, Place, TestDisk, password};

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use repository::store::{FolderStore, Store};
-use repository::{ChunkRef, DiskFacts, Error, NewRestorePoint, Reader, Repository, RestorePoint, Writer, WriterOptions};
+use repository::{
+    ChunkRef, DiskFacts, Error, NewRestorePoint, Reader, Repository, RestorePoint, Writer, WriterOptions,
+};
 use secrecy::SecretString;
 use tempfile::TempDir;
 

@@ -100,7 +100,8 @@ fn spawn(folder: &Path, port: u16, tls: bool) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("versitygw can be started")
 }
 
-/// The lab builds it from a pinned module; a variable names one that is built already.
+/// The lab's: built from a pinned module, once for all.
 fn program() -> PathBuf {
-    std::env::var_os("VERSITYGW").map(PathBuf::from).expect("VERSITYGW names the program")
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    lab::peer("versitygw").and_then(|peer| peer.build(&workspace)).expect("the lab can build versitygw")
 }
