@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::catalogue;
 use crate::error::Error;
+use crate::leftovers;
 use crate::library;
 use crate::order::{Message, Order};
 use crate::start;
@@ -90,12 +91,13 @@ impl Helper {
         let found = library::find(&connection.library_dir)
             .ok_or_else(|| Error::LibraryMissing { dir: connection.library_dir.clone() })?;
         let launch_error = |source| Error::Launch { helper: helper_binary.to_owned(), source: Arc::new(source) };
+        leftovers::sweep(socket_dir);
         let folder = tempfile::Builder::new()
-            .prefix("vddk-")
+            .prefix(leftovers::PREFIX)
             .permissions(Permissions::from_mode(0o700)) // whoever reaches the socket reads the disk
             .tempdir_in(socket_dir)
             .map_err(launch_error)?;
-        let socket = folder.path().join("nbd.sock");
+        let socket = folder.path().join(leftovers::SOCKET);
         if socket.as_os_str().len() > MAX_SOCKET_PATH {
             return Err(Error::BadTarget { problem: "the folder for sockets has too long a path (107 bytes)" });
         }

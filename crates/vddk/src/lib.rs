@@ -24,6 +24,7 @@
 pub mod catalogue;
 mod error;
 mod helper;
+mod leftovers;
 mod library;
 #[doc(hidden)]
 pub mod order;

@@ -236,6 +236,18 @@ async fn a_helper_that_is_frozen_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_terminated_helper_ends_the_access_first() {
+    // what the kernel sends when the daemon dies
+    let stage = Stage::new();
+    let helper = stage.launch(writable_disk()).await.unwrap();
+    let process = helper.process_id();
+    kill_process(Pid::from_raw(process.cast_signed()).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(helper.exited().await.kind(), Kind::Stopped);
+    stage.assert_clean(Some(process)).await;
+    assert_eq!(stage.open_accesses(), 0);
+}
+
+#[tokio::test]
 async fn a_dropped_helper_leaves_nothing() {
     let stage = Stage::new();
     let helper = stage.launch(snapshot()).await.unwrap();
@@ -260,7 +272,9 @@ async fn a_slow_library_is_not_a_hanging_one() {
 #[tokio::test]
 async fn when_the_daemon_dies_the_helper_ends_the_access_and_goes() {
     let stage = Stage::new();
-    let socket = stage.path("sockets/nbd.sock");
+    let scratch = stage.path("sockets/vddk-test");
+    fs::create_dir(&scratch).unwrap();
+    let socket = scratch.join("nbd.sock");
     let order = Order {
         library: stage.path("vddk/lib64/libvixDiskLib.so.8"),
         library_dir: stage.path("vddk"),
@@ -276,7 +290,7 @@ async fn when_the_daemon_dies_the_helper_ends_the_access_and_goes() {
         identity: "orphan".into(),
         transport_modes: "nbd".into(),
         socket: socket.clone(),
-        scratch: stage.path("sockets"),
+        scratch,
         export: DISK.into(),
         call_deadline_ms: 60_000,
         stop_deadline_ms: 60_000,
@@ -300,6 +314,7 @@ async fn when_the_daemon_dies_the_helper_ends_the_access_and_goes() {
     eventually("the helper is gone", || !is_running(process)).await;
     assert!(helper.wait().await.unwrap().success());
     assert_eq!(stage.open_accesses(), 0);
+    stage.assert_clean(None).await;
 }
 
 #[tokio::test]

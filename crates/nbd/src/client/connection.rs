@@ -141,12 +141,15 @@ impl Shared {
         payload: Bytes,
         deadline: Duration,
     ) -> Result<Answer, Error> {
-        let (request, receiver) = self.register(request)?;
         let sent = Instant::now();
         let exchange = async {
-            let queued = Outgoing { header: request.encode(), payload, last: false };
-            let answer = match outgoing.send(queued).await {
-                Ok(()) => receiver.await.ok(),
+            // room first: a caller that gives up while it waits leaves no entry in the table
+            let answer = match outgoing.reserve().await {
+                Ok(room) => {
+                    let (request, receiver) = self.register(request)?;
+                    room.send(Outgoing { header: request.encode(), payload, last: false });
+                    receiver.await.ok()
+                }
                 Err(_) => None,
             };
             match answer {

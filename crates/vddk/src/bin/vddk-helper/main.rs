@@ -24,6 +24,11 @@ use crate::api::{Api, Failed};
 use crate::disk::Disk;
 use crate::watch::{Watch, emit};
 
+/// The library's configuration, in the private folder.
+const CONFIG: &str = "vddk.conf";
+/// Where the library leaves its own files, in the private folder.
+const TEMPORARY: &str = "tmp";
+
 fn main() -> ExitCode {
     watch::follow_parent();
     let mut line = String::new();
@@ -41,20 +46,29 @@ fn main() -> ExitCode {
         Duration::from_millis(order.stop_deadline_ms),
         Duration::from_millis(order.heartbeat_ms),
     );
-    match run(&order, watch) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            emit(&message);
-            ExitCode::FAILURE
-        }
-    }
+    let served = run(&order, watch);
+    clean_up(&order);
+    let (message, code) = match served {
+        Ok(()) => (Message::Stopped, ExitCode::SUCCESS),
+        Err(message) => (message, ExitCode::FAILURE),
+    };
+    emit(&message);
+    code
+}
+
+/// The parent removes the folder; this is for the day when it is gone first. A folder with other things in it stays.
+fn clean_up(order: &Order) {
+    let _ = std::fs::remove_file(&order.socket);
+    let _ = std::fs::remove_file(order.scratch.join(CONFIG));
+    let _ = std::fs::remove_dir_all(order.scratch.join(TEMPORARY));
+    let _ = std::fs::remove_dir(&order.scratch);
 }
 
 /// From loading the library to leaving it.
 fn run(order: &Order, watch: &'static Watch) -> Result<(), Message> {
     let broken = |problem: String| Message::LibraryBroken { problem };
     let api = Api::load(&order.library, watch).map_err(broken)?;
-    let config = order.scratch.join("vddk.conf");
+    let config = order.scratch.join(CONFIG);
     write_config(&config, order).map_err(|error| broken(format!("write its configuration: {error}")))?;
     api.init(&order.library_dir, &config).map_err(|failed| {
         broken(format!("it does not start: {} failed with {}: {}", failed.function, failed.code, failed.text))
@@ -68,9 +82,6 @@ fn run(order: &Order, watch: &'static Watch) -> Result<(), Message> {
         served
     });
     api.exit();
-    if served.is_ok() {
-        emit(&Message::Stopped);
-    }
     served
 }
 
@@ -81,9 +92,10 @@ fn refused(failed: Failed) -> Message {
 /// The library's own time-outs lie below our deadline for a call, so that it can say what went wrong.
 fn write_config(path: &Path, order: &Order) -> std::io::Result<()> {
     let within = |wanted: u64| wanted.min(order.call_deadline_ms * 3 / 4);
-    let scratch = order.scratch.display();
+    let temporary = order.scratch.join(TEMPORARY);
+    std::fs::create_dir(&temporary)?;
     let text = format!(
-        "tmpDirectory={scratch}\n\
+        "tmpDirectory={}\n\
          vixDiskLib.transport.LogLevel=3\n\
          vixDiskLib.nfc.LogLevel=2\n\
          vixDiskLib.nfc.AcceptTimeoutMs={}\n\
@@ -92,6 +104,7 @@ fn write_config(path: &Path, order: &Order) -> std::io::Result<()> {
          vixDiskLib.nfc.WriteTimeoutMs={}\n\
          vixDiskLib.nfcAio.Session.BufSizeIn64KB=16\n\
          vixDiskLib.nfcAio.Session.BufCount=4\n",
+        temporary.display(),
         within(180_000),
         within(180_000),
         within(60_000),

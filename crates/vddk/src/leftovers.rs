@@ -1,0 +1,63 @@
+//! Folders that a daemon and its helper left behind when both were killed.
+
+use std::fs;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use tracing::info;
+
+/// How the private folders begin.
+pub(crate) const PREFIX: &str = "vddk-";
+/// The socket in such a folder.
+pub(crate) const SOCKET: &str = "nbd.sock";
+/// A folder younger than this may belong to a helper that is just starting.
+const MIN_AGE: Duration = Duration::from_secs(60);
+
+/// Removes private folders whose socket nobody serves. What cannot be removed is tried again with the next launch.
+pub(crate) fn sweep(socket_dir: &Path) {
+    let entries = fs::read_dir(socket_dir).into_iter().flatten().flatten();
+    for folder in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
+        let folder = folder.path();
+        if is_left_behind(&folder) && fs::remove_dir_all(&folder).is_ok() {
+            info!(folder = %folder.display(), "removed what a killed VDDK helper left behind");
+        }
+    }
+}
+
+fn is_left_behind(folder: &Path) -> bool {
+    let age = folder.metadata().and_then(|data| data.modified()).map(|time| time.elapsed().unwrap_or_default());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    age.is_ok_and(|age| age > MIN_AGE) && UnixStream::connect(folder.join(SOCKET)).is_err_and(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test stops at the first surprise
+
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::net::UnixListener;
+    use std::time::SystemTime;
+
+    #[test]
+    fn only_folders_that_nobody_serves_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str, age: u64| {
+            let folder = dir.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            let listener = UnixListener::bind(folder.join(SOCKET)).unwrap();
+            File::open(&folder).unwrap().set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+            listener
+        };
+        drop(make("vddk-dead", 3600));
+        drop(make("vddk-young", 1));
+        drop(make("other", 3600));
+        let _serving = make("vddk-serving", 3600);
+        sweep(dir.path());
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["other", "vddk-serving", "vddk-young"]);
+    }
+}
