@@ -1,6 +1,7 @@
 //! Opens a disk of vCenter: launches the helper that loads VDDK, and connects to the NBD export it serves.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use api::Reason;
 use connections::from_vsphere;
@@ -8,6 +9,9 @@ use data_path::Disk;
 use disk::{DiskId, DiskSnapshot};
 use lifecycle::Problem;
 use vsphere::Vcenter;
+
+/// How much longer the NBD connection waits than the helper lets the library take.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// Where the helper and the library are.
 #[derive(Debug, Clone)]
@@ -18,6 +22,8 @@ pub(crate) struct Disks {
     pub(crate) library: PathBuf,
     /// Folder for sockets.
     pub(crate) sockets: PathBuf,
+    /// For one call into the library.
+    pub(crate) call_deadline: Duration,
 }
 
 /// A disk that is open, with the child process that serves it.
@@ -65,10 +71,13 @@ impl Disks {
             password: config.password.clone(),
             datastore: described.datastore,
         };
-        let launched =
-            vddk::Helper::launch(&self.helper, &self.sockets, connection, target, vddk::LaunchOptions::default()).await;
+        let options = vddk::LaunchOptions { call_deadline: self.call_deadline, ..vddk::LaunchOptions::default() };
+        let launched = vddk::Helper::launch(&self.helper, &self.sockets, connection, target, options).await;
         let helper = launched.map_err(|e| from_vddk(&act, &e))?;
-        match Disk::connect(&helper.uri(), nbd::ConnectOptions::default()).await {
+        // the helper ends a call that hangs and says so; a connection that gave up before it would hide that
+        let patience = self.call_deadline + LAST_WORDS;
+        let patient = nbd::ConnectOptions { request_deadline: patience, ..nbd::ConnectOptions::default() };
+        match Disk::connect(&helper.uri(), patient).await {
             Ok(disk) => Ok(OpenDisk { helper, disk }),
             Err(error) => Err(crate::problems::from_copy(&act, &error)),
         }

@@ -76,6 +76,7 @@ impl Shared {
                 helper: exe.with_file_name("vddk-helper"),
                 library: config.vddk_dir.clone(),
                 sockets: config.scratch_dir.clone(),
+                call_deadline: Duration::from_secs(config.disk_call_deadline),
             },
             client,
             config: config.clone(),

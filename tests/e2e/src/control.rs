@@ -117,6 +117,14 @@ impl Control {
         self.get("/logins").await
     }
 
+    /// How often a method was called about a disk since the double started.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub async fn calls(&self, disk: &str, method: &str) -> Result<u64> {
+        Ok(self.get(&format!("/calls?disk={disk}")).await?[method].as_u64().unwrap_or_default())
+    }
+
     /// Adds a rule for the stand-in disk library.
     ///
     /// # Errors

@@ -18,6 +18,8 @@
 
 mod claim;
 mod control;
+mod explained;
+mod left;
 mod namespace;
 mod restic;
 mod wait;
@@ -25,6 +27,8 @@ mod world;
 
 pub use claim::{Claim, NewClaim, digest};
 pub use control::{Control, DiskFault};
+pub use explained::explained;
+pub use left::{nothing_left, still_there};
 pub use namespace::{Clone, Namespace, Snapshot};
 pub use restic::Restic;
 pub use wait::{DEADLINE, wait_until};

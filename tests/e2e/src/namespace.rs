@@ -8,7 +8,7 @@ use api::{
     BackupRepositoryClaim, ClonePhase, CloneFromSnapshot, CloneFromSnapshotSpec, Download, ResourceHandle, SnapshotPhase,
     SnapshotSpec, Upload,
 };
-use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
@@ -233,7 +233,15 @@ impl Clone {
     /// # Errors
     /// When the phase does not come in time.
     pub async fn wait_for(&self, phase: ClonePhase) -> Result<CloneFromSnapshot> {
-        let seen = wait_until(&self.api(), &self.name, DEADLINE, &format!("is {phase}"), |seen| {
+        self.wait_for_within(phase, DEADLINE).await
+    }
+
+    /// As [`Clone::wait_for`], with a deadline of one's own.
+    ///
+    /// # Errors
+    /// When the phase does not come in time.
+    pub async fn wait_for_within(&self, phase: ClonePhase, deadline: Duration) -> Result<CloneFromSnapshot> {
+        let seen = wait_until(&self.api(), &self.name, deadline, &format!("is {phase}"), |seen| {
             let now = seen.and_then(|s| s.status.as_ref()?.phase.clone());
             now.is_some_and(|now| now == phase || now.is_terminal())
         })
@@ -255,6 +263,24 @@ impl Clone {
         all.into_iter()
             .find(|d| d.spec.clone_from_snapshot_reference.as_deref() == Some(&reference))
             .with_context(|| format!("no Download refers to {reference}"))
+    }
+
+    /// The disk that is being restored into, as soon as there is one.
+    ///
+    /// # Errors
+    /// When no volume is made in time.
+    pub async fn disk(&self) -> Result<String> {
+        let uid = self.api().get(&self.name).await?.uid().context("an object has a uid")?;
+        let scratch: Api<PersistentVolumeClaim> = Api::namespaced(self.world.client(), self.world.velero());
+        let volume_of = |c: &PersistentVolumeClaim| c.spec.as_ref().and_then(|s| s.volume_name.clone());
+        let claim = wait_until(&scratch, &format!("restore-{uid}"), DEADLINE, "has a volume", |claim| {
+            claim.and_then(volume_of).is_some()
+        })
+        .await?;
+        let volume = claim.as_ref().and_then(volume_of).context("a claim with a volume")?;
+        let volumes: Api<PersistentVolume> = Api::all(self.world.client());
+        let csi = volumes.get(&volume).await?.spec.and_then(|s| s.csi).context("a CSI volume")?;
+        Ok(csi.volume_handle)
     }
 
     /// Reasons of the events about it.

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::process::Command;
 
-use crate::{Control, Namespace};
+use crate::{Control, DEADLINE, Namespace};
+
+/// Pause between two looks at what sends no event.
+pub(crate) const LOOK: Duration = Duration::from_millis(300);
 
 /// A running lab. [`World::stop`] ends it; `LAB_KEEP=1` leaves it to be looked at.
 #[derive(Clone)]
@@ -114,7 +118,40 @@ impl World {
     /// # Errors
     /// When it does not become ready.
     pub async fn start_process_with(&self, process: &str, env: &[(&str, &str)]) -> Result<()> {
-        run(&self.name, &["start", process], env).await.map(drop)
+        let variables: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut arguments = vec!["start", process];
+        arguments.extend(variables.iter().map(String::as_str));
+        lab(&self.name, &arguments).await.map(drop)
+    }
+
+    /// Waits until a process of the lab has ended by itself.
+    ///
+    /// # Errors
+    /// When it still runs at the deadline.
+    pub async fn ended(&self, process: &str) -> Result<()> {
+        let looking = async {
+            loop {
+                let all = self.ps().await?;
+                let line = all.lines().find(|line| line.split_whitespace().next() == Some(process));
+                if line.is_none_or(|line| line.contains(" ended ")) {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let looked = tokio::time::timeout(DEADLINE, looking).await;
+        looked.with_context(|| format!("waited {} s until {process} ended", DEADLINE.as_secs()))?
+    }
+
+    /// The lab's own folder.
+    pub fn folder(&self) -> PathBuf {
+        root().join(format!("target/lab-{}", self.name))
+    }
+
+    /// Where the repository of a source namespace lies on the S3 server's own disk.
+    pub fn repository_folder(&self, namespace: &str) -> PathBuf {
+        let bucket = self.folder().join("s3").join(self.var("S3_BUCKET"));
+        bucket.join("plugins/vsphere-restic-repo").join(namespace)
     }
 
     /// What a process has logged so far.
@@ -172,15 +209,11 @@ fn programs() -> Result<PathBuf> {
 }
 
 async fn lab(name: &str, arguments: &[&str]) -> Result<String> {
-    run(name, arguments, &[]).await
-}
-
-async fn run(name: &str, arguments: &[&str], env: &[(&str, &str)]) -> Result<String> {
     let out = Command::new(programs()?.join("lab"))
         .args(arguments)
         .env("LAB", name)
         .env("LAB_ROOT", root())
-        .envs(env.iter().copied())
+        .env("LAB_S3", "own") // scenarios look into its folder, and kill it
         .current_dir(root())
         .output()
         .await?;

@@ -1,2 +1,489 @@
-//! (to come)
-pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[];
+//! Requests that cannot be met, and repositories that cannot be used: each ends with a reason, an event with cause and
+//! fix, and nothing behind.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use api::entity::{DiskEntity, PvcSnapshotId};
+use api::{
+    ClonePhase, CloneFromSnapshotSpec, Download, DownloadPhase, DownloadSpec, Reason, ResourceHandle, SnapshotPhase,
+    SnapshotSpec, Upload, UploadPhase, UploadSpec,
+};
+use disk::DiskSnapshot;
+use e2e::{Claim, DEADLINE, Namespace, World, explained, nothing_left, wait_until};
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+crate::scenarios![
+    a_backup_of_a_claim_that_is_not_there_says_so,
+    a_backup_of_an_unbound_claim_says_so,
+    a_backup_of_another_drivers_volume_says_so,
+    a_backup_of_another_kind_says_so,
+    a_backup_into_an_unknown_repository_says_so,
+    a_backup_into_a_missing_bucket_says_so,
+    a_backup_with_a_wrong_s3_key_says_so,
+    an_upload_whose_disk_snapshot_is_gone_ends_at_once,
+    a_restore_into_a_smaller_disk_leaves_it_untouched,
+    a_restore_of_a_missing_restore_point_makes_no_volume,
+    a_restore_without_a_repository_makes_no_volume,
+    a_restore_of_a_lost_restore_point_makes_no_volume,
+    a_restore_of_a_damaged_restore_point_leaves_no_half_written_claim,
+    a_restore_never_overwrites_a_claim,
+    garbage_in_objects_stops_nobody_elses_backup,
+    objects_of_the_original_are_accepted_and_come_back_unchanged,
+];
+
+/// The Snapshot fails for that reason before anything is made.
+async fn is_refused(
+    world: &World,
+    namespace: &Namespace,
+    asked: &e2e::Snapshot,
+    reason: Reason,
+    words: &[&str],
+) -> Result<()> {
+    let seen = asked.wait_for(SnapshotPhase::SnapshotFailed).await?;
+    let status = seen.status.context("status")?;
+    explained(world, namespace.name(), &asked.name, &status.conditions, reason, words).await?;
+    let message = status.message.unwrap_or_default();
+    ensure!(words.iter().all(|word| message.contains(word)), "status.message says it too: {message}");
+    ensure!(status.completion_timestamp.is_some(), "an end has its time");
+    ensure!(asked.upload().await.is_err(), "nothing was to be uploaded");
+    nothing_left(world, namespace, 0).await
+}
+
+async fn back_up(namespace: &Namespace, claim: &Claim) -> Result<api::Snapshot> {
+    namespace.snapshot(claim).await?.wait_for(SnapshotPhase::Uploaded).await
+}
+
+fn disk_snapshot(snapshot: &api::Snapshot) -> Result<DiskSnapshot> {
+    let id = snapshot.status.as_ref().and_then(|s| s.snapshot_id.as_ref()).context("a snapshot id")?;
+    Ok(id.parse::<PvcSnapshotId>()?.disk_snapshot)
+}
+
+async fn a_backup_of_a_claim_that_is_not_there_says_so(world: World) -> Result<()> {
+    let shop = world.namespace("missing").await?;
+    let asked = shop.snapshot_of("nobody", shop.repository()).await?;
+    let words = ["nobody does not exist", Reason::ClaimNotFound.fix()];
+    is_refused(&world, &shop, &asked, Reason::ClaimNotFound, &words).await
+}
+
+async fn a_backup_of_an_unbound_claim_says_so(world: World) -> Result<()> {
+    let shop = world.namespace("unbound").await?;
+    shop.claim("waits").class("vsphere-wffc").create_unbound().await?;
+    let asked = shop.snapshot_of("waits", shop.repository()).await?;
+    let words = ["waits is Pending", Reason::ClaimNotBound.fix()];
+    is_refused(&world, &shop, &asked, Reason::ClaimNotBound, &words).await
+}
+
+async fn a_backup_of_another_drivers_volume_says_so(world: World) -> Result<()> {
+    let shop = world.namespace("foreign").await?;
+    let name = format!("foreign-{}", Uuid::new_v4());
+    let volumes: Api<PersistentVolume> = Api::all(world.client());
+    let volume = json!({
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "16Mi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "",
+            "persistentVolumeReclaimPolicy": "Retain",
+            "csi": {"driver": "other.example.com", "volumeHandle": "vol-1"},
+            "claimRef": {"namespace": shop.name(), "name": "theirs"},
+        },
+    });
+    volumes.create(&PostParams::default(), &serde_json::from_value(volume)?).await?;
+    let claim = json!({
+        "metadata": {"name": "theirs"},
+        "spec": {
+            "storageClassName": "", "volumeName": name, "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "16Mi"}},
+        },
+    });
+    shop.claims().create(&PostParams::default(), &serde_json::from_value(claim)?).await?;
+    wait_until(&shop.claims(), "theirs", DEADLINE, "is Bound", |claim| {
+        claim.and_then(|c| c.status.as_ref()?.phase.as_deref()) == Some("Bound")
+    })
+    .await?;
+    let asked = shop.snapshot_of("theirs", shop.repository()).await?;
+    let words = ["of CSI driver `other.example.com`", Reason::ForeignDriver.fix()];
+    is_refused(&world, &shop, &asked, Reason::ForeignDriver, &words).await?;
+    volumes.delete(&name, &DeleteParams::default()).await?;
+    Ok(())
+}
+
+async fn a_backup_of_another_kind_says_so(world: World) -> Result<()> {
+    let shop = world.namespace("kind").await?;
+    let spec = SnapshotSpec {
+        resource_handle: ResourceHandle { kind: "Secret".to_owned(), ..ResourceHandle::claim("passwords") },
+        backup_repository: shop.repository().to_owned(),
+        ..SnapshotSpec::default()
+    };
+    let asked = shop.apply_snapshot(spec).await?;
+    let words = ["of kind `Secret`", Reason::UnsupportedKind.fix()];
+    is_refused(&world, &shop, &asked, Reason::UnsupportedKind, &words).await
+}
+
+async fn a_backup_into_an_unknown_repository_says_so(world: World) -> Result<()> {
+    let shop = world.namespace("norepo").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    let asked = shop.snapshot_of(&claim.name, "br-nobody").await?;
+    let words = ["br-nobody", Reason::RepositoryUnknown.fix()];
+    is_refused(&world, &shop, &asked, Reason::RepositoryUnknown, &words).await
+}
+
+async fn a_backup_into_a_missing_bucket_says_so(world: World) -> Result<()> {
+    let shop = world.namespace("nobucket").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    let repository = shop.repository_with(&[("bucket", "no-such-bucket")]).await?;
+    let asked = shop.snapshot_of(&claim.name, &repository).await?;
+    let words = ["no-such-bucket", Reason::BucketMissing.fix()];
+    is_refused(&world, &shop, &asked, Reason::BucketMissing, &words).await
+}
+
+async fn a_backup_with_a_wrong_s3_key_says_so(world: World) -> Result<()> {
+    let shop = world.namespace("wrongkey").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    let secret = "a-wrong-secret-key";
+    let repository = shop.repository_with(&[("aws_secret_access_key", secret)]).await?;
+    let asked = shop.snapshot_of(&claim.name, &repository).await?;
+    let words = ["open the repository", Reason::StoreAccessDenied.fix()];
+    is_refused(&world, &shop, &asked, Reason::StoreAccessDenied, &words).await?;
+    ensure!(!world.logs("backup-driver").await?.contains(secret), "the key stands in the log");
+    Ok(())
+}
+
+async fn an_upload_whose_disk_snapshot_is_gone_ends_at_once(world: World) -> Result<()> {
+    let shop = world.namespace("snapgone").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(41)?;
+    back_up(&shop, &claim).await?;
+    let gone = DiskSnapshot { disk: claim.disk.clone(), snapshot: Uuid::new_v4().to_string().parse()? };
+    let spec = UploadSpec {
+        snapshot_id: Some(DiskEntity::from(gone.clone()).to_string()),
+        backup_repository: Some(shop.repository().to_owned()),
+        source_namespace: Some(shop.name().to_owned()),
+        ..UploadSpec::default()
+    };
+    let api: Api<Upload> = Api::namespaced(world.client(), world.velero());
+    let upload = api.create(&PostParams::default(), &Upload::new(&api::names::upload(&gone.snapshot), spec)).await?;
+    let ended = wait_until(&api, &upload.name_any(), DEADLINE, "has ended", |u| {
+        u.and_then(Upload::phase).is_some_and(UploadPhase::is_terminal)
+    })
+    .await?;
+    let status = ended.and_then(|u| u.status).context("status")?;
+    ensure!(status.phase == Some(UploadPhase::UploadFailedAfterRetry), "it is {status:#?}");
+    ensure!(status.retry_count <= 1, "it was not tried again: {status:#?}");
+    let words = [gone.snapshot.as_str(), Reason::SnapshotMissing.fix()];
+    let conditions = &status.conditions;
+    explained(&world, world.velero(), &upload.name_any(), conditions, Reason::SnapshotMissing, &words).await?;
+    nothing_left(&world, &shop, 1).await
+}
+
+async fn a_restore_into_a_smaller_disk_leaves_it_untouched(world: World) -> Result<()> {
+    let shop = world.namespace("small").await?;
+    let claim = shop.claim("data").mib(8).create().await?;
+    claim.fill_random(42)?;
+    let source = disk_snapshot(&back_up(&shop, &claim).await?)?;
+    let target = shop.claim("small").mib(4).create().await?;
+    target.fill_random(43)?;
+    let before = target.digest()?;
+    let spec = DownloadSpec {
+        snapshot_id: Some(DiskEntity::from(source.clone()).to_string()),
+        protected_entity_id: Some(DiskEntity::from(target.disk.clone()).to_string()),
+        backup_repository_name: Some(shop.repository().to_owned()),
+        source_namespace: Some(shop.name().to_owned()),
+        ..DownloadSpec::default()
+    };
+    let api: Api<Download> = Api::namespaced(world.client(), world.velero());
+    let name = api::names::download(&source.snapshot, Uuid::new_v4());
+    api.create(&PostParams::default(), &Download::new(&name, spec)).await?;
+    let ended = wait_until(&api, &name, DEADLINE, "has ended", |d| {
+        d.and_then(Download::phase).is_some_and(DownloadPhase::is_terminal)
+    })
+    .await?;
+    let status = ended.and_then(|d| d.status).context("status")?;
+    ensure!(status.phase == Some(DownloadPhase::Failed), "it is {status:#?}");
+    let (needs, has) = (claim.size()?.to_string(), target.size()?.to_string());
+    let words = [needs.as_str(), has.as_str(), Reason::TargetTooSmall.fix()];
+    explained(&world, world.velero(), &name, &status.conditions, Reason::TargetTooSmall, &words).await?;
+    ensure!(target.digest()? == before, "the disk was written to");
+    nothing_left(&world, &shop, 1).await
+}
+
+/// The clone fails for that reason; no scratch claim ever existed, and no claim of that name.
+async fn no_volume_was_made(
+    world: &World,
+    shop: &Namespace,
+    clone: impl Future<Output = Result<e2e::Clone>>,
+    reason: Reason,
+    points: usize,
+) -> Result<()> {
+    let scratch: Api<PersistentVolumeClaim> = Api::namespaced(world.client(), world.velero());
+    let before = scratch.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
+    let clone = clone.await?;
+    let seen = clone.wait_for(ClonePhase::Failed).await?;
+    let conditions = seen.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+    explained(world, shop.name(), &clone.name, &conditions, reason, &[reason.fix()]).await?;
+    let name = format!("restore-{}", seen.uid().context("a uid")?);
+    let history = scratch.watch(&WatchParams::default().timeout(2), &before).await?.boxed();
+    let events: Vec<_> = history.try_collect().await?;
+    let made = events.iter().any(|e| matches!(e, WatchEvent::Added(claim) if claim.name_any() == name));
+    ensure!(!made, "a scratch claim was made although nothing can be restored");
+    ensure!(shop.claims().get_opt("back").await?.is_none(), "a claim was made");
+    nothing_left(world, shop, points).await
+}
+
+async fn a_restore_of_a_missing_restore_point_makes_no_volume(world: World) -> Result<()> {
+    let shop = world.namespace("nopoint").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(44)?;
+    let mut snapshot = back_up(&shop, &claim).await?;
+    forge_id(&mut snapshot, &claim)?;
+    let clone = shop.clone_as(&snapshot, "back");
+    no_volume_was_made(&world, &shop, clone, Reason::RestorePointMissing, 1).await
+}
+
+async fn a_restore_without_a_repository_makes_no_volume(world: World) -> Result<()> {
+    let shop = world.namespace("neverbacked").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    let wanted = PersistentVolumeClaim {
+        metadata: kube::core::ObjectMeta { name: Some("back".to_owned()), ..Default::default() },
+        ..shop.claims().get("data").await?
+    };
+    let id = PvcSnapshotId {
+        namespace: shop.name().to_owned(),
+        claim: claim.name.clone(),
+        disk_snapshot: DiskSnapshot { disk: claim.disk.clone(), snapshot: Uuid::new_v4().to_string().parse()? },
+    };
+    let id = id.to_string();
+    let clone = shop.clone_with(&id, &wanted, shop.repository());
+    no_volume_was_made(&world, &shop, clone, Reason::RepositoryMissing, 0).await
+}
+
+/// Makes a Snapshot name a disk snapshot that never was.
+fn forge_id(snapshot: &mut api::Snapshot, claim: &Claim) -> Result<()> {
+    let id = PvcSnapshotId {
+        namespace: claim.namespace.clone(),
+        claim: claim.name.clone(),
+        disk_snapshot: DiskSnapshot { disk: claim.disk.clone(), snapshot: Uuid::new_v4().to_string().parse()? },
+    };
+    snapshot.status.as_mut().context("status")?.snapshot_id = Some(id.to_string());
+    Ok(())
+}
+
+async fn a_restore_of_a_lost_restore_point_makes_no_volume(world: World) -> Result<()> {
+    let shop = world.namespace("lost").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    claim.fill_random(45)?;
+    let snapshot = back_up(&shop, &claim).await?;
+    for pack in packs(&world, &shop)? {
+        std::fs::remove_file(pack)?;
+    }
+    let clone = shop.clone_as(&snapshot, "back");
+    no_volume_was_made(&world, &shop, clone, Reason::RestorePointDamaged, 1).await
+}
+
+async fn a_restore_of_a_damaged_restore_point_leaves_no_half_written_claim(world: World) -> Result<()> {
+    let shop = world.namespace("damaged").await?;
+    let claim = shop.claim("data").mib(8).create().await?;
+    claim.fill_random(46)?;
+    let snapshot = back_up(&shop, &claim).await?;
+    let mut sizes = Vec::new();
+    for pack in packs(&world, &shop)? {
+        sizes.push((std::fs::metadata(&pack)?.len(), pack));
+    }
+    let (size, pack) = sizes.into_iter().max().context("a pack")?;
+    flip(&pack, size / 2)?;
+    let clone = shop.clone_as(&snapshot, "back").await?;
+    let seen = clone.wait_for(ClonePhase::Failed).await?;
+    let conditions = seen.status.map(|s| s.conditions).unwrap_or_default();
+    let words = [Reason::RestorePointDamaged.fix()];
+    explained(&world, shop.name(), &clone.name, &conditions, Reason::RestorePointDamaged, &words).await?;
+    ensure!(shop.claims().get_opt("back").await?.is_none(), "a claim with half of the data was made");
+    nothing_left(&world, &shop, 1).await
+}
+
+/// The packs of a namespace's repository, on the S3 server's own disk.
+fn packs(world: &World, shop: &Namespace) -> Result<Vec<PathBuf>> {
+    let mut packs = Vec::new();
+    for folder in std::fs::read_dir(world.repository_folder(shop.name()).join("data"))? {
+        let folder = folder?;
+        if folder.file_type()?.is_dir() {
+            for pack in std::fs::read_dir(folder.path())? {
+                packs.push(pack?.path());
+            }
+        }
+    }
+    ensure!(!packs.is_empty(), "a backup has packs");
+    Ok(packs)
+}
+
+fn flip(file: &std::path::Path, at: u64) -> Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::File::options().read(true).write(true).open(file)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at)?;
+    file.write_all_at(&[!byte[0]], at)?;
+    Ok(())
+}
+
+async fn a_restore_never_overwrites_a_claim(world: World) -> Result<()> {
+    let shop = world.namespace("exists").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    claim.fill_random(47)?;
+    let snapshot = back_up(&shop, &claim).await?;
+    claim.fill_random(48)?; // what the application has written since
+    let (before, uid) = (claim.digest()?, shop.claims().get("data").await?.uid());
+    let clone = shop.clone_as(&snapshot, "data").await?;
+    let seen = clone.wait_for(ClonePhase::Failed).await?;
+    let conditions = seen.status.map(|s| s.conditions).unwrap_or_default();
+    let words = ["data is already there", Reason::ClaimExists.fix()];
+    explained(&world, shop.name(), &clone.name, &conditions, Reason::ClaimExists, &words).await?;
+    ensure!(claim.digest()? == before, "the claim's data was overwritten");
+    ensure!(shop.claims().get("data").await?.uid() == uid, "the claim was replaced");
+    nothing_left(&world, &shop, 1).await
+}
+
+fn dynamic(world: &World, object: &Value, namespace: Option<&str>) -> Result<Api<DynamicObject>> {
+    let kind = object["kind"].as_str().context("an object has a kind")?;
+    let group = if matches!(kind, "Upload" | "Download") { "datamover" } else { "backupdriver" };
+    let gvk = GroupVersionKind::gvk(&format!("{group}.cnsdp.vmware.com"), "v1alpha1", kind);
+    let plural = match kind {
+        "BackupRepository" => "backuprepositories".to_owned(),
+        other => format!("{}s", other.to_lowercase()),
+    };
+    let resource = kube::core::ApiResource::from_gvk_with_plural(&gvk, &plural);
+    Ok(match namespace {
+        Some(namespace) => Api::namespaced_with(world.client(), namespace, &resource),
+        None => Api::all_with(world.client(), &resource),
+    })
+}
+
+async fn garbage_in_objects_stops_nobody_elses_backup(world: World) -> Result<()> {
+    let shop = world.namespace("garbage").await?;
+    let listed: Vec<Value> = serde_json::from_str(include_str!("../../../../crates/api/testdata/garbage.json"))?;
+    let mut made = Vec::new();
+    for mut object in listed {
+        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+        let namespace = match kind.as_str() {
+            "BackupRepository" => None,
+            "Snapshot" | "CloneFromSnapshot" => Some(shop.name()),
+            _ => Some(world.velero()),
+        };
+        object["metadata"]["name"] = json!(format!("garbage-{}", Uuid::new_v4()));
+        let api = dynamic(&world, &object, namespace)?;
+        let group = if matches!(kind.as_str(), "Upload" | "Download") { "datamover" } else { "backupdriver" };
+        object["apiVersion"] = json!(format!("{group}.cnsdp.vmware.com/v1alpha1"));
+        match api.create(&PostParams::default(), &serde_json::from_value(object)?).await {
+            Ok(object) => made.push((api, object)),
+            Err(kube::Error::Api(said)) if said.code == 422 || said.code == 400 => {} // the schema caught it
+            Err(other) => return Err(other).context("the API server should take it or say what is wrong with it"),
+        }
+    }
+    ensure!(made.len() >= 3, "some garbage passes the schema, or this scenario says nothing");
+
+    nonsense_ends(&world, &shop).await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(49)?;
+    let snapshot = back_up(&shop, &claim).await?;
+    shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
+    for (api, object) in made {
+        match api.delete(&object.name_any(), &DeleteParams::default()).await {
+            Err(kube::Error::Api(said)) if said.code == 404 => {}
+            other => drop(other?),
+        }
+    }
+    Ok(())
+}
+
+/// Well-formed objects with ids and phases that mean nothing end with a reason.
+async fn nonsense_ends(world: &World, shop: &Namespace) -> Result<()> {
+    let (clones, uploads, downloads) = (
+        Api::<api::CloneFromSnapshot>::namespaced(world.client(), shop.name()),
+        Api::<Upload>::namespaced(world.client(), world.velero()),
+        Api::<Download>::namespaced(world.client(), world.velero()),
+    );
+    let name = format!("nonsense-{}", Uuid::new_v4());
+    let spec = CloneFromSnapshotSpec {
+        snapshot_id: "no id".to_owned(),
+        kind: api::CLAIM_KIND.to_owned(),
+        ..CloneFromSnapshotSpec::default()
+    };
+    clones.create(&PostParams::default(), &api::CloneFromSnapshot::new(&name, spec)).await?;
+    let mut upload = Upload::new(&name, UploadSpec { snapshot_id: Some("no id".to_owned()), ..UploadSpec::default() });
+    upload.status = Some(serde_json::from_value(json!({"phase": "Paused"}))?);
+    uploads.create(&PostParams::default(), &upload).await?;
+    let spec = DownloadSpec { protected_entity_id: Some("::".to_owned()), ..DownloadSpec::default() };
+    downloads.create(&PostParams::default(), &Download::new(&name, spec)).await?;
+
+    let invalid = Reason::InvalidSpec;
+    let seen = wait_until(&clones, &name, DEADLINE, "is Failed", |c| {
+        c.and_then(api::CloneFromSnapshot::phase) == Some(&ClonePhase::Failed)
+    });
+    let conditions = seen.await?.and_then(|c| c.status).context("status")?.conditions;
+    explained(world, shop.name(), &name, &conditions, invalid, &["no id", invalid.fix()]).await?;
+    let seen = wait_until(&uploads, &name, DEADLINE, "is UploadFailedAfterRetry", |u| {
+        u.and_then(Upload::phase) == Some(&UploadPhase::UploadFailedAfterRetry)
+    });
+    let conditions = seen.await?.and_then(|u| u.status).context("status")?.conditions;
+    explained(world, world.velero(), &name, &conditions, invalid, &["no id", invalid.fix()]).await?;
+    let seen = wait_until(&downloads, &name, DEADLINE, "is Failed", |d| {
+        d.and_then(Download::phase) == Some(&DownloadPhase::Failed)
+    });
+    let conditions = seen.await?.and_then(|d| d.status).context("status")?.conditions;
+    explained(world, world.velero(), &name, &conditions, invalid, &[invalid.fix()]).await
+}
+
+async fn objects_of_the_original_are_accepted_and_come_back_unchanged(world: World) -> Result<()> {
+    let shop = world.namespace("original").await?;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/api/testdata");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let file = entry?.path();
+        if file.extension().is_none_or(|e| e != "yaml") {
+            continue;
+        }
+        seen += 1;
+        let mut sample: Value = serde_yaml_ng::from_str(&std::fs::read_to_string(&file)?)?;
+        let cluster_wide = sample["kind"] == "BackupRepository";
+        let metadata = sample["metadata"].as_object_mut().context("metadata")?;
+        metadata.remove("uid"); // the server gives its own
+        metadata.remove("namespace");
+        if !cluster_wide {
+            metadata.insert("namespace".to_owned(), json!(shop.name()));
+        }
+        let api = dynamic(&world, &sample, (!cluster_wide).then(|| shop.name()))?;
+        let back = round_trip(&api, &sample).await.with_context(|| format!("{}", file.display()))?;
+        for (field, want) in sample.as_object().context("an object")? {
+            let got = &back[field];
+            match field.as_str() {
+                "metadata" => ensure!(got["labels"] == want["labels"] && got["name"] == want["name"], "{got} {want}"),
+                _ => ensure!(got == want, "{}: {field} came back as {got}, not {want}", file.display()),
+            }
+        }
+        if cluster_wide {
+            api.delete(&back["metadata"]["name"].as_str().unwrap_or_default(), &DeleteParams::default()).await?;
+        }
+    }
+    ensure!(seen == 7, "one sample a kind; there are {seen}");
+    Ok(())
+}
+
+/// What the API server answers when the object is made and its status is written, as the original does.
+async fn round_trip(api: &Api<DynamicObject>, sample: &Value) -> Result<Value> {
+    let object: DynamicObject = serde_json::from_value(sample.clone())?;
+    let made = api.create(&PostParams::default(), &object).await?;
+    let back = serde_json::to_value(&made)?;
+    let Some(status) = sample.get("status") else { return Ok(back) };
+    if back.get("status") == Some(status) {
+        return Ok(back); // no status subresource: it came with the object
+    }
+    let mut with_status = made;
+    with_status.data["status"] = status.clone();
+    match api.replace_status(&with_status.name_any(), &PostParams::default(), &with_status).await {
+        Ok(written) => Ok(serde_json::to_value(&written)?),
+        Err(error) => bail!("write the status: {error}"),
+    }
+}

@@ -1,2 +1,150 @@
-//! (to come)
-pub(crate) const SCENARIOS: &[(&str, crate::Scenario)] = &[];
+//! Disks that cannot be opened, read, written or flushed: nothing unreadable counts as a backup, nothing unflushed as
+//! restored.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use api::{ClonePhase, Reason, SnapshotPhase, Upload, UploadPhase};
+use e2e::{Claim, DEADLINE, DiskFault, Namespace, World, explained, nothing_left, wait_until};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+
+crate::scenarios![
+    a_disk_that_cannot_be_opened_is_no_backup,
+    a_disk_that_cannot_be_read_at_one_place_is_no_backup,
+    a_disk_library_that_crashes_takes_only_its_own_backup_along,
+    a_disk_that_heals_is_backed_up_by_the_next_attempt,
+    a_restore_that_cannot_write_never_binds_the_claim,
+    a_restore_reports_a_failed_flush,
+];
+
+/// Backs up a disk with that fault: the attempt fails for that reason, and the upload can be cancelled with nothing left.
+async fn is_no_backup(world: &World, prefix: &str, fault: Fault, reason: Reason, words: &[&str]) -> Result<()> {
+    let shop = world.namespace(prefix).await?;
+    let claim = shop.claim("data").mib(16).create().await?;
+    claim.fill_random(61)?;
+    world.control().disk_fault(&fault(claim.disk.as_str())).await?;
+    let outcome = attempt_fails(world, &shop, &claim, reason, words).await;
+    world.control().heal_disk(claim.disk.as_str()).await?;
+    cancel(world, &outcome?).await?;
+    nothing_left(world, &shop, 0).await
+}
+
+type Fault = fn(&str) -> DiskFault;
+
+async fn attempt_fails(
+    world: &World,
+    shop: &Namespace,
+    claim: &Claim,
+    reason: Reason,
+    words: &[&str],
+) -> Result<e2e::Snapshot> {
+    let asked = shop.snapshot(claim).await?;
+    let seen = asked.wait_for(SnapshotPhase::UploadFailed).await?;
+    let conditions = seen.status.map(|s| s.conditions).unwrap_or_default();
+    explained(world, shop.name(), &asked.name, &conditions, reason, words).await?;
+    let upload = asked.upload().await?;
+    let status = upload.status.clone().context("status")?;
+    ensure!(status.phase == Some(UploadPhase::UploadError), "it is {status:#?}");
+    ensure!((status.retry_count, status.current_back_off) == (1, 1), "the next attempt comes in a minute: {status:#?}");
+    explained(world, world.velero(), &upload.name_any(), &status.conditions, reason, words).await?;
+    let points = world.repository_folder(shop.name()).join("snapshots");
+    let points = std::fs::read_dir(points).map_or(0, |found| found.filter_map(Result::ok).filter(|e| e.path().is_file()).count());
+    ensure!(points == 0, "a restore point of a disk that was not read");
+    Ok(asked)
+}
+
+async fn cancel(world: &World, asked: &e2e::Snapshot) -> Result<()> {
+    let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
+    let name = asked.upload().await?.name_any();
+    let stop = Patch::Merge(json!({"spec": {"uploadCancel": true}}));
+    uploads.patch(&name, &PatchParams::default(), &stop).await?;
+    wait_until(&uploads, &name, DEADLINE, "is Canceled", |u| u.and_then(Upload::phase) == Some(&UploadPhase::Canceled))
+        .await?;
+    asked.wait_for(SnapshotPhase::Canceled).await.map(drop)
+}
+
+async fn a_disk_that_cannot_be_opened_is_no_backup(world: World) -> Result<()> {
+    let fault: Fault = |disk| DiskFault { code: 13, ..DiskFault::new(disk, "Open", "fail") };
+    is_no_backup(&world, "noopen", fault, Reason::VddkOpenFailed, &["13", Reason::VddkOpenFailed.fix()]).await
+}
+
+async fn a_disk_that_cannot_be_read_at_one_place_is_no_backup(world: World) -> Result<()> {
+    let fault: Fault = |disk| DiskFault { code: 2, at_offset: Some(9 << 20), ..DiskFault::new(disk, "Read", "fail") };
+    is_no_backup(&world, "noread", fault, Reason::DiskReadFailed, &["back up the disk", Reason::DiskReadFailed.fix()]).await
+}
+
+async fn a_disk_library_that_crashes_takes_only_its_own_backup_along(world: World) -> Result<()> {
+    let shop = world.namespace("neighbour").await?;
+    let neighbour = shop.claim("data").mib(24).create().await?;
+    neighbour.fill_random(62)?;
+    let asked = shop.snapshot(&neighbour).await?;
+    let fault: Fault = |disk| DiskFault::new(disk, "Read", "abort");
+    is_no_backup(&world, "crash", fault, Reason::VddkCrashed, &["back up the disk", Reason::VddkCrashed.fix()]).await?;
+    asked.wait_for(SnapshotPhase::Uploaded).await?;
+    nothing_left(&world, &shop, 1).await
+}
+
+async fn a_disk_that_heals_is_backed_up_by_the_next_attempt(world: World) -> Result<()> {
+    let shop = world.namespace("heals").await?;
+    let claim = shop.claim("data").mib(8).create().await?;
+    claim.fill_random(63)?;
+    let fault = DiskFault { code: 2, at_offset: Some(5 << 20), ..DiskFault::new(claim.disk.as_str(), "Read", "fail") };
+    world.control().disk_fault(&fault).await?;
+    let failed = attempt_fails(&world, &shop, &claim, Reason::DiskReadFailed, &[Reason::DiskReadFailed.fix()]).await;
+    world.control().heal_disk(claim.disk.as_str()).await?;
+    let asked = failed?;
+    let snapshot = asked.wait_for_within(SnapshotPhase::Uploaded, Duration::from_secs(60) + DEADLINE).await?;
+    let upload = asked.upload().await?;
+    ensure!(upload.status.is_some_and(|s| s.retry_count == 1), "one attempt failed");
+    shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
+    let back = Claim::bound(&world, shop.name(), "back").await?;
+    ensure!(back.digest()? == claim.digest()?, "came back different");
+    nothing_left(&world, &shop, 1).await
+}
+
+/// Restores onto a disk with that fault: the attempt fails for that reason and the claim is not made; then it is cancelled.
+async fn is_not_restored(world: &World, prefix: &str, function: &'static str, reason: Reason) -> Result<()> {
+    let shop = world.namespace(prefix).await?;
+    let claim = shop.claim("data").mib(16).create().await?;
+    claim.fill_random(64)?;
+    let snapshot = shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
+    let clone = shop.clone_as(&snapshot, "back").await?;
+    let target = clone.disk().await?;
+    world.control().disk_fault(&DiskFault { code: 8, ..DiskFault::new(&target, function, "fail") }).await?;
+    let outcome = write_fails(world, &shop, &clone, reason).await;
+    world.control().heal_disk(&target).await?;
+    outcome?;
+    let stop = Patch::Merge(json!({"spec": {"cloneCancel": true}}));
+    clone.api().patch(&clone.name, &PatchParams::default(), &stop).await?;
+    clone.wait_for(ClonePhase::Canceled).await?;
+    ensure!(shop.claims().get_opt("back").await?.is_none(), "a claim was made without its data");
+    ensure!(world.control().disk(&target).await.is_err(), "the half-written disk stays in vCenter");
+    nothing_left(world, &shop, 1).await
+}
+
+async fn write_fails(world: &World, shop: &Namespace, clone: &e2e::Clone, reason: Reason) -> Result<()> {
+    let seen = wait_until(&clone.api(), &clone.name, DEADLINE, &format!("says {reason}"), |seen| {
+        let conditions = seen.and_then(|c| c.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
+        let ended = seen.and_then(api::CloneFromSnapshot::phase).is_some_and(ClonePhase::is_terminal);
+        ended || api::conditions::get(conditions, api::conditions::READY).is_some_and(|c| c.reason == reason.as_str())
+    })
+    .await?;
+    let status = seen.and_then(|c| c.status).context("status")?;
+    explained(world, shop.name(), &clone.name, &status.conditions, reason, &[reason.fix()]).await?;
+    let download = clone.download().await?;
+    let told = download.status.clone().context("status")?;
+    ensure!(told.phase == Some(api::DownloadPhase::Retry), "it is {told:#?}");
+    explained(world, world.velero(), &download.name_any(), &told.conditions, reason, &[reason.fix()]).await?;
+    ensure!(shop.claims().get_opt("back").await?.is_none(), "the claim was made before its data was there");
+    Ok(())
+}
+
+async fn a_restore_that_cannot_write_never_binds_the_claim(world: World) -> Result<()> {
+    is_not_restored(&world, "nowrite", "Write", Reason::DiskWriteFailed).await
+}
+
+async fn a_restore_reports_a_failed_flush(world: World) -> Result<()> {
+    is_not_restored(&world, "noflush", "Flush", Reason::DiskFlushFailed).await
+}

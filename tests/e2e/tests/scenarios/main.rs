@@ -78,7 +78,7 @@ fn main() -> Result<ExitCode> {
     shared.stop()?;
 
     let own = Stage::new("e2e-alone", &runtime);
-    let one_by_one = alone::SCENARIOS.iter().map(|(name, scenario)| own.trial(name, *scenario)).collect();
+    let one_by_one = alone::scenarios().map(|(name, scenario)| own.trial(name, *scenario)).collect();
     let mut second = arguments;
     second.test_threads = Some(1);
     let one_by_one = libtest_mimic::run(&second, one_by_one);

@@ -1,0 +1,127 @@
+//! What a job has left behind: nothing, if all is well.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use api::{CloneFromSnapshot, Download, Upload, labels, names};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+
+use crate::world::LOOK;
+use crate::{Namespace, World};
+
+/// How long leases, locks and volumes may take to go after the status that said the end.
+const GOING: Duration = Duration::from_secs(60);
+
+/// Waits until the jobs of a namespace have left no disk snapshot, transfer lease, lock, scratch claim or marked volume;
+/// then its repository must hold exactly `points` restore points, and no key without its config.
+///
+/// # Errors
+/// When something stays; the message names it.
+pub async fn nothing_left(world: &World, namespace: &Namespace, points: usize) -> Result<()> {
+    let waiting = async {
+        while !still_there(world, namespace).await?.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+        anyhow::Ok(())
+    };
+    if let Ok(waited) = tokio::time::timeout(GOING, waiting).await {
+        waited?;
+    }
+    let left = still_there(world, namespace).await?;
+    ensure!(left.is_empty(), "left behind after {} s: {left:?}", GOING.as_secs());
+    let repository = world.repository_folder(namespace.name());
+    let found = files(&repository.join("snapshots"))?;
+    ensure!(found.len() == points, "{points} restore points, not {found:?}");
+    let keys = files(&repository.join("keys"))?;
+    ensure!(keys.is_empty() || repository.join("config").is_file(), "a key without a config: {keys:?}");
+    Ok(())
+}
+
+/// What the jobs of a namespace hold right now, in words.
+///
+/// # Errors
+/// When the API server or the double does not answer.
+pub async fn still_there(world: &World, namespace: &Namespace) -> Result<Vec<String>> {
+    let mut left = disk_snapshots(world, namespace).await?;
+    left.extend(leases(world, namespace).await?);
+    left.extend(half_restored(world, namespace).await?);
+    let locks = files(&world.repository_folder(namespace.name()).join("locks"))?;
+    left.extend(locks.into_iter().map(|lock| format!("lock {lock}")));
+    Ok(left)
+}
+
+async fn disk_snapshots(world: &World, namespace: &Namespace) -> Result<Vec<String>> {
+    let volumes: Api<PersistentVolume> = Api::all(world.client());
+    let all = volumes.list(&ListParams::default()).await?;
+    let ours = |v: &&PersistentVolume| {
+        v.spec.as_ref().and_then(|s| s.claim_ref.as_ref()?.namespace.as_deref()) == Some(namespace.name())
+    };
+    let disks: BTreeSet<&str> =
+        all.iter().filter(ours).filter_map(|v| Some(v.spec.as_ref()?.csi.as_ref()?.volume_handle.as_str())).collect();
+    let known = world.control().disks().await?;
+    let known = known.as_array().or_else(|| known["disks"].as_array()).context("the double lists its disks")?;
+    let held = known.iter().filter(|disk| disk["id"].as_str().is_some_and(|id| disks.contains(id)));
+    let snapshots = held.flat_map(|disk| disk["snapshots"].as_array().into_iter().flatten());
+    Ok(snapshots.map(|snapshot| format!("disk snapshot {}", snapshot["id"])).collect())
+}
+
+async fn leases(world: &World, namespace: &Namespace) -> Result<Vec<String>> {
+    let of_namespace = |source: Option<&str>, reference: Option<&str>| {
+        source == Some(namespace.name())
+            || reference.and_then(|r| r.split_once('/')).is_some_and(|(from, _)| from == namespace.name())
+    };
+    let uploads = Api::<Upload>::namespaced(world.client(), world.velero()).list(&ListParams::default()).await?;
+    let downloads = Api::<Download>::namespaced(world.client(), world.velero()).list(&ListParams::default()).await?;
+    let uploads = uploads.iter().filter(|u| {
+        of_namespace(u.spec.source_namespace.as_deref(), u.spec.snapshot_reference.as_deref())
+    });
+    let downloads = downloads.iter().filter(|d| {
+        of_namespace(d.spec.source_namespace.as_deref(), d.spec.clone_from_snapshot_reference.as_deref())
+    });
+    let mut ours: BTreeSet<String> = uploads.map(|u| names::upload_lease(&u.name_any())).collect();
+    ours.extend(downloads.map(|d| names::download_lease(&d.name_any())));
+    let all = Api::<Lease>::namespaced(world.client(), world.velero()).list(&ListParams::default()).await?;
+    let held = all.iter().map(|lease| lease.name_any()).filter(|name| ours.contains(name));
+    Ok(held.map(|name| format!("lease {name}")).collect())
+}
+
+async fn half_restored(world: &World, namespace: &Namespace) -> Result<Vec<String>> {
+    let clones: Api<CloneFromSnapshot> = Api::namespaced(world.client(), namespace.name());
+    let uids: BTreeSet<String> =
+        clones.list(&ListParams::default()).await?.iter().filter_map(|clone| clone.uid()).collect();
+    let marked = ListParams::default().labels(labels::SCRATCH_FOR);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.client(), world.velero());
+    let claims = claims.list(&marked).await?;
+    let volumes = Api::<PersistentVolume>::all(world.client()).list(&ListParams::default()).await?;
+    let of_us = |of: Option<&String>| of.is_some_and(|uid| uids.contains(uid));
+    let claims = claims.iter().filter(|c| of_us(c.labels().get(labels::SCRATCH_FOR)));
+    let mut left: Vec<String> = claims.map(|claim| format!("scratch claim {}", claim.name_any())).collect();
+    let volumes = volumes.iter().filter(|volume| {
+        let for_scratch = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()?.name.clone());
+        let for_scratch = for_scratch.and_then(|name| name.strip_prefix("restore-").map(str::to_owned));
+        of_us(volume.labels().get(labels::SCRATCH_FOR)) || of_us(for_scratch.as_ref())
+    });
+    left.extend(volumes.map(|volume| format!("volume {}", volume.name_any())));
+    Ok(left)
+}
+
+/// Names of the files in a folder; none when there is no such folder.
+fn files(folder: &Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("list {}", folder.display()))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,197 @@
+//! The driver dies right after each of its steps, as if by SIGKILL, and is started again: nothing doubled, nothing leaked.
+
+use anyhow::{Context as _, Result, ensure};
+use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Reason, SnapshotPhase, Upload};
+use e2e::{Claim, DEADLINE, Namespace, World, nothing_left, wait_until};
+use k8s_openapi::api::core::v1::PersistentVolume;
+use kube::Api;
+use kube::ResourceExt as _;
+use kube::api::{ListParams, PostParams};
+use uuid::Uuid;
+
+use super::back_up;
+
+crate::scenarios![
+    a_repository_claim_survives_a_driver_killed_in_the_middle,
+    a_backup_survives_a_driver_killed_after_any_step,
+    a_restore_survives_a_driver_killed_after_any_step,
+    a_failed_restore_is_cleaned_up_by_the_next_driver,
+    a_deletion_survives_a_driver_killed_after_any_step,
+];
+
+const DRIVER: &str = "backup-driver";
+
+/// Starts the driver so that it dies after that step.
+async fn doomed(world: &World, step: &str) -> Result<()> {
+    world.kill(DRIVER).await?;
+    world.start_process_with(DRIVER, &[("BACKUP_DRIVER_DIE_AFTER", step)]).await
+}
+
+/// Waits until the driver died of that step, and starts it as it should be.
+async fn revived(world: &World, step: &str) -> Result<()> {
+    let died = world.ended(DRIVER).await;
+    if died.is_err() {
+        world.kill(DRIVER).await?; // the next scenario needs one that lives
+    }
+    world.start_process(DRIVER).await?;
+    died.with_context(|| format!("the driver never came to step {step}"))
+}
+
+async fn a_repository_claim_survives_a_driver_killed_in_the_middle(world: World) -> Result<()> {
+    doomed(&world, "RepositoryMade").await?;
+    let making = { let world = world.clone(); tokio::spawn(async move { world.namespace("kill-repo").await }) };
+    revived(&world, "RepositoryMade").await?;
+    let shop = making.await??;
+    let claim = shop.claim("data").mib(1).create().await?;
+    back_up(&shop, &claim).await?;
+    let all = Api::<api::BackupRepository>::all(world.client()).list(&ListParams::default()).await?;
+    let ours = all.iter().filter(|r| r.allowed_namespaces.iter().any(|n| n == shop.name())).count();
+    ensure!(ours == 1, "one claim has one repository, not {ours}");
+    nothing_left(&world, &shop, 1).await
+}
+
+async fn a_backup_survives_a_driver_killed_after_any_step(world: World) -> Result<()> {
+    for step in ["RepositoryOpened", "SnapshotTaken", "UploadMade", "SnapshotRecorded"] {
+        backup_with(&world, step).await.with_context(|| format!("killed after {step}"))?;
+    }
+    Ok(())
+}
+
+async fn backup_with(world: &World, step: &str) -> Result<()> {
+    let shop = world.namespace("kill-backup").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    claim.fill_random(91)?;
+    doomed(world, step).await?;
+    let asked = shop.snapshot(&claim).await?;
+    revived(world, step).await?;
+    asked.wait_for(SnapshotPhase::Uploaded).await?;
+    let taken = world.control().calls(claim.disk.as_str(), "VslmCreateSnapshot_Task").await?;
+    ensure!(taken == 1, "{taken} disk snapshots were taken for one backup");
+    let uploads = Api::<Upload>::namespaced(world.client(), world.velero()).list(&ListParams::default()).await?;
+    let reference = format!("{}/{}", shop.name(), asked.name);
+    let ours = uploads.iter().filter(|u| u.spec.snapshot_reference.as_deref() == Some(&reference)).count();
+    ensure!(ours == 1, "{ours} Uploads for one backup");
+    world.restic(shop.name()).check().await?;
+    nothing_left(world, &shop, 1).await
+}
+
+async fn a_restore_survives_a_driver_killed_after_any_step(world: World) -> Result<()> {
+    let shop = world.namespace("kill-restore").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    claim.fill_random(92)?;
+    let snapshot = back_up(&shop, &claim).await?;
+    let steps = [
+        "ScratchMade",
+        "DownloadMade",
+        "VolumeKept",
+        "ScratchDropped",
+        "ClaimMade",
+        "VolumePointed",
+        "ClaimBound",
+        "VolumeSettled",
+    ];
+    for (number, step) in steps.into_iter().enumerate() {
+        let name = format!("back-{number}");
+        doomed(&world, step).await?;
+        let clone = shop.clone_as(&snapshot, &name).await?;
+        revived(&world, step).await?;
+        let restored = restored(&world, &shop, &clone, &claim, &name, number + 2);
+        restored.await.with_context(|| format!("killed after {step}"))?;
+    }
+    Ok(())
+}
+
+/// The clone completes with the claim's bytes, and there are exactly that many volumes of the namespace.
+async fn restored(
+    world: &World,
+    shop: &Namespace,
+    clone: &e2e::Clone,
+    claim: &Claim,
+    name: &str,
+    volumes: usize,
+) -> Result<()> {
+    clone.wait_for(ClonePhase::Completed).await?;
+    let back = Claim::bound(world, shop.name(), name).await?;
+    ensure!(back.digest()? == claim.digest()?, "came back different");
+    nothing_left(world, shop, 1).await?;
+    let all = Api::<PersistentVolume>::all(world.client()).list(&ListParams::default()).await?;
+    let of_shop = |v: &&PersistentVolume| {
+        v.spec.as_ref().and_then(|s| s.claim_ref.as_ref()?.namespace.as_deref()) == Some(shop.name())
+    };
+    let ours: Vec<_> = all.iter().filter(of_shop).collect();
+    ensure!(ours.len() == volumes, "{} volumes where there should be {volumes}", ours.len());
+    let policy = |v: &&&PersistentVolume| {
+        v.spec.as_ref().and_then(|s| s.persistent_volume_reclaim_policy.as_deref()) != Some("Delete")
+    };
+    let kept: Vec<_> = ours.iter().filter(policy).map(|v| v.name_any()).collect();
+    ensure!(kept.is_empty(), "volumes that would outlive their claims: {kept:?}");
+    Ok(())
+}
+
+async fn a_failed_restore_is_cleaned_up_by_the_next_driver(world: World) -> Result<()> {
+    let shop = world.namespace("kill-failed").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    let snapshot = back_up(&shop, &claim).await?;
+    let mut nowhere = snapshot.clone();
+    nowhere.spec.backup_repository = "br-nobody".to_owned();
+    for step in ["EndNoted", "Cleaned"] {
+        // without anything to remove `Cleaned` is no step: this restore is cancelled when its scratch claim is there
+        let asked_to_stop = step == "Cleaned";
+        let clone = if asked_to_stop {
+            let clone = stopped_restore(&world, &shop, &snapshot, step).await?;
+            clone.wait_for(ClonePhase::Canceled).await?;
+            clone
+        } else {
+            doomed(&world, step).await?;
+            let clone = shop.clone_as(&nowhere, "back").await?;
+            revived(&world, step).await?;
+            let seen = clone.wait_for(ClonePhase::Failed).await.with_context(|| format!("killed after {step}"))?;
+            let conditions = seen.status.map(|s| s.conditions).unwrap_or_default();
+            let reason = Reason::RepositoryUnknown;
+            e2e::explained(&world, shop.name(), &clone.name, &conditions, reason, &[reason.fix()]).await?;
+            clone
+        };
+        ensure!(shop.claims().get_opt("back").await?.is_none(), "{} made a claim", clone.name);
+        nothing_left(&world, &shop, 1).await.with_context(|| format!("killed after {step}"))?;
+    }
+    Ok(())
+}
+
+/// A restore that is cancelled while its volume is written, with a driver that dies while it removes that.
+async fn stopped_restore(world: &World, shop: &Namespace, snapshot: &api::Snapshot, step: &str) -> Result<e2e::Clone> {
+    for name in super::DATA_MANAGERS {
+        world.kill(name).await?; // nobody writes: the restore stays in the middle
+    }
+    let clone = shop.clone_as(snapshot, "back").await?;
+    clone.disk().await?;
+    doomed(world, step).await?;
+    let stop = kube::api::Patch::Merge(serde_json::json!({"spec": {"cloneCancel": true}}));
+    clone.api().patch(&clone.name, &kube::api::PatchParams::default(), &stop).await?;
+    let outcome = revived(world, step).await;
+    for name in super::DATA_MANAGERS {
+        world.start_process(name).await?;
+    }
+    outcome.map(|()| clone)
+}
+
+async fn a_deletion_survives_a_driver_killed_after_any_step(world: World) -> Result<()> {
+    for step in ["DiskSnapshotDeleted", "PointForgotten"] {
+        let shop = world.namespace("kill-delete").await?;
+        let claim = shop.claim("data").mib(1).create().await?;
+        let snapshot = back_up(&shop, &claim).await?;
+        let id = snapshot.status.and_then(|s| s.snapshot_id).context("an id")?;
+        let spec = DeleteSnapshotSpec { snapshot_id: id, backup_repository: shop.repository().to_owned() };
+        let deletions: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
+        doomed(&world, step).await?;
+        let object = DeleteSnapshot::new(&api::names::delete_snapshot(Uuid::new_v4()), spec);
+        let name = deletions.create(&PostParams::default(), &object).await?.name_any();
+        revived(&world, step).await?;
+        wait_until(&deletions, &name, DEADLINE, "is Completed", |seen| {
+            seen.and_then(|s| s.status.as_ref()?.phase.clone()) == Some(DeletePhase::Completed)
+        })
+        .await?;
+        nothing_left(&world, &shop, 0).await.with_context(|| format!("killed after {step}"))?;
+        world.restic(shop.name()).check().await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! S3, vCenter and the disk library: away, distrusted, wrong or missing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use api::{Reason, SnapshotPhase, UploadPhase, names};
+use e2e::{DEADLINE, DiskFault, Namespace, World, explained, nothing_left};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+
+use super::{DATA_MANAGERS, back_up, cancel, in_the_middle_of_an_upload, slow, upload_of};
+
+crate::scenarios![
+    a_backup_survives_an_s3_server_that_goes_away_in_the_middle,
+    a_vcenter_that_is_not_trusted_gets_no_password,
+    a_wrong_password_does_not_lock_the_account,
+    a_missing_disk_library_is_named_and_everything_else_works,
+    a_disk_library_that_hangs_is_ended,
+    a_disk_deleted_between_snapshot_and_upload_ends_the_backup,
+];
+
+async fn a_backup_survives_an_s3_server_that_goes_away_in_the_middle(world: World) -> Result<()> {
+    let shop = world.namespace("s3gone").await?;
+    let claim = shop.claim("data").mib(64).create().await?;
+    claim.fill_random(71)?;
+    slow(&world, claim.disk.as_str(), "Read").await?;
+    let asked = shop.snapshot(&claim).await?;
+    in_the_middle_of_an_upload(&world, &asked).await?;
+    world.kill("s3").await?;
+    world.control().heal_disk(claim.disk.as_str()).await?;
+    let failed = asked.wait_for(SnapshotPhase::UploadFailed).await;
+    world.start_process("s3").await?;
+    let conditions = failed?.status.context("status")?.conditions;
+    let reason = Reason::StoreUnreachable;
+    explained(&world, shop.name(), &asked.name, &conditions, reason, &[reason.fix()]).await?;
+    asked.wait_for_within(SnapshotPhase::Uploaded, DEADLINE + Duration::from_secs(60)).await?;
+    world.restic(shop.name()).check().await?;
+    nothing_left(&world, &shop, 1).await
+}
+
+/// Text of the vCenter Secret.
+async fn configuration(world: &World) -> Result<String> {
+    let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
+    let secret = secrets.get(names::VCENTER_SECRET).await?;
+    let ByteString(text) = secret.data.and_then(|mut d| d.remove("csi-vsphere.conf")).context("the Secret's key")?;
+    Ok(String::from_utf8(text)?)
+}
+
+async fn configure(world: &World, text: &str) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
+    let patch = json!({"data": {"csi-vsphere.conf": ByteString(text.as_bytes().to_vec())}});
+    secrets.patch(names::VCENTER_SECRET, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    Ok(())
+}
+
+/// The configuration with another value for one key.
+fn with(text: &str, key: &str, value: &str) -> Result<String> {
+    let is_it = |line: &str| line.trim_start().starts_with(key);
+    ensure!(text.lines().any(is_it), "the configuration has no {key}");
+    let lines = text.lines().map(|line| if is_it(line) { format!("{key} = \"{value}\"") } else { line.to_owned() });
+    Ok(lines.collect::<Vec<_>>().join("\n") + "\n")
+}
+
+/// A backup fails before anything is made while the Secret says that; returns once the Secret is as before.
+async fn fails_with_secret(world: &World, shop: &Namespace, secret: &str, reason: Reason, times: usize) -> Result<()> {
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(72)?;
+    let before = configuration(world).await?;
+    configure(world, secret).await?;
+    let mut outcome = Ok(());
+    for _ in 0..times {
+        let once = async {
+            let asked = shop.snapshot(&claim).await?;
+            let seen = asked.wait_for(SnapshotPhase::SnapshotFailed).await?;
+            let conditions = seen.status.context("status")?.conditions;
+            explained(world, shop.name(), &asked.name, &conditions, reason, &["take the disk snapshot"]).await
+        };
+        outcome = outcome.and(once.await);
+    }
+    configure(world, &before).await?;
+    outcome?;
+    nothing_left(world, shop, 0).await?;
+    back_up(shop, &claim).await.context("a corrected Secret is taken up by itself")?;
+    nothing_left(world, shop, 1).await
+}
+
+async fn a_vcenter_that_is_not_trusted_gets_no_password(world: World) -> Result<()> {
+    let shop = world.namespace("untrusted").await?;
+    let logins = world.control().logins().await?;
+    let other = ["AB"; 32].join(":");
+    let text = with(&configuration(&world).await?, "thumbprint", &other)?;
+    fails_with_secret(&world, &shop, &text, Reason::VCenterCertificateUntrusted, 1).await?;
+    let now = world.control().logins().await?;
+    ensure!(now["refused"] == logins["refused"], "credentials went to a stranger: {logins}, then {now}");
+    Ok(())
+}
+
+async fn a_wrong_password_does_not_lock_the_account(world: World) -> Result<()> {
+    let shop = world.namespace("password").await?;
+    let refused = |logins: serde_json::Value| logins["refused"].as_u64().context("a count of refused logins");
+    let before = refused(world.control().logins().await?)?;
+    let text = with(&configuration(&world).await?, "password", "not-the-password")?;
+    fails_with_secret(&world, &shop, &text, Reason::VCenterLoginRefused, 5).await?;
+    let more = refused(world.control().logins().await?)? - before;
+    ensure!((1..=3).contains(&more), "{more} refused logins; an account is locked after a few");
+    let log = world.logs("backup-driver").await?;
+    ensure!(!log.contains("not-the-password"), "the password stands in the log");
+    Ok(())
+}
+
+fn libraries(world: &World) -> [PathBuf; 2] {
+    DATA_MANAGERS.map(|name| world.folder().join("pods").join(name).join("vddkLibs/lib64/libvixDiskLib.so.8"))
+}
+
+async fn a_missing_disk_library_is_named_and_everything_else_works(world: World) -> Result<()> {
+    let shop = world.namespace("nolib").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(73)?;
+    let aside = |library: &PathBuf| library.with_extension("aside");
+    for library in libraries(&world) {
+        std::fs::rename(&library, aside(&library))?;
+    }
+    let outcome = async {
+        let asked = shop.snapshot(&claim).await?;
+        let seen = asked.wait_for(SnapshotPhase::UploadFailed).await?;
+        let conditions = seen.status.context("status")?.conditions;
+        let reason = Reason::VddkLibraryMissing;
+        explained(&world, shop.name(), &asked.name, &conditions, reason, &["vddkLibs", reason.fix()]).await?;
+        anyhow::Ok(asked)
+    }
+    .await;
+    for library in libraries(&world) {
+        std::fs::rename(aside(&library), &library)?;
+    }
+    cancel(&world, &outcome?).await?;
+    nothing_left(&world, &shop, 0).await?;
+    back_up(&shop, &claim).await.context("the library is found without a restart")?;
+    nothing_left(&world, &shop, 1).await
+}
+
+async fn a_disk_library_that_hangs_is_ended(world: World) -> Result<()> {
+    let shop = world.namespace("hangs").await?;
+    let claim = shop.claim("data").mib(4).create().await?;
+    claim.fill_random(74)?;
+    for name in DATA_MANAGERS {
+        world.kill(name).await?;
+        world.start_process_with(name, &[("DISK_CALL_DEADLINE", "3")]).await?;
+    }
+    world.control().disk_fault(&DiskFault::new(claim.disk.as_str(), "Read", "hang")).await?;
+    let outcome = async {
+        let asked = shop.snapshot(&claim).await?;
+        let seen = asked.wait_for(SnapshotPhase::UploadFailed).await?;
+        let conditions = seen.status.context("status")?.conditions;
+        let reason = Reason::VddkHung;
+        explained(&world, shop.name(), &asked.name, &conditions, reason, &["back up the disk", reason.fix()]).await?;
+        anyhow::Ok(asked)
+    }
+    .await;
+    world.control().heal_disk(claim.disk.as_str()).await?;
+    for name in DATA_MANAGERS {
+        world.kill(name).await?;
+        world.start_process(name).await?;
+    }
+    cancel(&world, &outcome?).await?;
+    nothing_left(&world, &shop, 0).await
+}
+
+async fn a_disk_deleted_between_snapshot_and_upload_ends_the_backup(world: World) -> Result<()> {
+    let shop = world.namespace("diskgone").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    for name in DATA_MANAGERS {
+        world.kill(name).await?;
+    }
+    let asked = shop.snapshot(&claim).await?;
+    let upload = upload_of(&world, &asked).await?;
+    world.control().remove_disk(claim.disk.as_str()).await?;
+    for name in DATA_MANAGERS {
+        world.start_process(name).await?;
+    }
+    let seen = asked.wait_for(SnapshotPhase::UploadFailedAfterRetry).await?;
+    let conditions = seen.status.context("status")?.conditions;
+    let reason = Reason::DiskMissing;
+    explained(&world, shop.name(), &asked.name, &conditions, reason, &[claim.disk.as_str(), reason.fix()]).await?;
+    let status = asked.upload().await?.status.context("status")?;
+    ensure!(status.phase == Some(UploadPhase::UploadFailedAfterRetry), "it is {status:#?}");
+    let name = upload.name_any();
+    explained(&world, world.velero(), &name, &status.conditions, reason, &[reason.fix()]).await?;
+    nothing_left(&world, &shop, 0).await
+}
