@@ -84,7 +84,11 @@ impl Repositories {
     ///
     /// # Errors
     /// As the repository says.
-    pub async fn open_or_make(&self, described: &BackupRepository, source_namespace: &str) -> Result<Repository, Problem> {
+    pub async fn open_or_make(
+        &self,
+        described: &BackupRepository,
+        source_namespace: &str,
+    ) -> Result<Repository, Problem> {
         self.obtain(described, source_namespace, true).await
     }
 
@@ -97,9 +101,9 @@ impl Repositories {
         }
         let act = format!("open the repository of namespace {from} in bucket {}", reach.options.bucket);
         let failed = |error: repository::Error| from_repository(&act, &error);
-        let store = S3Store::new(reach.options).await.map_err(|source| {
-            failed(repository::Error::Store { act: "connect to the store".to_owned(), source })
-        })?;
+        let store = S3Store::new(reach.options)
+            .await
+            .map_err(|source| failed(repository::Error::Store { act: "connect to the store".to_owned(), source }))?;
         let store: Arc<dyn Store> = Arc::new(store);
         let opened = match make {
             true => repository::initialise(store, &reach.password).await,
@@ -117,8 +121,8 @@ impl Repositories {
         if described.repository_driver != REPOSITORY_DRIVER {
             return Err(invalid(format!("its driver is `{}`, not `{REPOSITORY_DRIVER}`", described.repository_driver)));
         }
-        let parameters = RepositoryParameters::from_map(&described.repository_parameters)
-            .map_err(|e| invalid(e.to_string()))?;
+        let parameters =
+            RepositoryParameters::from_map(&described.repository_parameters).map_err(|e| invalid(e.to_string()))?;
         let endpoint = parameters.s3_url.as_deref().map(Url::parse).transpose();
         let endpoint = endpoint.map_err(|e| invalid(format!("parameter `s3Url` is not a URL: {e}")))?;
         let password = self.password().await?;
@@ -179,7 +183,10 @@ impl Repositories {
             let namespace = named.namespace.as_deref().unwrap_or(&self.namespace);
             let place = format!("{namespace}/{}", named.name);
             let missing = |why: String| {
-                Problem::passing(Reason::StoreAccessDenied, format!("read the bucket's keys from Secret {place}: {why}"))
+                Problem::passing(
+                    Reason::StoreAccessDenied,
+                    format!("read the bucket's keys from Secret {place}: {why}"),
+                )
             };
             let found = secret(&self.client, namespace, &named.name).await?;
             let found = found.ok_or_else(|| missing("there is none".to_owned()))?;

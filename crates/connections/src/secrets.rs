@@ -16,7 +16,8 @@ pub(crate) async fn secret(client: &Client, namespace: &str, name: &str) -> Resu
 /// A setting of a ConfigMap; `None` when either is not there.
 pub(crate) async fn setting(client: &Client, namespace: &str, map: &str, key: &str) -> Result<Option<String>, Problem> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let map_object = maps.get_opt(map).await.map_err(|e| from_kube(&format!("read ConfigMap {namespace}/{map}"), &e))?;
+    let map_object =
+        maps.get_opt(map).await.map_err(|e| from_kube(&format!("read ConfigMap {namespace}/{map}"), &e))?;
     let value = map_object.and_then(|m| m.data?.remove(key));
     Ok(value.map(|v| v.trim().to_owned()).filter(|v| !v.is_empty()))
 }

@@ -113,7 +113,9 @@ fn connect(found: &Secret) -> Result<Vcenter, Problem> {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         match text(found, name) {
             Some(pem) => Ok(pem.expose_secret().to_owned()),
-            None => std::fs::read_to_string(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+            None => {
+                std::fs::read_to_string(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
+            }
         }
     };
     let config = center.config(bundled).map_err(|e| invalid(Problem::chain(&e)))?;

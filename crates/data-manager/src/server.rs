@@ -1,5 +1,6 @@
 //! Starts everything, runs until told to stop, and ends in order.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,14 @@ use crate::{Config, downloads, uploads};
 
 /// How long transfers may take to stop once the process is told to; less than a pod's grace period of 30 s.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// How long a look at the API server may take to end.
+const LOOKS_END_WITHIN: Duration = Duration::from_secs(3);
+/// How long vCenter may take to end the session.
+const LOGOUT_WITHIN: Duration = Duration::from_secs(5);
+/// What the helper adds to the folder for sockets, in bytes: a private folder and the socket's name.
+const SOCKET_BELOW: usize = "/vddk-XXXXXX/nbd.sock".len();
+/// Longest path of a Unix socket, in bytes (`sun_path`, unix(7)).
+const LONGEST_SOCKET: usize = 107;
 
 /// Runs the data-manager of one node.
 ///
@@ -41,13 +50,26 @@ pub async fn run(config: Config) -> Result<()> {
     let (downloads, downloads_ended) = AtWork::new(config.download_slots.into());
     let (up, down) = (shared.context(uploads), shared.context(downloads));
     health.set_ready(true);
-    tokio::join!(
-        control::<Upload, _, _>(&up, uploads_ended, uploads::reconcile, uploads::after_error),
-        control::<Download, _, _>(&down, downloads_ended, downloads::reconcile, downloads::after_error),
-    );
+    let watching = async {
+        tokio::join!(
+            control::<Upload, _, _>(&up, uploads_ended, uploads::reconcile, uploads::after_error),
+            control::<Download, _, _>(&down, downloads_ended, downloads::reconcile, downloads::after_error),
+        )
+    };
+    // a look at an API server that is away may hang on; nothing depends on its end
+    let told_to_stop = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LOOKS_END_WITHIN).await;
+    };
+    tokio::select! {
+        _ = watching => {}
+        () = told_to_stop => tracing::warn!("some looks at the API server did not end in time"),
+    }
     health.set_ready(false);
     settle(&[&up, &down]).await;
-    shared.vcenters.close().await;
+    if tokio::time::timeout(LOGOUT_WITHIN, shared.vcenters.close()).await.is_err() {
+        tracing::warn!("vCenter did not answer the logout; its session ends when it has been idle");
+    }
     tracing::info!("the data-manager has stopped");
     Ok(())
 }
@@ -75,7 +97,7 @@ impl Shared {
             disks: Disks {
                 helper: exe.with_file_name("vddk-helper"),
                 library: config.vddk_dir.clone(),
-                sockets: config.scratch_dir.clone(),
+                sockets: socket_folder(&config.scratch_dir),
                 call_deadline: Duration::from_secs(config.disk_call_deadline),
             },
             client,
@@ -99,6 +121,11 @@ impl Shared {
             shutdown: self.stop.clone(),
         })
     }
+}
+
+/// The scratch folder, unless its path is too long for a Unix socket: then the folder for temporary files.
+fn socket_folder(scratch: &Path) -> PathBuf {
+    if scratch.as_os_str().len() + SOCKET_BELOW <= LONGEST_SOCKET { scratch.to_owned() } else { std::env::temp_dir() }
 }
 
 /// Watches one kind of transfer until the process is told to stop.
@@ -130,5 +157,17 @@ async fn settle(contexts: &[&Arc<Context>]) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_scratch_path_does_not_keep_disks_from_being_opened() {
+        assert_eq!(socket_folder(Path::new("/scratch")), Path::new("/scratch"));
+        let long = format!("/{}", "x".repeat(90));
+        assert_eq!(socket_folder(Path::new(&long)), std::env::temp_dir());
     }
 }

@@ -113,7 +113,9 @@ async fn write_locked(
     }
     if target.capacity_bytes < reader.size() {
         let (needed, there) = (reader.size(), target.capacity_bytes);
-        let cause = format!("write disk {volume}: the restore point has {needed} bytes, the disk only {there}; nothing was written");
+        let cause = format!(
+            "write disk {volume}: the restore point has {needed} bytes, the disk only {there}; nothing was written"
+        );
         return Err(Problem::lasting(Reason::TargetTooSmall, cause).into());
     }
     let open = ctx.disks.write(vcenter, volume).await?;

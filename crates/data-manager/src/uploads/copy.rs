@@ -103,7 +103,10 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     let lock = repository.lock(&name).await.map_err(|e| failed("lock the repository", e))?;
     let open = ctx.disks.read(&vcenter, &snapshot).await;
     let copied = match open {
-        Ok(open) => copy_open(report, interrupt, &repository, open, new_point(&upload, &vcenter, &snapshot, &disk, &taken)).await,
+        Ok(open) => {
+            copy_open(report, interrupt, &repository, open, new_point(&upload, &vcenter, &snapshot, &disk, &taken))
+                .await
+        }
         Err(problem) => Err(problem.into()),
     };
     let released = lock.release().await; // before any terminal status, so that `restic check` works when it says so
@@ -120,7 +123,9 @@ async fn look(vcenter: &Vcenter, snapshot: &DiskSnapshot) -> Result<(Disk, Snaps
     let all = vcenter.list_snapshots(&snapshot.disk).await.map_err(|e| from_vsphere(&act, &e))?;
     match all.into_iter().find(|s| s.id == snapshot.snapshot) {
         Some(taken) => Ok((disk, taken)),
-        None => Err(Problem::lasting(Reason::SnapshotMissing, format!("{act}: the disk is there, the snapshot is not"))),
+        None => {
+            Err(Problem::lasting(Reason::SnapshotMissing, format!("{act}: the disk is there, the snapshot is not")))
+        }
     }
 }
 

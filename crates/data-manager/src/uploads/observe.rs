@@ -27,7 +27,11 @@ pub(crate) async fn holder(ctx: &Context, lease: &str) -> Result<Holder, Error> 
         None => Holder::Nobody,
         Some((_, free_in)) => {
             let seconds = i64::try_from(free_in.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
-            Holder::Other { until: Timestamp::now().saturating_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX) }
+            Holder::Other {
+                until: Timestamp::now()
+                    .saturating_add(jiff::SignedDuration::from_secs(seconds))
+                    .unwrap_or(Timestamp::MAX),
+            }
         }
     })
 }
