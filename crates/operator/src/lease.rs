@@ -40,6 +40,7 @@ struct Sighting {
 
 /// What became of an attempt to take a lease.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "made once per transfer; a box would only make it harder to use")]
 pub enum Taken {
     /// It is ours.
     Ours(Lease),
@@ -243,7 +244,7 @@ async fn renew(
         match answer {
             Ok(Ok(written)) => (record, renewed) = (written, started),
             Ok(Err(e)) if is_code(&e, 409) || is_code(&e, 404) => match refresh(&leases, &name).await {
-                Refreshed::Ours(fresh) => record = fresh, // our own write whose answer was lost
+                Refreshed::Ours(fresh) => record = *fresh, // our own write whose answer was lost
                 Refreshed::NotOurs => {
                     tracing::warn!(lease = name, "somebody else has the lease");
                     lost.cancel();
@@ -263,7 +264,7 @@ async fn renew(
 }
 
 enum Refreshed {
-    Ours(Record),
+    Ours(Box<Record>),
     NotOurs,
     Unknown,
 }
@@ -272,7 +273,7 @@ async fn refresh(leases: &Leases, name: &str) -> Refreshed {
     match tokio::time::timeout(leases.lasts / 6, leases.api.get_opt(name)).await {
         Ok(Ok(Some(record))) => {
             let holder = record.spec.as_ref().and_then(|s| s.holder_identity.as_deref());
-            if holder == Some(leases.holder.as_str()) { Refreshed::Ours(record) } else { Refreshed::NotOurs }
+            if holder == Some(leases.holder.as_str()) { Refreshed::Ours(Box::new(record)) } else { Refreshed::NotOurs }
         }
         Ok(Ok(None)) => Refreshed::NotOurs,
         Ok(Err(_)) | Err(_) => Refreshed::Unknown,

@@ -8,6 +8,7 @@ use crate::{Again, Problem};
 
 /// What follows a failed attempt.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "made once per failed attempt; a box would only make it harder to use")]
 pub enum AfterFailure {
     /// Another attempt: write this status.
     TryAgain(UploadStatus),
