@@ -148,7 +148,9 @@ pub(crate) struct ClusterArguments {
 /// The name of a disk is shown in one line and compared as text.
 fn disk_path(text: &str) -> Result<String, String> {
     let plain = !text.is_empty() && !text.chars().any(char::is_control);
-    plain.then(|| text.to_owned()).ok_or_else(|| "a disk's name in the repository is not empty and is one line".to_owned())
+    plain
+        .then(|| text.to_owned())
+        .ok_or_else(|| "a disk's name in the repository is not empty and is one line".to_owned())
 }
 
 #[cfg(test)]

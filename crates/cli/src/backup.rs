@@ -57,7 +57,8 @@ fn disk_path(source: &Place, given: Option<&str>) -> Result<String> {
         return Ok(path.to_owned());
     }
     let path = source.default_path().with_context(|| format!("name {source}"))?;
-    Ok(path.ok_or_else(|| Refused::new(format!("name {source}: the file's name is not UTF-8"), "name it with --path"))?)
+    Ok(path
+        .ok_or_else(|| Refused::new(format!("name {source}: the file's name is not UTF-8"), "name it with --path"))?)
 }
 
 async fn copy(

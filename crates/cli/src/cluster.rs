@@ -222,16 +222,23 @@ mod tests {
 
     #[test]
     fn status_says_how_far_how_fast_where_and_why() {
-        let mut upload = Upload::new("upload-1", UploadSpec { source_namespace: Some("shop".into()), ..Default::default() });
+        let mut upload =
+            Upload::new("upload-1", UploadSpec { source_namespace: Some("shop".into()), ..Default::default() });
         upload.status = Some(UploadStatus {
             phase: Some(UploadPhase::InProgress),
-            progress: Progress { total_bytes: 1 << 30, bytes_done: 1 << 29, bytes_per_second: 1 << 20, ..Default::default() },
+            progress: Progress {
+                total_bytes: 1 << 30,
+                bytes_done: 1 << 29,
+                bytes_per_second: 1 << 20,
+                ..Default::default()
+            },
             processing_node: Some("node-a".into()),
             message: Some("copying".into()),
             ..Default::default()
         });
         let text = status_text(&[of_upload(&upload)]);
-        for part in ["Upload", "shop", "upload-1", "InProgress", "50 % of 1.00 GiB", "1.00 MiB/s", "node-a", "copying"] {
+        for part in ["Upload", "shop", "upload-1", "InProgress", "50 % of 1.00 GiB", "1.00 MiB/s", "node-a", "copying"]
+        {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

@@ -31,7 +31,9 @@ pub(crate) async fn open_source(place: &Place) -> Result<Opened> {
     };
     let opened = opened.with_context(|| format!("open {place}"))?;
     if opened.disk.size() == 0 {
-        return Err(Refused::new(format!("open {place}: it holds not a single byte"), "give a disk that is not empty").into());
+        return Err(
+            Refused::new(format!("open {place}: it holds not a single byte"), "give a disk that is not empty").into()
+        );
     }
     Ok(opened)
 }
@@ -129,7 +131,8 @@ async fn file_target(path: &Path, size: u64, force: bool) -> Result<Target> {
 }
 
 async fn new_file(path: &Path, size: u64) -> Result<Target> {
-    let refused = |cause: io::Error| Refused::new(format!("make the file: {cause}"), "name a file in a folder that exists");
+    let refused =
+        |cause: io::Error| Refused::new(format!("make the file: {cause}"), "name a file in a folder that exists");
     let file = File::create_new(path).map_err(refused)?;
     let half_made = HalfMade { path: Some(path.to_owned()) };
     file.set_len(size).context("give the file its size")?;

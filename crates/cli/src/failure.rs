@@ -58,8 +58,13 @@ pub(crate) fn meaning(error: &anyhow::Error) -> Meaning {
 
 fn of_copy(kind: Copy) -> (u8, &'static str) {
     match kind {
-        Copy::DiskRead => (exit::FAILED, "look at the disk's server, then start again; what is stored already is not sent twice"),
-        Copy::DiskWrite => (exit::FAILED, "look at the target's server and its free space, then restore again: the target is incomplete"),
+        Copy::DiskRead => {
+            (exit::FAILED, "look at the disk's server, then start again; what is stored already is not sent twice")
+        }
+        Copy::DiskWrite => (
+            exit::FAILED,
+            "look at the target's server and its free space, then restore again: the target is incomplete",
+        ),
         Copy::DiskFlush => (exit::FAILED, "the target may be incomplete: look at its server, then restore again"),
         Copy::TargetTooSmall => (exit::REFUSED, "give a target that is at least as large as the restore point"),
         Copy::Repository(kind) => of_repository(kind),
@@ -70,14 +75,24 @@ fn of_copy(kind: Copy) -> (u8, &'static str) {
 fn of_repository(kind: Store) -> (u8, &'static str) {
     match kind {
         Store::BucketMissing => (exit::NO_REPOSITORY, "create the bucket, or correct its name"),
-        Store::AccessDenied => (exit::FAILED, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the folder's permissions"),
+        Store::AccessDenied => {
+            (exit::FAILED, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the folder's permissions")
+        }
         Store::Unreachable => (exit::FAILED, "check the address of the store and the network, then start again"),
         Store::StoreFailed => (exit::FAILED, "look at the store's own log, then start again"),
-        Store::PasswordWrong => (exit::WRONG_KEY, "set RESTIC_PASSWORD or RESTIC_PASSWORD_FILE to this repository's key"),
-        Store::NotARepository => (exit::NO_REPOSITORY, "correct the place of the repository; the first backup makes one"),
+        Store::PasswordWrong => {
+            (exit::WRONG_KEY, "set RESTIC_PASSWORD or RESTIC_PASSWORD_FILE to this repository's key")
+        }
+        Store::NotARepository => {
+            (exit::NO_REPOSITORY, "correct the place of the repository; the first backup makes one")
+        }
         Store::Unsupported => (exit::FAILED, "use a repository of restic's format version 2"),
-        Store::Locked => (exit::LOCKED, "wait for the other program, or remove its lock with `restic unlock` when it is dead"),
-        Store::Damaged => (exit::FAILED, "run `restic check --read-data` on the repository, and restore another restore point"),
+        Store::Locked => {
+            (exit::LOCKED, "wait for the other program, or remove its lock with `restic unlock` when it is dead")
+        }
+        Store::Damaged => {
+            (exit::FAILED, "run `restic check --read-data` on the repository, and restore another restore point")
+        }
         Store::PointMissing => (exit::NO_RESTORE_POINT, "see `vsphere-backup list` for the restore points there are"),
         Store::SendAgain => (exit::FAILED, "start again, and do not prune the repository meanwhile"),
         _ => (exit::FAILED, ""),
@@ -92,7 +107,8 @@ mod tests {
     #[test]
     fn a_cause_deep_in_the_chain_decides_the_exit_code() {
         let inner = repository::Error::PasswordWrong { location: "folder".to_owned() };
-        let error = Err::<(), _>(inner).context("open the repository").context("list restore points").unwrap_err();
+        let error =
+            Err::<(), _>(inner).context("open the repository").context("list restore points").expect_err("made as one");
         assert_eq!(meaning(&error).code, exit::WRONG_KEY);
         assert!(meaning(&error).fix.is_some_and(|fix| fix.contains("RESTIC_PASSWORD")));
     }

@@ -44,7 +44,11 @@ pub(crate) fn bytes(bytes: u64) -> String {
 
 /// Seconds for people.
 pub(crate) fn seconds(elapsed: Duration) -> String {
-    if elapsed < Duration::from_secs(100) { format!("{:.1} s", elapsed.as_secs_f64()) } else { HumanDuration(elapsed).to_string() }
+    if elapsed < Duration::from_secs(100) {
+        format!("{:.1} s", elapsed.as_secs_f64())
+    } else {
+        HumanDuration(elapsed).to_string()
+    }
 }
 
 /// A bar on the terminal that follows `progress` until it is dropped; nothing where nobody looks.

@@ -24,9 +24,9 @@ impl FromStr for Place {
             Some((scheme, _)) if scheme.starts_with("nbd") => {
                 text.parse().map(Self::Nbd).map_err(|error: nbd::Error| error.to_string())
             }
-            Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => {
-                Err(format!("`{scheme}://` is not known; give a file, nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH"))
-            }
+            Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => Err(format!(
+                "`{scheme}://` is not known; give a file, nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH"
+            )),
             _ => Ok(Self::File(PathBuf::from(text))),
         }
     }

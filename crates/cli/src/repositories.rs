@@ -55,9 +55,11 @@ fn variable(name: &str) -> Option<String> {
 
 fn credentials() -> Credentials {
     match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
-        (Some(id), Some(secret)) => {
-            Credentials::Given { id, secret: secret.into(), token: variable("AWS_SESSION_TOKEN").map(SecretString::from) }
-        }
+        (Some(id), Some(secret)) => Credentials::Given {
+            id,
+            secret: secret.into(),
+            token: variable("AWS_SESSION_TOKEN").map(SecretString::from),
+        },
         _ => Credentials::Environment,
     }
 }
@@ -96,7 +98,10 @@ fn latest(points: Vec<RestorePoint>, path: Option<&str>) -> Result<RestorePoint,
     paths.dedup();
     if paths.len() > 1 {
         return Err(Refused {
-            message: format!("find the latest restore point: the repository holds several disks:\n  {}", paths.join("\n  ")),
+            message: format!(
+                "find the latest restore point: the repository holds several disks:\n  {}",
+                paths.join("\n  ")
+            ),
             fix: "say which one with --path",
             code: exit::NO_RESTORE_POINT,
         });

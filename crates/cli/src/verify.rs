@@ -103,7 +103,8 @@ fn unsound(report: &VerifyReport) -> Refused {
     let damaged = (report.damage_count > 0).then(|| format!("{} pieces are damaged", report.damage_count));
     let different = Some(report.differences.bytes()).filter(|bytes| *bytes > 0);
     let different = different.map(|bytes| format!("the disk differs in {bytes} bytes"));
-    let found: Vec<_> = damaged.iter().chain(&different).cloned().chain(report.damages.iter().take(SHOWN).cloned()).collect();
+    let found: Vec<_> =
+        damaged.iter().chain(&different).cloned().chain(report.damages.iter().take(SHOWN).cloned()).collect();
     let fix = match report.damage_count {
         0 => "",
         _ => "run `restic check --read-data` on the repository, and restore another restore point",

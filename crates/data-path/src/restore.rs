@@ -104,7 +104,13 @@ async fn write_window(
     writes.try_buffer_unordered(WRITES_IN_FLIGHT).try_collect::<()>().await
 }
 
-async fn write_chunk(reader: &Reader, target: &Disk, index: u64, data: Bytes, progress: &Progress) -> Result<(), Error> {
+async fn write_chunk(
+    reader: &Reader,
+    target: &Disk,
+    index: u64,
+    data: Bytes,
+    progress: &Progress,
+) -> Result<(), Error> {
     let range = reader.chunk_range(index);
     target.write(range.offset, data).await?;
     progress.add_stored(range.length);

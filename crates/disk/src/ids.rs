@@ -93,8 +93,7 @@ impl FromStr for DiskSnapshot {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let (disk, snapshot) =
-            text.split_once(':').ok_or_else(|| ParseIdError::NotADiskSnapshot(text.to_owned()))?;
+        let (disk, snapshot) = text.split_once(':').ok_or_else(|| ParseIdError::NotADiskSnapshot(text.to_owned()))?;
         Ok(Self { disk: disk.parse()?, snapshot: snapshot.parse()? })
     }
 }

@@ -71,9 +71,9 @@ impl Ranges {
         }
         let first = self.0.partition_point(|r| r.end() < range.offset);
         let after = first + self.0[first..].partition_point(|r| r.offset <= range.end());
-        let merged = self.0[first..after].iter().fold(range, |merged, r| {
-            ByteRange::between(merged.offset.min(r.offset), merged.end().max(r.end()))
-        });
+        let merged = self.0[first..after]
+            .iter()
+            .fold(range, |merged, r| ByteRange::between(merged.offset.min(r.offset), merged.end().max(r.end())));
         self.0.splice(first..after, [merged]);
     }
 
@@ -143,6 +143,8 @@ impl FromIterator<ByteRange> for Ranges {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::cast_possible_truncation, reason = "disks of 256 bytes")]
+
     use super::*;
     use proptest::prelude::*;
 

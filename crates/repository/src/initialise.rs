@@ -125,7 +125,7 @@ async fn remove(store: &Arc<dyn Store>, strays: Vec<OpenKey>) {
         match store.delete(&stray.object).await {
             Ok(()) => info!(key = %stray.object, "removed a key of an initialisation that did not finish"),
             Err(cause) => {
-                warn!(key = %stray.object, %cause, "could not remove a stray key: restic may refuse the password")
+                warn!(key = %stray.object, %cause, "could not remove a stray key: restic may refuse the password");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A bound claim and the raw file behind it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -236,12 +236,11 @@ impl Claim {
     pub async fn delete(&self) -> Result<()> {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.world.client(), &self.namespace);
         let claim = claims.get(&self.name).await?;
-        let volume = claim.spec.as_ref().and_then(|s| s.volume_name.clone()).context("a bound claim names its volume")?;
+        let volume =
+            claim.spec.as_ref().and_then(|s| s.volume_name.clone()).context("a bound claim names its volume")?;
         claims.delete(&self.name, &DeleteParams::default()).await?;
-        wait_until(&claims, &self.name, DEADLINE, "is gone", |seen| {
-            seen.is_none_or(|seen| seen.uid() != claim.uid())
-        })
-        .await?;
+        wait_until(&claims, &self.name, DEADLINE, "is gone", |seen| seen.is_none_or(|seen| seen.uid() != claim.uid()))
+            .await?;
         let volumes: Api<PersistentVolume> = Api::all(self.world.client());
         wait_until(&volumes, &volume, DEADLINE, "is gone", |seen| seen.is_none()).await?;
         Ok(())
@@ -253,8 +252,7 @@ impl Claim {
 /// # Errors
 /// When the file cannot be read.
 pub fn digest(file: &Path) -> Result<String> {
-    let mut probe = [0];
-    File::open(file)?.read(&mut probe)?; // a clear error for a file that is not there
+    File::open(file)?; // a clear error for a file that is not there
     let out = Command::new("sha256sum").arg(file).output()?;
     if !out.status.success() {
         bail!("sha256sum: {}", String::from_utf8_lossy(&out.stderr));

@@ -160,6 +160,10 @@ impl Control {
         if !status.is_success() {
             bail!("the vCenter double's control address said {status}: {text}");
         }
-        Ok(if text.trim().is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) })
+        Ok(if text.trim().is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text).unwrap_or(Value::String(text))
+        })
     }
 }

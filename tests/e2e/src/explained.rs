@@ -26,7 +26,9 @@ pub async fn explained(
     reason: Reason,
     words: &[&str],
 ) -> Result<()> {
-    let Some(ready) = conditions::get(conditions, READY) else { bail!("{name} has no Ready condition: {conditions:?}") };
+    let Some(ready) = conditions::get(conditions, READY) else {
+        bail!("{name} has no Ready condition: {conditions:?}")
+    };
     ensure!(ready.reason == reason.as_str(), "{name} should say {reason}; it says {}: {}", ready.reason, ready.message);
     ensure!(ready.status == "False", "{name} is not ready: {ready:?}");
     for word in words {
@@ -35,7 +37,8 @@ pub async fn explained(
     let looking = async {
         loop {
             let events = events(world, namespace, name).await?;
-            let told = |e: &&Event| e.reason.as_deref() == Some(reason.as_str()) && e.type_.as_deref() == Some("Warning");
+            let told =
+                |e: &&Event| e.reason.as_deref() == Some(reason.as_str()) && e.type_.as_deref() == Some("Warning");
             if let Some(event) = events.iter().find(told) {
                 return anyhow::Ok(event.message.clone().unwrap_or_default());
             }

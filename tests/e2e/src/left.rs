@@ -77,12 +77,12 @@ async fn leases(world: &World, namespace: &Namespace) -> Result<Vec<String>> {
     };
     let uploads = Api::<Upload>::namespaced(world.client(), world.velero()).list(&ListParams::default()).await?;
     let downloads = Api::<Download>::namespaced(world.client(), world.velero()).list(&ListParams::default()).await?;
-    let uploads = uploads.iter().filter(|u| {
-        of_namespace(u.spec.source_namespace.as_deref(), u.spec.snapshot_reference.as_deref())
-    });
-    let downloads = downloads.iter().filter(|d| {
-        of_namespace(d.spec.source_namespace.as_deref(), d.spec.clone_from_snapshot_reference.as_deref())
-    });
+    let uploads = uploads
+        .iter()
+        .filter(|u| of_namespace(u.spec.source_namespace.as_deref(), u.spec.snapshot_reference.as_deref()));
+    let downloads = downloads
+        .iter()
+        .filter(|d| of_namespace(d.spec.source_namespace.as_deref(), d.spec.clone_from_snapshot_reference.as_deref()));
     let mut ours: BTreeSet<String> = uploads.map(|u| names::upload_lease(&u.name_any())).collect();
     ours.extend(downloads.map(|d| names::download_lease(&d.name_any())));
     let all = Api::<Lease>::namespaced(world.client(), world.velero()).list(&ListParams::default()).await?;

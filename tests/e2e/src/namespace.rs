@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api::{
-    BackupRepositoryClaim, ClonePhase, CloneFromSnapshot, CloneFromSnapshotSpec, Download, ResourceHandle, SnapshotPhase,
-    SnapshotSpec, Upload,
+    BackupRepositoryClaim, CloneFromSnapshot, CloneFromSnapshotSpec, ClonePhase, Download, ResourceHandle,
+    SnapshotPhase, SnapshotSpec, Upload,
 };
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim};
 use kube::api::{ListParams, PostParams};

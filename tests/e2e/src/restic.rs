@@ -16,11 +16,8 @@ pub struct Restic<'w> {
 impl World {
     /// restic on the repository of claims that are backed up from `namespace`.
     pub fn restic(&self, namespace: &str) -> Restic<'_> {
-        let repository = format!(
-            "s3:{}/{}/plugins/vsphere-restic-repo/{namespace}",
-            self.var("S3_ENDPOINT"),
-            self.var("S3_BUCKET")
-        );
+        let repository =
+            format!("s3:{}/{}/plugins/vsphere-restic-repo/{namespace}", self.var("S3_ENDPOINT"), self.var("S3_BUCKET"));
         Restic { world: self, repository }
     }
 }

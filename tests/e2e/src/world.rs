@@ -42,11 +42,9 @@ impl World {
         let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         let env = exports(&text);
         let kubeconfig = env.get("KUBECONFIG").context("the lab's env has no KUBECONFIG")?;
-        let config = kube::Config::from_custom_kubeconfig(
-            Kubeconfig::read_from(kubeconfig)?,
-            &KubeConfigOptions::default(),
-        )
-        .await?;
+        let config =
+            kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default())
+                .await?;
         Ok(Self { name: name.to_owned(), env, client: kube::Client::try_from(config)? })
     }
 

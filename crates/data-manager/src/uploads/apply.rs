@@ -109,11 +109,11 @@ async fn failed(ctx: &Context, report: &Report<Upload>, problem: &Problem) {
         report.say(|_, _| next.clone()).await;
         return;
     }
-    let snapshot = match copy::snapshot_of(&report.object().await) {
-        Ok(snapshot) => delete_snapshot(ctx, &snapshot).await,
-        Err(_) => Ok(()), // it names none
+    let stays = match copy::snapshot_of(&report.object().await) {
+        Ok(snapshot) => delete_snapshot(ctx, &snapshot).await.err(),
+        Err(_) => None, // it names none
     };
-    report.say(|status, now| says::given_up(status, problem, snapshot.as_ref().map(|()| ()), now)).await;
+    report.say(|status, now| says::given_up(status, problem, stays.as_ref().map_or(Ok(()), Err), now)).await;
 }
 
 /// Deletes the disk snapshot of a copy that has ended; whether the upload is done is what the repository says.

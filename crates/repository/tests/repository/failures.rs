@@ -145,7 +145,7 @@ async fn chunks_are_taken_over_unread_only_when_they_are_there() {
         let range = writer.chunk_range(index);
         match base.chunk(index) {
             _ if index == 6 => {
-                writer.put_chunk(index, changed.chunk(range.offset, range.length).unwrap()).await.unwrap()
+                writer.put_chunk(index, changed.chunk(range.offset, range.length).unwrap()).await.unwrap();
             }
             repository::ChunkRef::Zero => writer.put_zero(index..index + 1).await.unwrap(),
             repository::ChunkRef::Data(id) => assert_eq!(writer.take_over(index, id).await.unwrap(), TakeOver::Done),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail, ensure};
 use api::entity::{DiskEntity, PvcSnapshotId};
 use api::{
-    ClonePhase, CloneFromSnapshotSpec, Download, DownloadPhase, DownloadSpec, Reason, ResourceHandle, SnapshotPhase,
+    CloneFromSnapshotSpec, ClonePhase, Download, DownloadPhase, DownloadSpec, Reason, ResourceHandle, SnapshotPhase,
     SnapshotSpec, Upload, UploadPhase, UploadSpec,
 };
 use disk::DiskSnapshot;
@@ -398,7 +398,7 @@ async fn garbage_in_objects_stops_nobody_elses_backup(world: World) -> Result<()
     Ok(())
 }
 
-/// Well-formed objects with ids and phases that mean nothing end with a reason.
+/// Well-formed objects with ids that mean nothing end with a reason; phases that mean nothing are refused.
 async fn nonsense_ends(world: &World, shop: &Namespace) -> Result<()> {
     let (clones, uploads, downloads) = (
         Api::<api::CloneFromSnapshot>::namespaced(world.client(), shop.name()),
@@ -406,17 +406,22 @@ async fn nonsense_ends(world: &World, shop: &Namespace) -> Result<()> {
         Api::<Download>::namespaced(world.client(), world.velero()),
     );
     let name = format!("nonsense-{}", Uuid::new_v4());
+    let (upload_name, download_name) = (format!("upload-{name}"), format!("download-{name}"));
     let spec = CloneFromSnapshotSpec {
         snapshot_id: "no id".to_owned(),
         kind: api::CLAIM_KIND.to_owned(),
         ..CloneFromSnapshotSpec::default()
     };
     clones.create(&PostParams::default(), &api::CloneFromSnapshot::new(&name, spec)).await?;
-    let mut upload = Upload::new(&name, UploadSpec { snapshot_id: Some("no id".to_owned()), ..UploadSpec::default() });
+    let spec = UploadSpec { snapshot_id: Some("no id".to_owned()), ..UploadSpec::default() };
+    let mut upload = Upload::new(&upload_name, spec);
     upload.status = Some(serde_json::from_value(json!({"phase": "Paused"}))?);
+    let refused = uploads.create(&PostParams::default(), &upload).await;
+    ensure!(matches!(refused, Err(kube::Error::Api(said)) if said.code == 422), "the schema knows the phases");
+    upload.status = None;
     uploads.create(&PostParams::default(), &upload).await?;
     let spec = DownloadSpec { protected_entity_id: Some("::".to_owned()), ..DownloadSpec::default() };
-    downloads.create(&PostParams::default(), &Download::new(&name, spec)).await?;
+    downloads.create(&PostParams::default(), &Download::new(&download_name, spec)).await?;
 
     let invalid = Reason::InvalidSpec;
     let seen = wait_until(&clones, &name, DEADLINE, "is Failed", |c| {
@@ -424,16 +429,16 @@ async fn nonsense_ends(world: &World, shop: &Namespace) -> Result<()> {
     });
     let conditions = seen.await?.and_then(|c| c.status).context("status")?.conditions;
     explained(world, shop.name(), &name, &conditions, invalid, &["no id", invalid.fix()]).await?;
-    let seen = wait_until(&uploads, &name, DEADLINE, "is UploadFailedAfterRetry", |u| {
+    let seen = wait_until(&uploads, &upload_name, DEADLINE, "is UploadFailedAfterRetry", |u| {
         u.and_then(Upload::phase) == Some(&UploadPhase::UploadFailedAfterRetry)
     });
     let conditions = seen.await?.and_then(|u| u.status).context("status")?.conditions;
-    explained(world, world.velero(), &name, &conditions, invalid, &["no id", invalid.fix()]).await?;
-    let seen = wait_until(&downloads, &name, DEADLINE, "is Failed", |d| {
+    explained(world, world.velero(), &upload_name, &conditions, invalid, &["no id", invalid.fix()]).await?;
+    let seen = wait_until(&downloads, &download_name, DEADLINE, "is Failed", |d| {
         d.and_then(Download::phase) == Some(&DownloadPhase::Failed)
     });
     let conditions = seen.await?.and_then(|d| d.status).context("status")?.conditions;
-    explained(world, world.velero(), &name, &conditions, invalid, &[invalid.fix()]).await
+    explained(world, world.velero(), &download_name, &conditions, invalid, &[invalid.fix()]).await
 }
 
 async fn objects_of_the_original_are_accepted_and_come_back_unchanged(world: World) -> Result<()> {
@@ -464,7 +469,7 @@ async fn objects_of_the_original_are_accepted_and_come_back_unchanged(world: Wor
             }
         }
         if cluster_wide {
-            api.delete(&back["metadata"]["name"].as_str().unwrap_or_default(), &DeleteParams::default()).await?;
+            api.delete(back["metadata"]["name"].as_str().unwrap_or_default(), &DeleteParams::default()).await?;
         }
     }
     ensure!(seen == 7, "one sample a kind; there are {seen}");

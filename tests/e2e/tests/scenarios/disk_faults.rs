@@ -50,7 +50,8 @@ async fn attempt_fails(
     ensure!((status.retry_count, status.current_back_off) == (1, 1), "the next attempt comes in a minute: {status:#?}");
     explained(world, world.velero(), &upload.name_any(), &status.conditions, reason, words).await?;
     let points = world.repository_folder(shop.name()).join("snapshots");
-    let points = std::fs::read_dir(points).map_or(0, |found| found.filter_map(Result::ok).filter(|e| e.path().is_file()).count());
+    let points = std::fs::read_dir(points)
+        .map_or(0, |found| found.filter_map(Result::ok).filter(|e| e.path().is_file()).count());
     ensure!(points == 0, "a restore point of a disk that was not read");
     Ok(asked)
 }
@@ -72,7 +73,8 @@ async fn a_disk_that_cannot_be_opened_is_no_backup(world: World) -> Result<()> {
 
 async fn a_disk_that_cannot_be_read_at_one_place_is_no_backup(world: World) -> Result<()> {
     let fault: Fault = |disk| DiskFault { code: 2, at_offset: Some(9 << 20), ..DiskFault::new(disk, "Read", "fail") };
-    is_no_backup(&world, "noread", fault, Reason::DiskReadFailed, &["back up the disk", Reason::DiskReadFailed.fix()]).await
+    is_no_backup(&world, "noread", fault, Reason::DiskReadFailed, &["back up the disk", Reason::DiskReadFailed.fix()])
+        .await
 }
 
 async fn a_disk_library_that_crashes_takes_only_its_own_backup_along(world: World) -> Result<()> {

@@ -35,13 +35,15 @@ macro_rules! scenarios {
 
 /// One lab, started when the first scenario needs it.
 struct Stage {
-    lab: &'static str,
+    lab: String,
     runtime: Arc<Runtime>,
     world: tokio::sync::OnceCell<World>,
 }
 
 impl Stage {
-    fn new(lab: &'static str, runtime: &Arc<Runtime>) -> Arc<Self> {
+    /// `E2E_LAB` is for a second run beside the first, on labs of other names.
+    fn new(lab: &str, runtime: &Arc<Runtime>) -> Arc<Self> {
+        let lab = std::env::var("E2E_LAB").map_or_else(|_| lab.to_owned(), |prefix| format!("{prefix}-{lab}"));
         Arc::new(Self { lab, runtime: runtime.clone(), world: tokio::sync::OnceCell::new() })
     }
 
@@ -52,7 +54,7 @@ impl Stage {
 
     fn play(&self, scenario: Scenario) -> Result<()> {
         self.runtime.block_on(async {
-            let world = self.world.get_or_try_init(|| World::start(self.lab)).await?.clone();
+            let world = self.world.get_or_try_init(|| World::start(&self.lab)).await?.clone();
             tokio::spawn(scenario(world)).await? // a panic is this scenario's failure, not the run's end
         })
     }

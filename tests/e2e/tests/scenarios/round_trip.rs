@@ -82,7 +82,10 @@ async fn a_file_system_comes_back_byte_for_byte_and_restic_agrees(world: World) 
 
     let restic = world.restic(shop.name());
     restic.check().await?;
-    ensure!(restic.run(&["list", "locks", "--no-cache", "--no-lock"]).await?.trim().is_empty(), "a lock was left behind");
+    ensure!(
+        restic.run(&["list", "locks", "--no-cache", "--no-lock"]).await?.trim().is_empty(),
+        "a lock was left behind"
+    );
     let points = restic.snapshots().await?;
     ensure!(points.len() == 1, "one restore point: {points:?}");
     let folder = tempfile::tempdir()?;

@@ -39,7 +39,10 @@ async fn revived(world: &World, step: &str) -> Result<()> {
 
 async fn a_repository_claim_survives_a_driver_killed_in_the_middle(world: World) -> Result<()> {
     doomed(&world, "RepositoryMade").await?;
-    let making = { let world = world.clone(); tokio::spawn(async move { world.namespace("kill-repo").await }) };
+    let making = {
+        let world = world.clone();
+        tokio::spawn(async move { world.namespace("kill-repo").await })
+    };
     revived(&world, "RepositoryMade").await?;
     let shop = making.await??;
     let claim = shop.claim("data").mib(1).create().await?;
