@@ -1,6 +1,6 @@
 //! The copy engine: a disk behind NBD into a restore point, a restore point onto a disk, and whether the two match.
 //!
-//! [`backup`], [`restore`] and [`verify`] move the bytes between a [`Disk`] and the repository's writer and reader;
+//! [`backup()`], [`restore()`] and [`verify()`] move the bytes between a [`Disk`] and the repository's writer and reader;
 //! [`Progress`] may be read meanwhile. Memory is bounded by the constants in [`limits`], every wait ends by the NBD
 //! client's and the store's deadlines, and a cancelled token ends a transfer within seconds.
 //!

@@ -99,8 +99,6 @@ async fn holes_are_neither_read_nor_written() {
 
     let target = raw_file(folder.path(), "target", 1 << 30, &[]);
     let reader = repository.reader(&report.point.id).await.unwrap();
-    let restored = restore(&reader, Server::qemu(&target).disk().await, TargetContent::Unknown).await;
-    assert!(restored.is_err(), "its server was gone at once");
     let server = Server::qemu(&target);
     let restored = restore(&reader, server.disk().await, TargetContent::Unknown).await.unwrap();
     assert!(restored.counts.stored <= 2 * MIB, "wrote {} bytes", restored.counts.stored);
