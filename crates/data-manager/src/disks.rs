@@ -13,6 +13,13 @@ use vsphere::Vcenter;
 /// How much longer the NBD connection waits than the helper lets the library take.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
+/// VDDK's number for a disk that another process has locked.
+const ALREADY_LOCKED: u16 = 15;
+/// How long the lock of a process that died may last within one attempt.
+const LOCKED_FOR: Duration = Duration::from_secs(60);
+/// Pause between two tries to open a locked disk.
+const LOCKED_PAUSE: Duration = Duration::from_secs(2);
+
 /// Where the helper and the library are.
 #[derive(Debug, Clone)]
 pub(crate) struct Disks {
@@ -72,14 +79,34 @@ impl Disks {
             datastore: described.datastore,
         };
         let options = vddk::LaunchOptions { call_deadline: self.call_deadline, ..vddk::LaunchOptions::default() };
-        let launched = vddk::Helper::launch(&self.helper, &self.sockets, connection, target, options).await;
-        let helper = launched.map_err(|e| from_vddk(&act, &e))?;
+        let helper = self.launch(connection, target, options).await.map_err(|e| from_vddk(&act, &e))?;
         // the helper ends a call that hangs and says so; a connection that gave up before it would hide that
         let patience = self.call_deadline + LAST_WORDS;
         let patient = nbd::ConnectOptions { request_deadline: patience, ..nbd::ConnectOptions::default() };
         match Disk::connect(&helper.uri(), patient).await {
             Ok(disk) => Ok(OpenDisk { helper, disk }),
             Err(error) => Err(crate::problems::from_copy(&act, &error)),
+        }
+    }
+
+    /// Launches the helper. A disk that is still locked is waited for: when a data-manager was killed in the middle, its
+    /// helper, or the ESXi host, holds the disk for a moment longer.
+    async fn launch(
+        &self,
+        connection: vddk::Connection,
+        target: vddk::Target,
+        options: vddk::LaunchOptions,
+    ) -> Result<vddk::Helper, vddk::Error> {
+        let end = tokio::time::Instant::now() + LOCKED_FOR;
+        loop {
+            let (connection, target, options) = (connection.clone(), target.clone(), options.clone());
+            match vddk::Helper::launch(&self.helper, &self.sockets, connection, target, options).await {
+                Err(error) if error.code() == Some(ALREADY_LOCKED) && tokio::time::Instant::now() < end => {
+                    tracing::info!(%error, "waiting for the disk's lock");
+                    tokio::time::sleep(LOCKED_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Restore points of disks in a restic repository (format version 2), in object storage or in a folder.
 //!
-//! [`open`] or [`initialise`] give a [`Repository`]; its [`Writer`] takes the chunks of one disk and commits them as one
+//! [`open`] or [`initialise()`] give a [`Repository`]; its [`Writer`] takes the chunks of one disk and commits them as one
 //! restore point, its [`Reader`] gives them back verified. What the objects are called and how they are encrypted is
 //! restic's documented format, so `restic` itself can list, check and read everything written here
 //! (`docs/repository.md` says how a disk lies in it, and in which order things are written).

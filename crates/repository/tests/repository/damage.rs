@@ -117,8 +117,8 @@ async fn a_backup_heals_what_a_lost_pack_took_with_it() {
     // the index still lists the pack, so the new backup believes that it is there, until its check
     let writer = repository.writer(disk.point(), repository::WriterOptions::default()).await.unwrap();
     disk.put_into(&writer).await.unwrap();
-    assert_eq!(writer.stats().chunks_known, 10);
     let Err(Error::SendAgain { chunks }) = writer.commit().await else { panic!("the pack is gone") };
+    assert_eq!(writer.stats().chunks_known, 10);
     assert_eq!(chunks, (0..10).collect::<Vec<_>>());
     assert_eq!(place.objects("snapshots").len(), 1, "no restore point before its data is there");
     for index in chunks {

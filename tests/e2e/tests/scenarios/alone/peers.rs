@@ -77,7 +77,8 @@ async fn fails_with_secret(world: &World, shop: &Namespace, secret: &str, reason
             let asked = shop.snapshot(&claim).await?;
             let seen = asked.wait_for(SnapshotPhase::SnapshotFailed).await?;
             let conditions = seen.status.context("status")?.conditions;
-            explained(world, shop.name(), &asked.name, &conditions, reason, &["take the disk snapshot"]).await
+            let words = ["take the disk snapshot", "in the vCenter Secret"];
+            explained(world, shop.name(), &asked.name, &conditions, reason, &words).await
         };
         outcome = outcome.and(once.await);
     }
