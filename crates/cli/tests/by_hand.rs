@@ -1,0 +1,330 @@
+//! The command line as a person calls it: exit codes, texts, and what restic says about the result.
+#![allow(clippy::unwrap_used, missing_docs)] // a panic is how a test fails
+
+use std::io::{Read, Seek, SeekFrom};
+use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const MIB: u64 = 1 << 20;
+const KEY: &str = "correct horse";
+/// Longest time a server of a test may take to listen.
+const START: Duration = Duration::from_secs(20);
+
+struct Bench {
+    folder: tempfile::TempDir,
+    /// Variables for our program and for restic.
+    variables: Vec<(&'static str, String)>,
+    place: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("repository").display().to_string();
+        Self { folder, variables: vec![("RESTIC_PASSWORD", KEY.to_owned())], place }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn raw(&self, name: &str, size: u64, parts: &[(u64, &[u8])]) -> PathBuf {
+        let path = self.file(name);
+        let file = std::fs::File::create_new(&path).unwrap();
+        file.set_len(size).unwrap();
+        parts.iter().for_each(|(offset, bytes)| file.write_all_at(bytes, *offset).unwrap());
+        path
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RESTIC_") || name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        command.env("RESTIC_CACHE_DIR", self.file("restic-cache")).current_dir(self.folder.path());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs our program on the test's repository.
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = self.command(env!("CARGO_BIN_EXE_vsphere-backup"));
+        command.args(args).args(["--repository", &self.place]).output().unwrap()
+    }
+
+    /// Runs it and expects success; gives its standard output.
+    fn done(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs it and expects this exit code and a message with these words, and never a backtrace.
+    fn refused(&self, args: &[&str], code: i32, words: &[&str]) {
+        let output = self.run(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{args:?}: `{word}` is missing in: {said}");
+        }
+        assert!(!said.contains("stack backtrace") && !said.contains("panicked"), "{said}");
+    }
+
+    fn restic(&self, args: &[&str]) -> Output {
+        let output = self.command("restic").args(["-r", &self.place]).args(args).output().unwrap();
+        assert!(output.status.success(), "restic {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// What `docs/repository.md` tells a user without our program to do.
+    fn dumped_by_restic(&self, into: &Path) {
+        let line = "restic -r \"$PLACE\" dump latest /extents | tar xO | dd of=\"$INTO\" bs=1M iflag=fullblock conv=sparse status=none";
+        let mut command = self.command("bash");
+        command.args(["-o", "pipefail", "-c", line]).env("PLACE", &self.place).env("INTO", into);
+        assert!(command.status().unwrap().success(), "restic dump failed");
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    Command::new("cmp").arg(a).arg(b).status().unwrap().success()
+}
+
+fn random(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    rand::RngCore::fill_bytes(&mut rand::rng(), &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_disk_comes_back_and_restic_agrees() {
+    let bench = Bench::new();
+    let files = bench.file("files");
+    std::fs::create_dir(&files).unwrap();
+    std::fs::write(files.join("random"), random(3 << 20)).unwrap();
+    std::fs::write(files.join("text"), "the quick brown fox\n".repeat(100_000)).unwrap();
+    let source = bench.raw("disk.raw", 17 * MIB, &[]);
+    let made = Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-d"]).arg(&files).arg(&source).status().unwrap();
+    assert!(made.success());
+
+    let said = bench.done(&["backup", text(&source)]);
+    assert!(said.contains("restore point") && said.contains("disk.raw"), "{said}");
+    assert!(bench.done(&["list"]).contains(text(&source)));
+    assert!(bench.done(&["verify", "latest", "--against", text(&source)]).contains("is sound and equal"));
+    let copy = bench.file("copy.raw");
+    bench.done(&["restore", "latest", text(&copy)]);
+    assert!(same(&source, &copy), "came back differently");
+
+    bench.restic(&["check", "--read-data"]);
+    let dumped = bench.file("dumped.raw");
+    bench.dumped_by_restic(&dumped);
+    std::fs::OpenOptions::new().write(true).open(&dumped).unwrap().set_len(17 * MIB).unwrap(); // dd leaves a final hole out
+    assert!(same(&source, &dumped), "restic gives other bytes");
+}
+
+#[test]
+fn scripts_get_one_document_and_a_file_of_odd_length_keeps_it() {
+    let bench = Bench::new();
+    let source = bench.raw("odd.raw", MIB + 333, &[(MIB, &[7; 333])]);
+    let backup: serde_json::Value = serde_json::from_str(&bench.done(&["--output", "json", "backup", "odd.raw"])).unwrap();
+    assert_eq!(backup["bytesTotal"], MIB + 333);
+    assert_eq!(backup["restorePoint"]["path"], text(&source));
+    let id = backup["restorePoint"]["id"].as_str().unwrap();
+    bench.done(&["restore", &id[..10], "back.raw"]);
+    assert!(same(&source, &bench.file("back.raw")));
+    let list: serde_json::Value = serde_json::from_str(&bench.done(&["list", "--output", "json"])).unwrap();
+    assert_eq!(list[0]["id"], id);
+}
+
+#[test]
+fn an_existing_target_is_overwritten_only_when_asked_and_only_at_the_same_size() {
+    let bench = Bench::new();
+    let source = bench.raw("disk.raw", 2 * MIB, &[(0, &random(1000))]);
+    bench.done(&["backup", "disk.raw"]);
+    let target = bench.raw("target.raw", 2 * MIB, &[(0, &[0xAA; 2 << 20])]);
+    bench.refused(&["restore", "latest", "target.raw"], 2, &["exists", "--force"]);
+    assert_eq!(std::fs::read(&target).unwrap(), vec![0xAA; 2 << 20], "it was touched");
+    bench.done(&["restore", "latest", "target.raw", "--force"]);
+    assert!(same(&source, &target));
+    for (name, size) in [("small.raw", MIB), ("large.raw", 3 * MIB)] {
+        bench.raw(name, size, &[]);
+        bench.refused(&["restore", "latest", name, "--force"], 2, &["bytes"]);
+    }
+}
+
+#[test]
+fn mistakes_are_told_with_their_fix_and_leave_nothing() {
+    let mut bench = Bench::new();
+    bench.refused(&["backup", "missing.raw"], 2, &["missing.raw", "to do:"]);
+    assert!(!bench.file("repository").exists(), "a mistyped source left a repository");
+    bench.raw("disk.raw", MIB, &[(5, b"data")]);
+    bench.refused(&["list"], 10, &["the first backup makes one"]);
+    bench.refused(&["restore", "latest", "x.raw"], 10, &["to do:"]);
+    bench.done(&["backup", "disk.raw"]);
+    bench.refused(&["restore", "feedbeef", "x.raw"], 4, &["feedbeef", "list"]);
+    assert!(!bench.file("x.raw").exists());
+
+    bench.variables = vec![("RESTIC_PASSWORD", "another".to_owned())];
+    bench.refused(&["backup", "disk.raw"], 12, &["RESTIC_PASSWORD"]);
+    bench.variables = vec![];
+    bench.refused(&["list"], 2, &["RESTIC_PASSWORD_FILE"]);
+    std::fs::write(bench.file("key"), format!("{KEY}\n")).unwrap();
+    bench.variables = vec![("RESTIC_PASSWORD_FILE", bench.file("key").display().to_string())];
+    bench.done(&["list"]);
+    bench.place = "rest:http://127.0.0.1/".to_owned();
+    bench.refused(&["list"], 2, &["rest:http"]);
+}
+
+#[test]
+fn latest_of_several_disks_is_refused_with_the_list() {
+    let bench = Bench::new();
+    bench.raw("a.raw", MIB, &[(0, b"a")]);
+    let b = bench.raw("b.raw", MIB, &[(0, b"b")]);
+    bench.done(&["backup", "a.raw"]);
+    bench.done(&["backup", "b.raw", "--path", "/disks/b"]);
+    bench.refused(&["restore", "latest", "x.raw"], 4, &["a.raw", "/disks/b", "--path"]);
+    bench.done(&["restore", "latest", "x.raw", "--path", "/disks/b"]);
+    assert!(same(&b, &bench.file("x.raw")));
+}
+
+#[test]
+fn verify_tells_a_difference_by_its_exit_code() {
+    let bench = Bench::new();
+    bench.raw("disk.raw", MIB, &[(0, b"one")]);
+    bench.raw("other.raw", MIB, &[(0, b"two")]);
+    bench.done(&["backup", "disk.raw"]);
+    bench.refused(&["verify", "latest", "--against", "other.raw"], 3, &["differs in 3 bytes"]);
+}
+
+/// A process of the test; ends with its value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // ended already is fine
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn until(what: &str, mut ready: impl FnMut() -> bool) {
+    let due = Instant::now() + START;
+    while !ready() {
+        assert!(Instant::now() < due, "{what} took too long");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_disk_goes_from_one_nbd_server_through_s3_to_another() {
+    let mut bench = Bench::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let gateway = lab::peer("versitygw").unwrap().build(&root).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    std::fs::create_dir_all(bench.file("s3/bucket")).unwrap();
+    let mut server = Command::new(gateway);
+    server.env("ROOT_ACCESS_KEY", "user").env("ROOT_SECRET_KEY", "secret");
+    server.args(["--quiet", "--port", &format!("127.0.0.1:{port}"), "posix", text(&bench.file("s3"))]);
+    let _s3 = Running(server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    until("versitygw", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    bench.variables.extend([("AWS_ACCESS_KEY_ID", "user".to_owned()), ("AWS_SECRET_ACCESS_KEY", "secret".to_owned())]);
+    bench.place = format!("s3:http://127.0.0.1:{port}/bucket/some/prefix");
+
+    let source = bench.raw("disk.raw", 17 * MIB, &[(MIB, &random(5 << 20)), (17 * MIB - 512, &[1; 512])]);
+    let target = bench.raw("target.raw", 17 * MIB, &[]);
+    let mut running = Vec::new();
+    for (file, socket) in [(&source, "source.sock"), (&target, "target.sock")] {
+        let socket = bench.file(socket);
+        let mut server = Command::new("qemu-nbd");
+        server.args(["--persistent", "--shared=4", "--format=raw", "--socket"]).arg(&socket).arg(file);
+        running.push(Running(server.spawn().unwrap()));
+        until("qemu-nbd", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    }
+    let uri = |socket: &str| format!("nbd+unix:///?socket={}", bench.file(socket).display());
+    bench.done(&["backup", &uri("source.sock")]);
+    assert!(bench.done(&["list"]).contains("/nbd"));
+    bench.done(&["restore", "latest", &uri("target.sock")]);
+    drop(running);
+    assert!(same(&source, &target), "came back differently");
+    bench.restic(&["check", "--read-data"]);
+
+    bench.place = format!("s3:http://127.0.0.1:{port}/no-such-bucket");
+    bench.refused(&["backup", "disk.raw"], 10, &["bucket"]);
+}
+
+#[test]
+fn ctrl_c_ends_a_backup_and_leaves_no_restore_point() {
+    let bench = Bench::new();
+    let source = bench.raw("disk.raw", 64 * MIB, &[(0, &random(64 << 20))]);
+    bench.raw("first.raw", MIB, &[]);
+    bench.done(&["backup", "first.raw"]);
+    let socket = bench.file("slow.sock");
+    let mut server = Command::new("nbdkit");
+    server.args(["--foreground", "--exit-with-parent", "--unix"]).arg(&socket);
+    let _slow = Running(server.args(["--filter=delay", "file"]).arg(&source).arg("rdelay=20").spawn().unwrap());
+    until("nbdkit", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+
+    let mut command = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
+    command.args(["backup", &format!("nbd+unix:///?socket={}", socket.display()), "--repository", &bench.place]);
+    let mut child = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+    // its lock is the last thing before it begins to read
+    let locks = bench.file("repository/locks");
+    until("the backup", || std::fs::read_dir(&locks).is_ok_and(|mut locks| locks.next().is_some()));
+    let asked = Instant::now();
+    let pid = child.0.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let status = child.0.wait().unwrap();
+    assert_eq!(status.code(), Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
+    let mut said = String::new();
+    child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("cancelled"), "{said}");
+    assert!(!bench.done(&["list"]).contains("/nbd"), "a cancelled backup is listed");
+    assert!(std::fs::read_dir(&locks).unwrap().next().is_none(), "a lock was left");
+}
+
+#[test]
+fn a_disk_of_four_gib_passes_through_bounded_memory() {
+    let bench = Bench::new();
+    let source = bench.raw("disk.raw", 4 << 30, &[]);
+    let file = std::fs::OpenOptions::new().write(true).open(&source).unwrap();
+    let part = random(64 << 20);
+    for at in 0..6 {
+        // another first byte in each chunk makes all of them new
+        let mut part = part.clone();
+        part.chunks_mut(4096).for_each(|page| page[0] ^= at + 1);
+        file.write_all_at(&part, u64::from(at) << 29).unwrap();
+    }
+    drop(file);
+    for args in [vec!["backup", "disk.raw"], vec!["restore", "latest", "back.raw"]] {
+        let mut command = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
+        let mut child = Running(command.args(&args).args(["--repository", &bench.place]).spawn().unwrap());
+        let status = PathBuf::from(format!("/proc/{}/status", child.0.id()));
+        let mut peak = 0;
+        let ended = loop {
+            peak = high_water(&status).unwrap_or(0).max(peak);
+            if let Some(ended) = child.0.try_wait().unwrap() {
+                break ended;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert!(ended.success(), "{args:?}");
+        assert!(peak > 0 && peak <= data_path::limits::PROCESS_BYTES, "{args:?}: {} MiB resident", peak >> 20);
+    }
+    let mut back = std::fs::File::open(bench.file("back.raw")).unwrap();
+    assert_eq!(back.seek(SeekFrom::End(0)).unwrap(), 4 << 30);
+    assert!(same(&source, &bench.file("back.raw")));
+}
+
+/// The kernel's high-water mark of resident memory, in bytes.
+fn high_water(status: &Path) -> Option<u64> {
+    let status = std::fs::read_to_string(status).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+}
