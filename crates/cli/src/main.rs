@@ -15,6 +15,7 @@ mod cluster;
 mod disks;
 mod failure;
 mod list;
+mod memory;
 mod output;
 mod place;
 mod repositories;
@@ -32,6 +33,7 @@ use tracing_subscriber::EnvFilter;
 use crate::args::{Arguments, Command, Output};
 
 fn main() -> ExitCode {
+    memory::bound();
     let arguments = Arguments::parse();
     let log = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(log).with_writer(io::stderr).without_time().with_target(false).init();

@@ -132,7 +132,8 @@ fn a_disk_comes_back_and_restic_agrees() {
 fn scripts_get_one_document_and_a_file_of_odd_length_keeps_it() {
     let bench = Bench::new();
     let source = bench.raw("odd.raw", MIB + 333, &[(MIB, &[7; 333])]);
-    let backup: serde_json::Value = serde_json::from_str(&bench.done(&["--output", "json", "backup", "odd.raw"])).unwrap();
+    let backup: serde_json::Value =
+        serde_json::from_str(&bench.done(&["--output", "json", "backup", "odd.raw"])).unwrap();
     assert_eq!(backup["bytesTotal"], MIB + 333);
     assert_eq!(backup["restorePoint"]["path"], text(&source));
     let id = backup["restorePoint"]["id"].as_str().unwrap();
