@@ -23,23 +23,26 @@ const LARGE_DISK: u64 = 2 << 40;
 async fn main() -> anyhow::Result<()> {
     let path = std::env::args().nth(1).ok_or_else(|| anyhow::anyhow!("name a raw disk image"))?;
     let size = File::open(&path)?.metadata()?.len();
-    println!("| chunk | first backup | CPU | stored | after 1 % changes | stored | index at 2 TiB |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("| chunk | first backup | CPU | stored | after 1 % changes | CPU | stored | index at 2 TiB |");
+    println!("|---|---|---|---|---|---|---|---|");
     for chunk_size in [256 * KIB, 512 * KIB, 1024 * KIB] {
         let place = tempfile::tempdir_in(Path::new(&path).parent().unwrap_or(Path::new(".")))?;
         let password = "only measured".into();
         let repository = repository::initialise(Arc::new(FolderStore::new(place.path())), &password).await?;
         let (first, first_seconds, cpu) = back_up(&repository, &path, size, chunk_size, false).await?;
-        let (second, second_seconds, _) = back_up(&repository, &path, size, chunk_size, true).await?;
+        let (second, second_seconds, second_cpu) = back_up(&repository, &path, size, chunk_size, true).await?;
         let mib = |bytes: u64| bytes >> 20;
         println!(
-            "| {} KiB | {first_seconds:.1} s | {cpu:.1} s | {} MiB | {second_seconds:.1} s | {} MiB | {} MiB |",
+            "| {} KiB | {first_seconds:.1} s | {cpu:.1} s | {} MiB | {second_seconds:.1} s | {second_cpu:.1} s | {} MiB | {} MiB |",
             chunk_size / KIB,
             mib(first.bytes_stored),
             mib(second.bytes_stored),
             mib(LARGE_DISK / chunk_size * 20),
         );
     }
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    println!("\nPeak resident memory: {}", peak.trim());
     Ok(())
 }
 

@@ -12,6 +12,11 @@ pub(crate) const TREE_PACK_SIZE: usize = 4 << 20;
 /// Blobs after which a pack is closed, so that its header stays small (168 KiB) however well the content compresses.
 const MAX_BLOBS: usize = 4096;
 
+/// Bytes of address space a pack is filled in: above the largest size (32 MiB) up to which glibc, once such a buffer was
+/// freed, keeps later ones in its arenas. Measured on two cores: 66 MiB resident instead of 240. Pages that are not
+/// touched cost nothing.
+const ROOM: usize = 33 << 20;
+
 /// What a blob is to restic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum BlobKind {
@@ -87,9 +92,7 @@ pub(crate) struct SealedPack {
 
 impl PackBuilder {
     pub(crate) fn new(kind: BlobKind) -> Self {
-        // room for all of it at once: growing by doubling would hold up to twice the pack; untouched pages cost nothing
-        let size = kind.pack_size() + MAX_BLOBS * 41 + OVERHEAD + 4;
-        Self { kind, bytes: Vec::with_capacity(size), blobs: Vec::new() }
+        Self { kind, bytes: Vec::with_capacity(ROOM), blobs: Vec::new() }
     }
 
     pub(crate) fn kind(&self) -> BlobKind {
