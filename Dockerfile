@@ -1,4 +1,4 @@
-# One image with all programs: /backup-driver, /datamgr, /vddk-helper, /vsphere-backup.
+# One image with all programs: /backup-driver, /datamgr, /vddk-helper, /vsphere-backup (also /kubectl-vsphere_backup).
 # VMware's disk library is not in it; see the chart's values under `vddk`.
 #
 #   docker build -t velero-plugin-for-vsphere .
@@ -21,7 +21,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked \
       --bin backup-driver --bin datamgr --bin vddk-helper --bin vsphere-backup \
  && mkdir /programs \
- && cp target/release/backup-driver target/release/datamgr target/release/vddk-helper target/release/vsphere-backup /programs/
+ && cp target/release/backup-driver target/release/datamgr target/release/vddk-helper target/release/vsphere-backup /programs/ \
+ && ln -s vsphere-backup /programs/kubectl-vsphere_backup
 
 # VDDK is linked against glibc, so the helper that loads it needs glibc and the C++ runtime beside it
 FROM debian:${DEBIAN_RELEASE}-slim

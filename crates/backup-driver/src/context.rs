@@ -8,7 +8,7 @@ use connections::{Repositories, Vcenters};
 use kube::runtime::controller::Action;
 use kube::{Client, Resource, ResourceExt};
 use lifecycle::{Problem, retry};
-use operator::{Guard, Metrics, Pace, Publisher, Reported};
+use operator::{Guard, Leases, Metrics, Pace, Publisher, Reported};
 
 use crate::Error;
 
@@ -30,6 +30,8 @@ pub struct Context {
     pub vcenters: Vcenters,
     /// Repositories.
     pub repositories: Repositories,
+    /// Who works on which transfer; the driver takes none of these.
+    pub transfers: Leases,
     /// Counters.
     pub metrics: Metrics,
     /// Errors in a row, per object.

@@ -22,6 +22,7 @@ pub mod clones;
 mod context;
 pub mod deletes;
 mod error;
+mod locks;
 pub mod server;
 pub mod snapshots;
 pub mod steps;

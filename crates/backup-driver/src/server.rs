@@ -12,7 +12,7 @@ use operator::{Health, Lease, Leases, Metrics, Pace, Publisher, client, serve, s
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Server;
-use crate::{Context, claims, clones, deletes, snapshots, sweep, transfers};
+use crate::{Context, claims, clones, deletes, locks, snapshots, sweep, transfers};
 
 /// How long work at hand may go on after we were asked to stop. Whatever is cut off is found again at the next start.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -39,6 +39,7 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
         publisher: Publisher::new(client.clone(), "backup-driver", &server.identity, metrics.clone()),
         vcenters: Vcenters::new(client.clone(), &server.namespace),
         repositories: Repositories::new(client.clone(), &server.namespace),
+        transfers: Leases::transfers(client.clone(), &server.namespace, &server.identity),
         namespace: server.namespace,
         client,
         cluster,
@@ -74,6 +75,7 @@ async fn work(ctx: &Arc<Context>, stop: &CancellationToken, lease: &Lease) -> an
             deletes::run(ctx.clone(), ask.clone()),
             transfers::run(ctx.clone(), ask.clone()),
             sweep::run(ctx.clone(), ask.clone()),
+            locks::run(ctx.clone(), ask.clone()),
         );
     };
     let patience = async {

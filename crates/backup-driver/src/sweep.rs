@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{CloneFromSnapshot, Download, labels};
+use api::{CloneFromSnapshot, Download, labels, names};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clones::{delete, doom, settle_volume};
 use crate::{Context, Error};
 
+/// Pause between two looks at a node that was asked to stop writing; it sends no event.
+const LETTING_GO: Duration = Duration::from_millis(500);
 /// Pause between two sweeps.
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -51,6 +53,7 @@ pub async fn sweep(ctx: &Context) -> Result<(), Error> {
     for download in downloads.items.iter().filter(|d| left(d.labels().get(labels::SCRATCH_FOR))) {
         tracing::info!(download = download.name_any(), "its CloneFromSnapshot was deleted; deleting the Download");
         delete::<Download>(ctx, &ctx.namespace, &download.name_any()).await?;
+        await_node(&download.name_any(), ctx).await?;
     }
     for claim in claims.items.iter().filter(|c| left(c.labels().get(labels::SCRATCH_FOR))) {
         tracing::info!(claim = claim.name_any(), "its CloneFromSnapshot was deleted; deleting the scratch claim");
@@ -65,6 +68,16 @@ pub async fn sweep(ctx: &Context) -> Result<(), Error> {
     }
     for volume in volumes.items.iter().filter(|v| left(v.labels().get(labels::SCRATCH_FOR))) {
         end_volume(volume, ctx).await?;
+    }
+    Ok(())
+}
+
+/// Waits until no node holds the lease of a deleted Download: a volume must not go while it is written. A node that
+/// died loses its lease within a minute.
+async fn await_node(download: &str, ctx: &Context) -> Result<(), Error> {
+    let lease = names::download_lease(download);
+    while ctx.transfers.held_by_another(&lease).await?.is_some() {
+        tokio::time::sleep(LETTING_GO).await;
     }
     Ok(())
 }

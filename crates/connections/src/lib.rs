@@ -2,7 +2,8 @@
 //! BackupRepository.
 //!
 //! The main types are [`Vcenters`] and [`Repositories`]. Both read Secrets by name when they are needed, keep one open
-//! connection until a Secret changes, and tell every failure as a [`Problem`](lifecycle::Problem).
+//! connection until a Secret changes, and tell every failure as a [`Problem`](lifecycle::Problem). [`Settings`] are the
+//! user's ConfigMaps.
 //!
 //! ```no_run
 //! # async fn example(client: kube::Client, repository: &api::BackupRepository) -> Result<(), lifecycle::Problem> {
@@ -20,8 +21,10 @@ mod credentials;
 mod problems;
 mod repositories;
 mod secrets;
+mod settings;
 mod vcenters;
 
 pub use problems::{from_kube, from_repository, from_vsphere};
-pub use repositories::{Repositories, location_of};
+pub use repositories::{Opened, Repositories, location_of};
+pub use settings::Settings;
 pub use vcenters::Vcenters;

@@ -29,6 +29,15 @@ pub struct Repositories {
     open: Arc<Mutex<HashMap<Place, Slot>>>,
 }
 
+/// A repository that was opened, or made.
+#[derive(Debug)]
+pub struct Opened {
+    /// The repository.
+    pub repository: Repository,
+    /// Its key is the one that Velero puts where nobody has chosen one: everybody knows it.
+    pub well_known_key: bool,
+}
+
 /// One repository at a time may be opened or initialised at one place.
 type Slot = Arc<Mutex<Option<Repository>>>;
 
@@ -77,30 +86,32 @@ impl Repositories {
     /// # Errors
     /// As the repository says; `RepositoryMissing` when nobody has initialised it.
     pub async fn open(&self, described: &BackupRepository, source_namespace: &str) -> Result<Repository, Problem> {
-        self.obtain(described, source_namespace, false).await
+        Ok(self.obtain(described, source_namespace, false).await?.repository)
     }
 
     /// Opens the repository, making it where there is none. Only the driver may.
     ///
     /// # Errors
     /// As the repository says.
-    pub async fn open_or_make(
-        &self,
-        described: &BackupRepository,
-        source_namespace: &str,
-    ) -> Result<Repository, Problem> {
+    pub async fn open_or_make(&self, described: &BackupRepository, source_namespace: &str) -> Result<Opened, Problem> {
         self.obtain(described, source_namespace, true).await
     }
 
-    async fn obtain(&self, described: &BackupRepository, from: &str, make: bool) -> Result<Repository, Problem> {
+    async fn obtain(&self, described: &BackupRepository, from: &str, make: bool) -> Result<Opened, Problem> {
         let reach = self.reach(described, from).await?;
-        let slot = self.open.lock().await.entry(reach.place).or_default().clone();
+        let well_known_key = reach.password.expose_secret() == WELL_KNOWN_PASSWORD;
+        let slot = self.open.lock().await.entry(reach.place.clone()).or_default().clone();
         let mut slot = slot.lock().await; // twenty first backups at once: one makes it, the others find it open
-        if let Some(open) = slot.as_ref() {
-            return Ok(open.clone());
-        }
         let act = format!("open the repository of namespace {from} in bucket {}", reach.options.bucket);
         let failed = |error: repository::Error| from_repository(&act, &error);
+        if let Some(open) = slot.as_ref() {
+            // a bucket that was wiped meanwhile holds another repository by now, with another key, or none
+            if open.is_current().await.map_err(failed)? {
+                return Ok(Opened { repository: open.clone(), well_known_key });
+            }
+            tracing::warn!(place = open.place(), "the repository is not the one it was; opening it anew");
+            *slot = None;
+        }
         let store = S3Store::new(reach.options)
             .await
             .map_err(|source| failed(repository::Error::Store { act: "connect to the store".to_owned(), source }))?;
@@ -109,9 +120,9 @@ impl Repositories {
             true => repository::initialise(store, &reach.password).await,
             false => repository::open(store, &reach.password).await,
         };
-        let opened = opened.map_err(failed)?;
-        *slot = Some(opened.clone());
-        Ok(opened)
+        let repository = opened.map_err(failed)?;
+        *slot = Some(repository.clone());
+        Ok(Opened { repository, well_known_key })
     }
 
     async fn reach(&self, described: &BackupRepository, from: &str) -> Result<Reach, Problem> {
@@ -155,9 +166,6 @@ impl Repositories {
         for name in [names::REPOSITORY_KEY_SECRET, names::VELERO_REPOSITORY_KEY_SECRET] {
             let Some(found) = secret(&self.client, &self.namespace, name).await? else { continue };
             if let Some(password) = text(&found, names::REPOSITORY_PASSWORD) {
-                if password.expose_secret() == WELL_KNOWN_PASSWORD {
-                    tracing::warn!(secret = name, "the repository key is Velero's well-known default; choose your own");
-                }
                 return Ok(password);
             }
         }

@@ -1,6 +1,6 @@
-//! Reading Secrets and ConfigMaps by name, the only way our accounts may.
+//! Reading Secrets by name, the only way our accounts may.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use lifecycle::Problem;
 use secrecy::SecretString;
@@ -11,15 +11,6 @@ use crate::from_kube;
 pub(crate) async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, Problem> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     secrets.get_opt(name).await.map_err(|e| from_kube(&format!("read Secret {namespace}/{name}"), &e))
-}
-
-/// A setting of a ConfigMap; `None` when either is not there.
-pub(crate) async fn setting(client: &Client, namespace: &str, map: &str, key: &str) -> Result<Option<String>, Problem> {
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let map_object =
-        maps.get_opt(map).await.map_err(|e| from_kube(&format!("read ConfigMap {namespace}/{map}"), &e))?;
-    let value = map_object.and_then(|m| m.data?.remove(key));
-    Ok(value.map(|v| v.trim().to_owned()).filter(|v| !v.is_empty()))
 }
 
 /// A key of a Secret as text.

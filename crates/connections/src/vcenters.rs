@@ -11,7 +11,8 @@ use secrecy::ExposeSecret as _;
 use tokio::sync::Mutex;
 use vsphere::Vcenter;
 
-use crate::secrets::{secret, setting, text};
+use crate::Settings;
+use crate::secrets::{secret, text};
 
 /// Keys of the Secret in the order they are tried; a Secret with one key may call it as it likes.
 const KEYS: [&str; 2] = ["csi-vsphere.conf", "vsphere-cloud-provider.conf"];
@@ -71,14 +72,11 @@ impl Vcenters {
     }
 
     async fn secret(&self) -> Result<Secret, Problem> {
-        let config = |key| setting(&self.client, &self.namespace, names::CONFIG, key);
-        let namespace = config("vsphere_secret_namespace").await?.unwrap_or_else(|| self.namespace.clone());
-        let name = config("vsphere_secret_name").await?.unwrap_or_else(|| names::VCENTER_SECRET.to_owned());
-        let own = setting(&self.client, &self.namespace, names::FEATURES, "decouple-vsphere-csi-driver").await?;
-        let places: Vec<(String, String)> = if own.as_deref() == Some("false") {
-            names::CSI_SECRETS.map(|name| (CSI_NAMESPACE.to_owned(), name.to_owned())).into()
+        let settings = Settings::read(&self.client, &self.namespace).await?;
+        let places = if settings.shares_the_csi_drivers_secret() {
+            names::CSI_SECRETS.map(|name| (CSI_NAMESPACE, name)).to_vec()
         } else {
-            vec![(namespace, name)]
+            vec![(settings.vcenter_secret_namespace(&self.namespace), settings.vcenter_secret_name())]
         };
         for (namespace, name) in &places {
             if let Some(found) = secret(&self.client, namespace, name).await? {

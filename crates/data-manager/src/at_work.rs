@@ -54,6 +54,11 @@ impl AtWork {
         self.0.running.lock().expect("no panic while it is held").is_empty()
     }
 
+    /// The transfers this process is at work on.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.running.lock().expect("no panic while it is held").keys().cloned().collect()
+    }
+
     /// Asks a transfer to stop.
     pub(crate) fn stop(&self, name: &str) {
         if let Some(running) = self.0.running.lock().expect("no panic while it is held").get(name) {

@@ -10,8 +10,13 @@ use disk::{DiskId, DiskSnapshot};
 use lifecycle::Problem;
 use vsphere::Vcenter;
 
+use crate::attempt::NotDone;
+
 /// How much longer the NBD connection waits than the helper lets the library take.
 const LAST_WORDS: Duration = Duration::from_secs(30);
+
+/// How long the death of the helper may take to be told after its connection broke.
+const DEATH_IS_TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 /// VDDK's number for a disk that another process has locked.
 const ALREADY_LOCKED: u16 = 15;
@@ -123,6 +128,26 @@ fn identity(id: &str) -> String {
     format!("vpv-{id}").chars().take(50).collect()
 }
 
+/// What really ended a copy: a broken connection is only the shadow of the helper's death, whose own error says why.
+pub(crate) async fn with_last_words<T>(
+    act: &str,
+    outcome: Result<T, NotDone>,
+    helper: &vddk::Helper,
+) -> Result<T, NotDone> {
+    use Reason::{DiskFlushFailed, DiskReadFailed, DiskWriteFailed};
+    match outcome {
+        Err(NotDone::Failed(problem))
+            if matches!(problem.reason, DiskReadFailed | DiskWriteFailed | DiskFlushFailed) =>
+        {
+            match tokio::time::timeout(DEATH_IS_TOLD_WITHIN, helper.exited()).await {
+                Ok(error) => Err(from_vddk(act, &error).into()),
+                Err(_) => Err(NotDone::Failed(problem)),
+            }
+        }
+        other => other,
+    }
+}
+
 /// What the helper's end means to an object.
 pub(crate) fn from_vddk(act: &str, error: &vddk::Error) -> Problem {
     let cause = format!("{act}: {}", Problem::chain(error));
@@ -135,5 +160,6 @@ pub(crate) fn from_vddk(act: &str, error: &vddk::Error) -> Problem {
         vddk::Kind::CloseFailed => Reason::DiskFlushFailed,
         vddk::Kind::LaunchFailed | vddk::Kind::Stopped => Reason::Internal,
     };
-    Problem::passing(reason, cause) // somebody may supply the library or mend the host while we back off
+    // somebody may supply the library or mend the host while we back off
+    Problem::passing(reason, cause).with_fix(error.fix().map(str::to_owned))
 }

@@ -3,7 +3,7 @@
 //!
 //! The main types are [`Config`] (command line and environment) and [`server::run`]. What to do next is decided by
 //! `lifecycle::transfer`; a transfer's folder holds `mod.rs` (the sentence), `observe.rs` (reads) and `apply.rs`
-//! (the work). It makes nothing in vCenter.
+//! (the work, `copy.rs` the bytes). It makes nothing in vCenter.
 //!
 //! ```no_run
 //! # async fn example(config: data_manager::Config) -> anyhow::Result<()> {
@@ -12,6 +12,7 @@
 //! ```
 
 mod at_work;
+mod attempt;
 mod config;
 mod context;
 mod disks;

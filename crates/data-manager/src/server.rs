@@ -1,6 +1,7 @@
 //! Starts everything, runs until told to stop, and ends in order.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,9 +9,10 @@ use anyhow::{Context as _, Result};
 use api::{Download, Upload};
 use connections::{Repositories, Vcenters};
 use futures::{Stream, StreamExt as _};
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
-use kube::runtime::{Controller, watcher};
-use kube::{Api, Client};
+use kube::runtime::{Controller, WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
 use operator::{Error, Health, Leases, Metrics, Pace, Publisher};
 use tokio_util::sync::CancellationToken;
 
@@ -140,12 +142,37 @@ async fn control<K, R, F>(
     F: Future<Output = Result<Action, Error>> + Send + 'static,
 {
     let api: Api<K> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    Controller::new(api, watcher::Config::default())
+    let deletions = follow_deletions::<K>(ctx.clone());
+    let controller = Controller::new(api, watcher::Config::default())
         .reconcile_all_on(ended)
         .graceful_shutdown_on(ctx.shutdown.clone().cancelled_owned())
         .run(reconcile, after_error, ctx.clone())
-        .for_each(|_| std::future::ready(())) // errors are logged where they are counted
-        .await;
+        .for_each(|_| std::future::ready(())); // errors are logged where they are counted
+    tokio::select! {
+        () = controller => {}
+        () = deletions => unreachable!("it watches until it is dropped"),
+    }
+}
+
+/// Stops transfers whose object was deleted: a controller is told nothing about objects that are gone.
+async fn follow_deletions<K: operator::Reported + Send + Sync + 'static>(ctx: Arc<Context>) {
+    let api: Api<PartialObjectMeta<K>> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let mut events = pin!(watcher(api.clone(), watcher::Config::default()).default_backoff());
+    loop {
+        match events.next().await {
+            Some(Ok(watcher::Event::Delete(object))) => ctx.at_work.stop(&object.name_any()),
+            // the watch began anew: what was deleted meanwhile is not told
+            Some(Ok(watcher::Event::InitDone)) => {
+                for name in ctx.at_work.names() {
+                    if matches!(api.get_opt(&name).await, Ok(None)) {
+                        ctx.at_work.stop(&name);
+                    }
+                }
+            }
+            Some(_) => {} // after an error the watch backs off and begins anew
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Waits until the transfers have stopped, so that no helper, socket or lease outlives us.

@@ -1,8 +1,8 @@
-//! What our controllers share: telemetry, health and metrics, the client, status with its event, leases, settings, and
-//! stopping when asked to.
+//! What our controllers share: telemetry, health and metrics, the client, status with its event, leases, and stopping
+//! when asked to.
 //!
-//! The main types are [`Publisher`] (status, condition, event and metric from one reason), [`Leases`] (who may work on
-//! something, with a real take-over) and [`Settings`] (the user's ConfigMaps).
+//! The main types are [`Publisher`] (status, condition, event and metric from one reason) and [`Leases`] (who may work
+//! on something, with a real take-over).
 //!
 //! ```no_run
 //! # async fn main_loop() -> Result<(), operator::Error> {
@@ -30,7 +30,6 @@ mod metrics;
 mod pace;
 mod publish;
 mod reported;
-mod settings;
 pub mod stop;
 pub mod telemetry;
 
@@ -41,4 +40,3 @@ pub use metrics::Metrics;
 pub use pace::Pace;
 pub use publish::{Guard, Note, Publisher};
 pub use reported::{Reported, StatusPlace};
-pub use settings::Settings;

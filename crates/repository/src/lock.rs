@@ -50,7 +50,15 @@ impl LockFile {
 
     /// Whether another program forbids us to go on.
     fn keeps_us_out(&self, now: Timestamp) -> bool {
-        self.exclusive && self.username != USERNAME && now.duration_since(self.time) < STALE
+        self.exclusive && !self.is_ours() && !self.is_stale(now)
+    }
+
+    fn is_ours(&self) -> bool {
+        self.username == USERNAME
+    }
+
+    fn is_stale(&self, now: Timestamp) -> bool {
+        now.duration_since(self.time) >= STALE
     }
 }
 
@@ -210,11 +218,70 @@ async fn give_way(repository: &Repository) -> Result<(), Error> {
 
 /// Removes the locks of ours in the name of `holder`.
 pub(crate) async fn remove_of(repository: &Repository, holder: &str) -> Result<usize, Error> {
-    let left: Vec<_> =
-        all(repository).await?.into_iter().filter(|(_, l)| l.username == USERNAME && l.hostname == holder).collect();
+    remove_ours(repository, |lock| lock.hostname == holder).await
+}
+
+/// Removes the locks of ours that were not renewed in time before `now`.
+pub(crate) async fn remove_stale(repository: &Repository, now: Timestamp) -> Result<usize, Error> {
+    remove_ours(repository, |lock| lock.is_stale(now)).await
+}
+
+async fn remove_ours(repository: &Repository, which: impl Fn(&LockFile) -> bool) -> Result<usize, Error> {
+    let left: Vec<_> = all(repository).await?.into_iter().filter(|(_, lock)| lock.is_ours() && which(lock)).collect();
     for (id, lock) in &left {
         remove(repository, id).await?;
-        info!(%holder, since = %lock.time, "removed a lock left behind");
+        info!(holder = lock.hostname, since = %lock.time, "removed a lock left behind");
     }
     Ok(left.len())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::store::FolderStore;
+
+    async fn repository(folder: &std::path::Path) -> Repository {
+        let store = Arc::new(FolderStore::new(folder));
+        crate::initialise(store, &SecretString::from("a key for tests")).await.unwrap()
+    }
+
+    async fn ids(repository: &Repository) -> Vec<[u8; 32]> {
+        unpacked::ids(repository.inner.store.as_ref(), Folder::Locks).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_transfer_of_many_hours_keeps_restics_prune_away_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = repository(folder.path()).await;
+        let lock = Lock::take_renewed_every(repository.clone(), "upload-1", Duration::from_millis(50)).await.unwrap();
+        let first = ids(&repository).await;
+        assert_eq!(first.len(), 1);
+        let renewed = tokio::time::timeout(Duration::from_secs(30), async {
+            while ids(&repository).await.iter().any(|id| first.contains(id)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        renewed.await.expect("a new lock took the place of the first");
+        assert!(!ids(&repository).await.is_empty(), "at no time is there none");
+        lock.release().await.unwrap();
+        assert!(ids(&repository).await.is_empty(), "the last of them is gone when it is released");
+    }
+
+    #[tokio::test]
+    async fn only_our_own_stale_locks_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = repository(folder.path()).await;
+        let old = Timestamp::now() - SignedDuration::from_mins(31);
+        for (username, time) in [(USERNAME, old), ("root", old), (USERNAME, Timestamp::now())] {
+            let lock = LockFile { time, username: username.to_owned(), ..LockFile::new("upload-1") };
+            let sealed = unpacked::seal(&repository.inner.cipher, &lock);
+            repository.inner.store.put(&Folder::Locks.key(&sealed.id), sealed.body()).await.unwrap();
+        }
+        assert_eq!(remove_stale(&repository, Timestamp::now()).await.unwrap(), 1);
+        let left = all(&repository).await.unwrap();
+        assert_eq!(left.len(), 2, "restic's own, and that of a running transfer: {left:?}");
+    }
 }

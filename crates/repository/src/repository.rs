@@ -7,7 +7,7 @@ use bytes::Bytes;
 use disk::DiskSnapshot;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::config::{Config, VERSION};
+use crate::config::{self, Config, VERSION};
 use crate::crypto::Cipher;
 use crate::disk_image::{Reader, Writer, WriterOptions};
 use crate::error::{Damage, Error};
@@ -56,6 +56,16 @@ impl Repository {
     /// The store's name for messages.
     pub fn place(&self) -> String {
         self.inner.store.place()
+    }
+
+    /// Whether the store still holds this very repository, and not another, or none, since somebody wiped it.
+    pub async fn is_current(&self) -> Result<bool, Error> {
+        let sealed = match self.inner.store.get(config::KEY).await {
+            Err(cause) if cause.kind() == store::ErrorKind::NotFound => return Ok(false),
+            other => other.map_err(Error::store("read the repository's config"))?,
+        };
+        let now = Config::open(&sealed, &self.inner.cipher).and_then(Result::ok);
+        Ok(now.is_some_and(|now| now.id == self.inner.config.id))
     }
 
     /// All restore points of ours, oldest first. Snapshots of other programs are left out.
@@ -115,6 +125,11 @@ impl Repository {
     /// Removes the locks of ours that `holder` left behind; says how many.
     pub async fn remove_locks_of(&self, holder: &str) -> Result<usize, Error> {
         crate::lock::remove_of(self, holder).await
+    }
+
+    /// Removes the locks of ours that nobody has renewed for 30 minutes; says how many.
+    pub async fn remove_stale_locks(&self) -> Result<usize, Error> {
+        crate::lock::remove_stale(self, jiff::Timestamp::now()).await
     }
 
     /// Begins a restore point.

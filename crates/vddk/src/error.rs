@@ -38,7 +38,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The library refused: the number, and what the catalogue knows of it.
-    #[error("{function} failed with {code} ({name}): {cause}; {fix}", code = .entry.code, name = .entry.name, cause = .entry.cause, fix = .entry.fix)]
+    #[error("{function} failed with {code} ({name}): {cause}", code = .entry.code, name = .entry.name, cause = .entry.cause)]
     OpenFailed {
         /// The library's function, such as `Open`.
         function: String,
@@ -64,7 +64,7 @@ pub enum Error {
         last_log: Vec<String>,
     },
     /// The disk was served, but ending the access failed: the data may not all be on the disk.
-    #[error("{function} failed with {code} ({name}) while ending access: {cause}; {fix}", code = .entry.code, name = .entry.name, cause = .entry.cause, fix = .entry.fix)]
+    #[error("{function} failed with {code} ({name}) while ending access: {cause}", code = .entry.code, name = .entry.name, cause = .entry.cause)]
     CloseFailed {
         /// The library's function, such as `Close`.
         function: String,
@@ -118,6 +118,14 @@ impl Error {
             Self::LibraryMissing { .. } | Self::LibraryBroken { .. } | Self::BadTarget { .. } => Advice::GiveUp,
             Self::Launch { .. } | Self::Hung { .. } | Self::Crashed { .. } | Self::Stopped => Advice::Reopen,
             Self::OpenFailed { entry, .. } | Self::CloseFailed { entry, .. } => entry.advice,
+        }
+    }
+
+    /// What helps, where the catalogue knows it; a sentence.
+    pub fn fix(&self) -> Option<&'static str> {
+        match self {
+            Self::OpenFailed { entry, .. } | Self::CloseFailed { entry, .. } => Some(entry.fix),
+            _ => None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -36,7 +37,7 @@ pub(crate) enum TrustError {
     #[error("the CA file holds no certificate in PEM form")]
     NoCertificate,
     #[error("the CA file is damaged: {0}")]
-    DamagedPem(std::io::Error),
+    DamagedPem(rustls::pki_types::pem::Error),
     #[error("the CA file holds a certificate that cannot be used: {0}")]
     UnusableCertificate(rustls::Error),
     #[error("the system has no root certificates: set `ca-file` or `thumbprint`")]
@@ -166,7 +167,7 @@ fn chain(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Arc<Web
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let found: Vec<_> =
-        rustls_pemfile::certs(&mut pem.as_bytes()).collect::<Result<_, _>>().map_err(TrustError::DamagedPem)?;
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(TrustError::DamagedPem)?;
     if found.is_empty() { Err(TrustError::NoCertificate) } else { Ok(found) }
 }
 

@@ -34,26 +34,37 @@ pub async fn explained(
     for word in words {
         ensure!(ready.message.contains(word), "{name} does not say `{word}`: {}", ready.message);
     }
-    let looking = async {
-        loop {
-            let events = events(world, namespace, name).await?;
-            let told =
-                |e: &&Event| e.reason.as_deref() == Some(reason.as_str()) && e.type_.as_deref() == Some("Warning");
-            if let Some(event) = events.iter().find(told) {
-                return anyhow::Ok(event.message.clone().unwrap_or_default());
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    let Ok(told) = tokio::time::timeout(EVENT, looking).await else {
-        let reasons: Vec<_> = events(world, namespace, name).await?.into_iter().filter_map(|e| e.reason).collect();
-        bail!("no warning event {reason} on {namespace}/{name} within {} s; there are {reasons:?}", EVENT.as_secs());
-    };
-    let told = told?;
+    let event = event_with(world, namespace, name, reason, "Warning").await?;
+    let told = event.message.unwrap_or_default();
     for word in words {
         ensure!(told.contains(word), "the event on {name} does not say `{word}`: {told}");
     }
     Ok(())
+}
+
+/// Waits for an event on the object with that reason and type: it is written after the status that it belongs to, never
+/// together with it.
+pub(crate) async fn event_with(
+    world: &World,
+    namespace: &str,
+    name: &str,
+    reason: Reason,
+    kind: &str,
+) -> Result<Event> {
+    let told = |e: &Event| e.reason.as_deref() == Some(reason.as_str()) && e.type_.as_deref() == Some(kind);
+    let looking = async {
+        loop {
+            if let Some(event) = events(world, namespace, name).await?.into_iter().find(told) {
+                return anyhow::Ok(event);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if let Ok(found) = tokio::time::timeout(EVENT, looking).await {
+        return found;
+    }
+    let reasons: Vec<_> = events(world, namespace, name).await?.into_iter().filter_map(|e| e.reason).collect();
+    bail!("no {kind} event {reason} on {namespace}/{name} within {} s; there are {reasons:?}", EVENT.as_secs());
 }
 
 async fn events(world: &World, namespace: &str, name: &str) -> Result<Vec<Event>> {

@@ -20,6 +20,7 @@ mod claim;
 mod control;
 mod explained;
 mod left;
+mod midway;
 mod namespace;
 mod restic;
 mod wait;

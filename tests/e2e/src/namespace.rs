@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api::{
-    BackupRepositoryClaim, CloneFromSnapshot, CloneFromSnapshotSpec, ClonePhase, Download, ResourceHandle,
+    BackupRepositoryClaim, CloneFromSnapshot, CloneFromSnapshotSpec, ClonePhase, Download, Reason, ResourceHandle,
     SnapshotPhase, SnapshotSpec, Upload,
 };
-use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::explained::event_with;
 use crate::{Claim, DEADLINE, World, wait_until};
 
 /// A namespace of its own for one scenario.
@@ -192,25 +193,30 @@ impl Snapshot {
         Ok(seen)
     }
 
+    /// All Uploads.
+    pub(crate) fn uploads(&self) -> Api<Upload> {
+        Api::namespaced(self.world.client(), self.world.velero())
+    }
+
     /// The Upload it led to.
     ///
     /// # Errors
     /// When there is none.
     pub async fn upload(&self) -> Result<Upload> {
         let reference = format!("{}/{}", self.namespace, self.name);
-        let uploads: Api<Upload> = Api::namespaced(self.world.client(), self.world.velero());
-        let all = uploads.list(&ListParams::default()).await?;
+        let all = self.uploads().list(&ListParams::default()).await?;
         all.into_iter()
             .find(|u| u.spec.snapshot_reference.as_deref() == Some(&reference))
             .with_context(|| format!("no Upload refers to {reference}"))
     }
 
-    /// Reasons of the events about it.
+    /// Waits for an event about it with that reason.
     ///
     /// # Errors
-    /// When the API server does not answer.
-    pub async fn event_reasons(&self) -> Result<Vec<String>> {
-        event_reasons(&self.world, &self.namespace, &self.name).await
+    /// When there is none in time; the message names those there are.
+    pub async fn told(&self, reason: Reason) -> Result<()> {
+        let kind = if reason.weight() == api::Weight::Trouble { "Warning" } else { "Normal" };
+        event_with(&self.world, &self.namespace, &self.name, reason, kind).await.map(drop)
     }
 }
 
@@ -252,14 +258,18 @@ impl Clone {
         Ok(seen)
     }
 
+    /// All Downloads.
+    pub(crate) fn downloads(&self) -> Api<Download> {
+        Api::namespaced(self.world.client(), self.world.velero())
+    }
+
     /// The Download it led to.
     ///
     /// # Errors
     /// When there is none.
     pub async fn download(&self) -> Result<Download> {
         let reference = format!("{}/{}", self.namespace, self.name);
-        let downloads: Api<Download> = Api::namespaced(self.world.client(), self.world.velero());
-        let all = downloads.list(&ListParams::default()).await?;
+        let all = self.downloads().list(&ListParams::default()).await?;
         all.into_iter()
             .find(|d| d.spec.clone_from_snapshot_reference.as_deref() == Some(&reference))
             .with_context(|| format!("no Download refers to {reference}"))
@@ -282,18 +292,4 @@ impl Clone {
         let csi = volumes.get(&volume).await?.spec.and_then(|s| s.csi).context("a CSI volume")?;
         Ok(csi.volume_handle)
     }
-
-    /// Reasons of the events about it.
-    ///
-    /// # Errors
-    /// When the API server does not answer.
-    pub async fn event_reasons(&self) -> Result<Vec<String>> {
-        event_reasons(&self.world, &self.namespace, &self.name).await
-    }
-}
-
-async fn event_reasons(world: &World, namespace: &str, object: &str) -> Result<Vec<String>> {
-    let events: Api<Event> = Api::namespaced(world.client(), namespace);
-    let about = ListParams::default().fields(&format!("involvedObject.name={object}"));
-    Ok(events.list(&about).await?.into_iter().filter_map(|e| e.reason).collect())
 }

@@ -141,6 +141,20 @@ impl World {
         looked.with_context(|| format!("waited {} s until {process} ended", DEADLINE.as_secs()))?
     }
 
+    /// The most memory that a process of the lab has held at one time since it started, in MiB (`VmHWM`, proc(5)).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn peak_memory_mib(&self, process: &str) -> Result<u64> {
+        let all = self.ps().await?;
+        let pid = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let pid = pid.filter(|words| words.first() == Some(&process)).find_map(|words| words.get(2).copied());
+        let pid = pid.with_context(|| format!("{process} does not run"))?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("read the process's status")?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB"));
+        Ok(peak.context("a peak")?.trim().parse::<u64>()? / 1024)
+    }
+
     /// The lab's own folder.
     pub fn folder(&self) -> PathBuf {
         root().join(format!("target/lab-{}", self.name))

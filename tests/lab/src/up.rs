@@ -227,8 +227,24 @@ impl Start {
         self.wait_http(name, &format!("http://127.0.0.1:{}{}", probe.port, probe.path)).await
     }
 
+    /// The folder with our command line under the name by which kubectl finds it.
+    fn kubectl_plugin(&self) -> Result<PathBuf> {
+        let folder = self.place.folder.join("bin");
+        let link = folder.join("kubectl-vsphere_backup");
+        std::fs::create_dir_all(&folder).with_context(|| format!("make folder {}", folder.display()))?;
+        match std::fs::remove_file(&link) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("replace {}", link.display()));
+            }
+            _ => {}
+        }
+        std::os::unix::fs::symlink(self.programs.join("vsphere-backup"), &link)
+            .with_context(|| format!("link {}", link.display()))?;
+        Ok(folder)
+    }
+
     async fn env_file(&self) -> Result<()> {
-        let mut folders = vec![self.programs.clone()];
+        let mut folders = vec![self.programs.clone(), self.kubectl_plugin()?];
         for peer in crate::PEERS.iter() {
             let path = if peer.of_lab { self.builds.path(peer.name).await? } else { peer.path(&self.place.root)? };
             folders.extend(path.parent().filter(|_| path.is_file()).map(Path::to_owned));

@@ -25,6 +25,8 @@ use crate::{Context, Error};
 const LOOKING: Duration = Duration::from_secs(60);
 /// A store that does not answer is asked again this long after the clone was made.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How often a node that was asked to stop writing is looked at; it sends no event.
+const LETTING_GO: Duration = Duration::from_millis(500);
 /// How often the removal of a volume is looked at; its going comes as an event.
 const REMOVING: Duration = Duration::from_secs(5);
 
@@ -182,6 +184,14 @@ pub(super) async fn stop_now(asked: &CloneFromSnapshot, ctx: &Context) -> Result
     ctx.publish(asked, &status::stopping(&before, ctx.now())).await?;
     Step::EndNoted.done();
     Ok(Next::Step)
+}
+
+/// Deletes the Download and looks until no node holds its lease: a volume must not go while it is written.
+pub(super) async fn stop_writing(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
+    if let Some(download) = &looked.seen.download {
+        delete::<Download>(ctx, &ctx.namespace, &download.name_any()).await?;
+    }
+    Ok(Next::Look(Action::requeue(LETTING_GO)))
 }
 
 /// Removes Download, claims and volume. The volume's going is the provisioner's work; we wait for it.

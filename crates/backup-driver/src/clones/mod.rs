@@ -50,6 +50,7 @@ pub async fn reconcile(known: Arc<CloneFromSnapshot>, ctx: Arc<Context>) -> Resu
             Plan::AwaitClaim(at) => apply::await_claim(&looked.clone, at, &ctx).await?,
             Plan::GiveUp(problem) => apply::give_up(&looked.clone, &problem, &ctx).await?,
             Plan::StopNow => apply::stop_now(&looked.clone, &ctx).await?,
+            Plan::StopWriting => apply::stop_writing(&looked, &ctx).await?,
             Plan::Clean => apply::clean(&looked, &ctx).await?,
             Plan::End => apply::end(&looked.clone, &ctx).await?,
             Plan::Complete => apply::complete(&looked, &ctx).await?,

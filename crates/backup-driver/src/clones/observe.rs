@@ -1,11 +1,11 @@
 //! Reads what exists for a clone. Writes nothing.
 
-use api::{CloneFromSnapshot, ClonePhase, Download, labels};
+use api::{CloneFromSnapshot, ClonePhase, Download, labels, names};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use lifecycle::clone::claims::{download_name, scratch_name, wanted};
-use lifecycle::clone::{Seen, is_ours};
+use lifecycle::clone::{Seen, is_ending, is_ours};
 
 use crate::{Context, Error};
 
@@ -31,8 +31,15 @@ pub(super) async fn observe(known: &CloneFromSnapshot, ctx: &Context) -> Result<
         Some(name) => downloads.get_opt(&name).await.map_err(Error::cluster("read the Download"))?,
         None => None,
     };
+    let writing = is_ending(&clone) && is_being_written(&clone, ctx).await?;
     let target = target(&clone, ctx).await?;
-    Ok(Some(Looked { seen: Seen { scratch, volume, download, target }, clone }))
+    Ok(Some(Looked { seen: Seen { scratch, volume, download, writing, target }, clone }))
+}
+
+/// Whether a node holds the lease of the clone's Download. One that died loses it within a minute.
+async fn is_being_written(clone: &CloneFromSnapshot, ctx: &Context) -> Result<bool, Error> {
+    let Some(name) = download_name(clone) else { return Ok(false) };
+    Ok(ctx.transfers.held_by_another(&names::download_lease(&name)).await?.is_some())
 }
 
 /// The marked volume, else the one the scratch claim is bound to.

@@ -13,6 +13,7 @@ use kube::{Api, ResourceExt};
 use lifecycle::snapshot::status::{self, Record};
 use lifecycle::snapshot::{self, Source, is_local, source};
 use lifecycle::{Again, Problem, orphans};
+use operator::Note;
 use vsphere::Vcenter;
 
 use super::observe::{self, Seen};
@@ -87,7 +88,13 @@ async fn ready(asked: &Snapshot, source: &Source, ctx: &Context) -> Result<Vcent
         let cause = format!("open the repository: it was not open within {} seconds", OPENING.as_secs());
         Problem::passing(Reason::StoreUnreachable, cause)
     };
-    tokio::time::timeout(OPENING, opening).await.map_err(late)??;
+    let opened = tokio::time::timeout(OPENING, opening).await.map_err(late)??;
+    if opened.well_known_key {
+        let reason = Reason::RepositoryPasswordDefault;
+        let message = format!("{} {}", reason.meaning(), reason.fix());
+        tracing::warn!(%reason, place = opened.repository.place(), message);
+        ctx.publisher.note(asked, &Note { reason, message, warning: true }).await;
+    }
     Ok(vcenter)
 }
 

@@ -1,7 +1,5 @@
 //! One attempt to write a restore point onto a volume.
 
-use std::time::Duration;
-
 use api::entity::DiskEntity;
 use api::{Download, Reason};
 use connections::{from_repository, from_vsphere};
@@ -13,15 +11,16 @@ use lifecycle::transfer::download as says;
 use repository::Repository;
 use vsphere::Vcenter;
 
+use crate::attempt::{NotDone, in_order};
 use crate::context::Context;
-use crate::disks::{OpenDisk, from_vddk};
-use crate::interrupt::{Interrupt, Why};
+use crate::disks::{OpenDisk, from_vddk, with_last_words};
+use crate::interrupt::Interrupt;
 use crate::problems::from_copy;
 use crate::report::{Report, at_the_end};
 use crate::uploads::open_repository;
 
-/// How long the death of the helper may take to be told after its connection broke.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// What a failure says was being done.
+const ACT: &str = "restore the disk";
 
 /// A volume that was written and flushed.
 pub(crate) struct Written {
@@ -31,32 +30,14 @@ pub(crate) struct Written {
     pub(crate) progress: api::Progress,
 }
 
-/// Why the volume does not hold the data.
-pub(crate) enum NotWritten {
-    /// It was stopped.
-    Interrupted(Why),
-    /// It failed.
-    Failed(Problem),
-}
-
-impl From<Problem> for NotWritten {
-    fn from(problem: Problem) -> Self {
-        Self::Failed(problem)
-    }
-}
-
 /// Writes the restore point that the Download names onto its volume. `touched`: an earlier attempt may have written.
 pub(crate) async fn run(
     ctx: &Context,
     report: &Report<Download>,
     interrupt: &Interrupt,
     touched: bool,
-) -> Result<Written, NotWritten> {
-    tokio::select! {
-        biased;
-        () = interrupt.any.cancelled() => Err(interrupted(interrupt)),
-        written = write(ctx, report, interrupt, touched) => written,
-    }
+) -> Result<Written, NotDone> {
+    in_order(interrupt, write(ctx, report, interrupt, touched)).await
 }
 
 async fn write(
@@ -64,14 +45,14 @@ async fn write(
     report: &Report<Download>,
     interrupt: &Interrupt,
     touched: bool,
-) -> Result<Written, NotWritten> {
+) -> Result<Written, NotDone> {
     let download = report.object().await;
     let name = download.name_any();
     let (source, volume) = (source_of(&download)?, volume_of(&download)?);
     let spec = &download.spec;
     let repository =
         open_repository(ctx, spec.backup_repository_name.as_deref(), spec.source_namespace.as_deref()).await?;
-    let failed = |act: &str, e: repository::Error| NotWritten::from(from_repository(act, &e));
+    let failed = |act: &str, e: repository::Error| NotDone::from(from_repository(act, &e));
     repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
     let lock = repository.lock(&name).await.map_err(|e| failed("lock the repository", e))?;
     let vcenter = ctx.vcenters.get().await;
@@ -98,7 +79,7 @@ async fn write_locked(
     source: &DiskSnapshot,
     volume: &DiskId,
     touched: bool,
-) -> Result<api::Progress, NotWritten> {
+) -> Result<api::Progress, NotDone> {
     let point = repository.find(source).await.map_err(|e| from_repository("look for the restore point", &e))?;
     let point = point.ok_or_else(|| {
         let cause = format!("look for the restore point of {source}: there is none in {}", repository.place());
@@ -129,7 +110,7 @@ async fn write_open(
     reader: &repository::Reader,
     open: OpenDisk,
     fresh: bool,
-) -> Result<api::Progress, NotWritten> {
+) -> Result<api::Progress, NotDone> {
     let (disk, helper) = open.split();
     let progress = Progress::new();
     let options = RestoreOptions { target: if fresh { TargetContent::KnownZero } else { TargetContent::Unknown } };
@@ -138,13 +119,13 @@ async fn write_open(
     let outcome = tokio::select! {
         biased;
         done = restore => done.map_err(|error| match error {
-            data_path::Error::Cancelled => interrupted(interrupt),
-            data_path::Error::Repository { source, act } => NotWritten::from(damaged(act, &source)),
-            other => NotWritten::from(from_copy("restore the disk", &other)),
+            data_path::Error::Cancelled => NotDone::interrupted(interrupt),
+            data_path::Error::Repository { source, act } => NotDone::from(damaged(act, &source)),
+            other => NotDone::from(from_copy(ACT, &other)),
         }),
-        error = helper.exited() => Err(NotWritten::from(from_vddk("restore the disk", &error))),
+        error = helper.exited() => Err(NotDone::from(from_vddk(ACT, &error))),
     };
-    let outcome = better_cause(outcome, &helper).await;
+    let outcome = with_last_words(ACT, outcome, &helper).await;
     // an error while the library closes the disk is a failed restore: it may still have held data
     let stopped = helper.stop().await;
     let done = outcome?;
@@ -153,25 +134,6 @@ async fn write_open(
         Problem { reason: Reason::DiskFlushFailed, ..told }
     })?;
     Ok(at_the_end(&done.counts, done.elapsed))
-}
-
-/// A broken connection is the shadow of the helper's death; its own error says why.
-async fn better_cause<T>(outcome: Result<T, NotWritten>, helper: &vddk::Helper) -> Result<T, NotWritten> {
-    match outcome {
-        Err(NotWritten::Failed(problem))
-            if matches!(problem.reason, Reason::DiskWriteFailed | Reason::DiskFlushFailed | Reason::DiskReadFailed) =>
-        {
-            match tokio::time::timeout(LAST_WORDS, helper.exited()).await {
-                Ok(error) => Err(from_vddk("restore the disk", &error).into()),
-                Err(_) => Err(NotWritten::Failed(problem)),
-            }
-        }
-        other => other,
-    }
-}
-
-fn interrupted(interrupt: &Interrupt) -> NotWritten {
-    NotWritten::Interrupted(interrupt.why().unwrap_or(Why::Shutdown))
 }
 
 /// A repository's error while a restore point is read: damage belongs to the restore point, and no retry mends it.

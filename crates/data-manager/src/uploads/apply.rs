@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Upload, names};
-use connections::from_vsphere;
+use connections::{Settings, from_repository, from_vsphere};
 use disk::DiskSnapshot;
-use kube::{Api, ResourceExt as _};
-use lifecycle::Problem;
+use kube::ResourceExt as _;
 use lifecycle::retry::UploadRetries;
+use lifecycle::transfer::Work;
 use lifecycle::transfer::upload::{self as says, AfterFailure};
-use lifecycle::transfer::{self, Holder, Node, Plan, Work};
-use operator::{Lease, Settings, Taken};
+use lifecycle::{Again, Problem};
+use repository::Repository;
 use tracing::Instrument as _;
 
-use super::copy::{self, Copied, NotCopied};
+use super::copy::{self, Copied};
 use crate::at_work::Place;
+use crate::attempt::{self, Claimed, NotDone};
 use crate::context::Context;
 use crate::interrupt::{Interrupt, Why};
 use crate::report::Report;
@@ -31,34 +32,19 @@ pub(crate) fn start(ctx: &Arc<Context>, upload: &Upload, work: Work) {
     let span = tracing::info_span!("upload", name, disk_snapshot = upload.spec.snapshot_id);
     tokio::spawn(
         async move {
-            if let Err(error) = claim(&ctx, &name, work, &place).await {
-                tracing::warn!(error = %Problem::chain(&error), "could not claim the upload");
+            let claimed = attempt::claim::<Upload>(&ctx, &names::upload_lease(&name), &name, work).await;
+            match claimed {
+                Ok(Some(claimed)) => perform(&ctx, claimed, &place).await,
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = %Problem::chain(&error), "could not claim the upload"),
             }
         }
         .instrument(span),
     );
 }
 
-/// Takes the lease, looks once more, works, and gives the lease back.
-async fn claim(ctx: &Context, name: &str, planned: Work, place: &Place) -> Result<(), operator::Error> {
-    let Taken::Ours(lease) = ctx.leases.take(&names::upload_lease(name)).await? else { return Ok(()) };
-    let uploads: Api<Upload> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let now_there = uploads.get_opt(name).await.map_err(|e| operator::Error::api(format!("read Upload {name}"), e))?;
-    if let Some(upload) = now_there {
-        let node = Node { free_slots: 1, at_work: false, holder: Holder::Us, nearer_elsewhere: false };
-        let plan = transfer::plan(&(&upload).into(), &node, api::Timestamp::now());
-        // what needs a slot has one only if it was planned with one
-        if plan == Plan::Claim(planned) || matches!(plan, Plan::Claim(Work::Cancel | Work::CleanUp)) {
-            let Plan::Claim(work) = plan else { unreachable!("both patterns are claims") };
-            perform(ctx, upload, work, &lease, place).await;
-        }
-    }
-    lease.release().await;
-    Ok(())
-}
-
-async fn perform(ctx: &Context, upload: Upload, work: Work, lease: &Lease, place: &Place) {
-    let report = Report::new(ctx.publisher.clone(), upload, lease.lost());
+async fn perform(ctx: &Context, Claimed { object, work, lease }: Claimed<Upload>, place: &Place) {
+    let report = Report::new(ctx.publisher.clone(), object, lease.lost());
     match work {
         Work::Copy { .. } => {
             let interrupt = Interrupt::new(place.stop.clone(), lease.lost(), ctx.shutdown.clone());
@@ -67,6 +53,7 @@ async fn perform(ctx: &Context, upload: Upload, work: Work, lease: &Lease, place
         Work::CleanUp => clean_up(ctx, &report).await,
         Work::Cancel => cancel(ctx, &report).await,
     }
+    lease.release().await;
 }
 
 async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) {
@@ -75,9 +62,9 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) {
     }
     match copy::run(ctx, report, interrupt).await {
         Ok(copied) => finish(ctx, report, &copied).await,
-        Err(NotCopied::Interrupted(Why::Asked)) => cancel(ctx, report).await,
-        Err(NotCopied::Interrupted(why)) => tracing::info!(?why, "stopped; whoever comes next goes on"),
-        Err(NotCopied::Failed(problem)) => failed(ctx, report, &problem).await,
+        Err(NotDone::Interrupted(Why::Asked)) => cancel(ctx, report).await,
+        Err(NotDone::Interrupted(why)) => tracing::info!(?why, "stopped; whoever comes next goes on"),
+        Err(NotDone::Failed(problem)) => failed(ctx, report, &problem).await,
     }
 }
 
@@ -124,7 +111,7 @@ async fn clean_up(ctx: &Context, report: &Report<Upload>) {
         delete_snapshot(ctx, &snapshot).await?;
         let repository = copy::repository_of(ctx, &upload).await?;
         let found = repository.find(&snapshot).await;
-        found.map_err(|e| connections::from_repository("look for the restore point", &e))
+        found.map_err(|e| from_repository("look for the restore point", &e))
     };
     match outcome.await {
         Ok(point) => report.say(|status, now| says::cleaned(status, point.is_some(), now)).await,
@@ -137,21 +124,38 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
     report.say(says::cancelling).await;
     let outcome = async {
         let upload = report.object().await;
-        if let Ok(repository) = copy::repository_of(ctx, &upload).await {
-            // a lock of a copy that was killed; one that cannot be removed now is swept when it is stale
-            if let Err(error) = repository.remove_locks_of(&upload.name_any()).await {
-                tracing::warn!(error = %Problem::chain(&error), "a lock may be left until it is swept");
-            }
+        let snapshot = copy::snapshot_of(&upload).ok(); // `None`: it names none, so there is none to delete
+        match copy::repository_of(ctx, &upload).await {
+            Ok(repository) => forget(&repository, &upload.name_any(), snapshot.as_ref()).await?,
+            // a store that is away for a moment may hold a restore point; one that cannot be opened at all never did
+            Err(problem) if problem.again == Again::Later && began(&upload) => return Err(problem),
+            Err(problem) => tracing::info!(%problem, "nothing to remove from the repository"),
         }
-        match copy::snapshot_of(&upload) {
-            Ok(snapshot) => delete_snapshot(ctx, &snapshot).await,
-            Err(_) => Ok(()), // it names none
+        match snapshot {
+            Some(snapshot) => delete_snapshot(ctx, &snapshot).await,
+            None => Ok(()),
         }
     };
     match outcome.await {
         Ok(()) => report.say(says::canceled).await,
         Err(problem) => report.say(|status, now| says::cancel_waits(status, &problem, now)).await,
     };
+}
+
+/// Whether a node has begun to copy.
+fn began(upload: &Upload) -> bool {
+    upload.status.as_ref().is_some_and(|status| status.start_timestamp.is_some())
+}
+
+/// Removes the lock of a copy that was killed, and the restore point of one that was cancelled as it finished.
+async fn forget(repository: &Repository, name: &str, snapshot: Option<&DiskSnapshot>) -> Result<(), Problem> {
+    let failed = |act: &str, e: repository::Error| from_repository(act, &e);
+    repository.remove_locks_of(name).await.map_err(|e| failed("remove the lock of the copy", e))?;
+    let Some(snapshot) = snapshot else { return Ok(()) };
+    let point = repository.find(snapshot).await.map_err(|e| failed("look for the restore point", e))?;
+    let Some(point) = point else { return Ok(()) };
+    tracing::info!(point = %point.id, "the copy had finished; removing its restore point");
+    repository.forget(&point.id).await.map_err(|e| failed("remove the restore point", e))
 }
 
 /// Deletes the one disk snapshot that the Upload names; one that is gone already is fine.

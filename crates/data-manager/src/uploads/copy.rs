@@ -11,11 +11,15 @@ use lifecycle::transfer::upload as says;
 use repository::{DiskFacts, NewRestorePoint, Repository, WriterOptions};
 use vsphere::{Disk, SnapshotInfo, Vcenter};
 
+use crate::attempt::{NotDone, in_order};
 use crate::context::Context;
-use crate::disks::{OpenDisk, from_vddk};
-use crate::interrupt::{Interrupt, Why};
+use crate::disks::{OpenDisk, from_vddk, with_last_words};
+use crate::interrupt::Interrupt;
 use crate::problems::from_copy;
 use crate::report::{Report, at_the_end};
+
+/// What a failure says was being done.
+const ACT: &str = "back up the disk";
 
 /// A restore point that was read back.
 pub(crate) struct Copied {
@@ -25,27 +29,9 @@ pub(crate) struct Copied {
     pub(crate) progress: api::Progress,
 }
 
-/// Why there is no restore point.
-pub(crate) enum NotCopied {
-    /// It was stopped.
-    Interrupted(Why),
-    /// It failed.
-    Failed(Problem),
-}
-
-impl From<Problem> for NotCopied {
-    fn from(problem: Problem) -> Self {
-        Self::Failed(problem)
-    }
-}
-
 /// Copies the disk snapshot that the Upload names, unless its restore point is there already.
-pub(crate) async fn run(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> Result<Copied, NotCopied> {
-    tokio::select! {
-        biased;
-        () = interrupt.any.cancelled() => Err(interrupted(interrupt)),
-        copied = copy(ctx, report, interrupt) => copied,
-    }
+pub(crate) async fn run(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> Result<Copied, NotDone> {
+    in_order(interrupt, copy(ctx, report, interrupt)).await
 }
 
 /// The disk snapshot that the Upload names.
@@ -86,12 +72,12 @@ pub(crate) async fn open_repository(
     ctx.repositories.open(&described, from).await
 }
 
-async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> Result<Copied, NotCopied> {
+async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> Result<Copied, NotDone> {
     let upload = report.object().await;
     let name = upload.name_any();
     let snapshot = snapshot_of(&upload)?;
     let repository = repository_of(ctx, &upload).await?;
-    let failed = |act: &str, e: repository::Error| NotCopied::from(from_repository(act, &e));
+    let failed = |act: &str, e: repository::Error| NotDone::from(from_repository(act, &e));
     // a copy that was killed may have left its lock: the lease says that it is ours to remove
     repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
     if let Some(point) = repository.find(&snapshot).await.map_err(|e| failed("look for the restore point", e))? {
@@ -135,7 +121,7 @@ async fn copy_open(
     repository: &Repository,
     open: OpenDisk,
     mut point: NewRestorePoint,
-) -> Result<api::Progress, NotCopied> {
+) -> Result<api::Progress, NotDone> {
     let (disk, helper) = open.split();
     point.disk.size_bytes = disk.size();
     let writer = repository.writer(point, WriterOptions::default()).await;
@@ -148,37 +134,19 @@ async fn copy_open(
     let outcome = tokio::select! {
         biased;
         done = backup => done.map_err(|error| match error {
-            data_path::Error::Cancelled => interrupted(interrupt),
-            other => NotCopied::from(from_copy("back up the disk", &other)),
+            data_path::Error::Cancelled => NotDone::interrupted(interrupt),
+            other => NotDone::from(from_copy(ACT, &other)),
         }),
         // the child's own words say more than the broken connection
-        error = died => Err(NotCopied::from(from_vddk("back up the disk", &error))),
+        error = died => Err(NotDone::from(from_vddk(ACT, &error))),
     };
-    let outcome = better_cause(outcome, &helper).await;
+    let outcome = with_last_words(ACT, outcome, &helper).await;
     drop(disk);
     if let Err(error) = helper.stop().await {
         tracing::warn!(error = %Problem::chain(&error), "the disk's helper did not end in order");
     }
     let done = outcome?;
     Ok(at_the_end(&done.counts, done.elapsed))
-}
-
-/// A broken connection is the shadow of the helper's death; its own error says why.
-async fn better_cause<T>(outcome: Result<T, NotCopied>, helper: &vddk::Helper) -> Result<T, NotCopied> {
-    match outcome {
-        Err(NotCopied::Failed(problem)) if problem.reason == Reason::DiskReadFailed => {
-            let grace = std::time::Duration::from_millis(500);
-            match tokio::time::timeout(grace, helper.exited()).await {
-                Ok(error) => Err(from_vddk("back up the disk", &error).into()),
-                Err(_) => Err(NotCopied::Failed(problem)),
-            }
-        }
-        other => other,
-    }
-}
-
-fn interrupted(interrupt: &Interrupt) -> NotCopied {
-    NotCopied::Interrupted(interrupt.why().unwrap_or(Why::Shutdown))
 }
 
 /// What the restore point will say about itself.

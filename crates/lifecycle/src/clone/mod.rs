@@ -34,6 +34,8 @@ pub struct Seen {
     pub volume: Option<PersistentVolume>,
     /// The Download.
     pub download: Option<Download>,
+    /// A node is at work on the Download, or was until a moment ago: it holds the lease. Looked at when it ends.
+    pub writing: bool,
     /// The claim of the wanted name in the clone's namespace, or with `claimCreator` the one that carries the uid.
     pub target: Option<PersistentVolumeClaim>,
 }
@@ -63,6 +65,8 @@ pub enum Plan {
     GiveUp(Problem),
     /// It was asked to stop: note it, then remove what there is.
     StopNow,
+    /// Delete the Download and wait until the node has let go of the disk.
+    StopWriting,
     /// Remove what there is of scratch claim, volume and Download.
     Clean,
     /// Everything is removed: write the end that was noted.
@@ -113,7 +117,11 @@ pub fn plan(clone: &CloneFromSnapshot, seen: &Seen, now: Timestamp) -> Plan {
     }
     if let Some(noted) = ending(&before.conditions) {
         let waits = has_leftovers(clone, seen) && until(Some(&noted.last_transition_time), REMOVAL, now).is_some();
-        return if waits { Plan::Clean } else { Plan::End };
+        return match waits {
+            true if seen.writing => Plan::StopWriting,
+            true => Plan::Clean,
+            false => Plan::End,
+        };
     }
     if clone.spec.clone_cancel {
         return Plan::StopNow;
@@ -231,7 +239,12 @@ pub fn is_marked(volume: &PersistentVolume) -> bool {
 /// Whether anything is left that has to go. An unbound claim that we made goes too.
 fn has_leftovers(clone: &CloneFromSnapshot, seen: &Seen) -> bool {
     let our_claim = clone.spec.claim_creator.is_none() && seen.target.as_ref().is_some_and(|t| is_ours(clone, t));
-    seen.scratch.is_some() || seen.volume.is_some() || seen.download.is_some() || our_claim
+    seen.writing || seen.scratch.is_some() || seen.volume.is_some() || seen.download.is_some() || our_claim
+}
+
+/// Whether an end was decided and is being prepared.
+pub fn is_ending(clone: &CloneFromSnapshot) -> bool {
+    clone.status.as_ref().is_some_and(|status| ending(&status.conditions).is_some())
 }
 
 /// The condition that an end was decided and is being prepared.

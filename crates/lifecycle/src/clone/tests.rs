@@ -159,6 +159,9 @@ fn a_restore_that_is_asked_to_stop_removes_what_it_made() {
     assert_eq!(plan(&clone, &nothing(), noon()), Plan::StopNow);
     clone.status = Some(status::stopping(&CloneFromSnapshotStatus::default(), noon()));
     assert_eq!(plan(&clone, &Seen { download: download("InProgress"), ..nothing() }, noon()), Plan::Clean);
+    let writing = Seen { download: download("InProgress"), writing: true, ..nothing() };
+    assert_eq!(plan(&clone, &writing, noon()), Plan::StopWriting, "no volume goes while it is written");
+    assert_eq!(plan(&clone, &Seen { writing: true, ..nothing() }, noon()), Plan::StopWriting, "the Download is gone");
     assert_eq!(plan(&clone, &nothing(), noon()), Plan::End);
     assert_eq!(status::ended(clone.status.as_ref().unwrap(), noon()).phase, Some(ClonePhase::Canceled));
 }

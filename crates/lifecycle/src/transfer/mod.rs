@@ -44,7 +44,10 @@ pub enum State {
         retry_at: Timestamp,
     },
     /// It is being cancelled, or was when the node died.
-    Cancelling,
+    Cancelling {
+        /// When the next attempt is due.
+        retry_at: Timestamp,
+    },
     /// It has ended.
     Finished,
 }
@@ -124,7 +127,10 @@ pub fn plan(transfer: &Transfer, node: &Node, now: Timestamp) -> Plan {
     }
     let work = match (&transfer.state, transfer.cancel_requested) {
         (State::Finished, _) => return Plan::Rest,
-        (State::Cancelling, _) | (_, true) => Work::Cancel,
+        (State::Cancelling { retry_at }, _) if *retry_at > now => {
+            return Plan::WakeAt(*retry_at, Reason::BackingOff);
+        }
+        (State::Cancelling { .. }, _) | (_, true) => Work::Cancel,
         (State::Waiting { .. }, false) if !transfer.admitted => return Plan::Rest, // admission is an event
         (State::Waiting { from }, false) => match start_of(*from, node) {
             start if start > now => return Plan::WakeAt(start, Reason::Queued),
@@ -221,7 +227,13 @@ mod tests {
                 held(),
                 Plan::WakeAt(noon(), Reason::TakenOver),
             ),
-            ("the node that was cancelling died", transfer(State::Cancelling), free(), cancel),
+            ("the node that was cancelling died", transfer(State::Cancelling { retry_at: nine() }), free(), cancel),
+            (
+                "cancelling could not remove everything and backs off",
+                cancelled(State::Cancelling { retry_at: noon() }),
+                free(),
+                Plan::WakeAt(noon(), Reason::BackingOff),
+            ),
             (
                 "failed, backing off",
                 transfer(State::Failed { retry_at: noon() }),

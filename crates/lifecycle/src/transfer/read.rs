@@ -15,7 +15,7 @@ impl From<&Upload> for Transfer {
             Some(UploadPhase::InProgress) => State::Copying,
             Some(UploadPhase::UploadError) => State::Failed { retry_at: due },
             Some(UploadPhase::CleanupFailed) => State::Cleaning { retry_at: due },
-            Some(UploadPhase::Canceling) => State::Cancelling,
+            Some(UploadPhase::Canceling) => State::Cancelling { retry_at: due },
             Some(UploadPhase::Completed | UploadPhase::Canceled | UploadPhase::UploadFailedAfterRetry) => {
                 State::Finished
             }

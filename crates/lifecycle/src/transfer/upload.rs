@@ -117,6 +117,7 @@ pub fn cleaned(before: &UploadStatus, restore_point_exists: bool, now: Timestamp
 /// It was asked to stop and this node is stopping.
 pub fn cancelling(before: &UploadStatus, now: Timestamp) -> UploadStatus {
     let mut status = ended(before, UploadPhase::Canceling, now);
+    status.next_retry_timestamp = Some(Time(now)); // a back-off of the copy is over
     status.message = Some("The upload is being cancelled".to_owned());
     tell(&mut status, Status::False, Reason::Canceling, "asked to stop", now);
     status

@@ -36,6 +36,7 @@ crate::scenarios![
     a_restore_never_overwrites_a_claim,
     garbage_in_objects_stops_nobody_elses_backup,
     objects_of_the_original_are_accepted_and_come_back_unchanged,
+    a_bucket_that_was_wiped_gets_a_new_repository,
 ];
 
 /// The Snapshot fails for that reason before anything is made.
@@ -491,4 +492,19 @@ async fn round_trip(api: &Api<DynamicObject>, sample: &Value) -> Result<Value> {
         Ok(written) => Ok(serde_json::to_value(&written)?),
         Err(error) => bail!("write the status: {error}"),
     }
+}
+
+async fn a_bucket_that_was_wiped_gets_a_new_repository(world: World) -> Result<()> {
+    let shop = world.namespace("wiped").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    claim.fill_random(58)?;
+    shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
+    std::fs::remove_dir_all(world.repository_folder(shop.name()))?;
+    // driver and data-managers have the old one open, with a key that nothing in the bucket was sealed with any more
+    let snapshot = shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
+    world.restic(shop.name()).check().await?;
+    shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
+    let back = Claim::bound(&world, shop.name(), "back").await?;
+    ensure!(back.digest()? == claim.digest()?, "came back different");
+    nothing_left(&world, &shop, 1).await
 }

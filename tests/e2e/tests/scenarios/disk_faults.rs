@@ -4,11 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{ClonePhase, Reason, SnapshotPhase, Upload, UploadPhase};
+use api::{ClonePhase, Reason, SnapshotPhase, UploadPhase};
 use e2e::{Claim, DEADLINE, DiskFault, Namespace, World, explained, nothing_left, wait_until};
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt as _};
-use serde_json::json;
+use kube::ResourceExt as _;
 
 crate::scenarios![
     a_disk_that_cannot_be_opened_is_no_backup,
@@ -27,7 +25,7 @@ async fn is_no_backup(world: &World, prefix: &str, fault: Fault, reason: Reason,
     world.control().disk_fault(&fault(claim.disk.as_str())).await?;
     let outcome = attempt_fails(world, &shop, &claim, reason, words).await;
     world.control().heal_disk(claim.disk.as_str()).await?;
-    cancel(world, &outcome?).await?;
+    outcome?.cancel().await?;
     nothing_left(world, &shop, 0).await
 }
 
@@ -56,19 +54,9 @@ async fn attempt_fails(
     Ok(asked)
 }
 
-async fn cancel(world: &World, asked: &e2e::Snapshot) -> Result<()> {
-    let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
-    let name = asked.upload().await?.name_any();
-    let stop = Patch::Merge(json!({"spec": {"uploadCancel": true}}));
-    uploads.patch(&name, &PatchParams::default(), &stop).await?;
-    wait_until(&uploads, &name, DEADLINE, "is Canceled", |u| u.and_then(Upload::phase) == Some(&UploadPhase::Canceled))
-        .await?;
-    asked.wait_for(SnapshotPhase::Canceled).await.map(drop)
-}
-
 async fn a_disk_that_cannot_be_opened_is_no_backup(world: World) -> Result<()> {
     let fault: Fault = |disk| DiskFault { code: 13, ..DiskFault::new(disk, "Open", "fail") };
-    is_no_backup(&world, "noopen", fault, Reason::VddkOpenFailed, &["13", Reason::VddkOpenFailed.fix()]).await
+    is_no_backup(&world, "noopen", fault, Reason::VddkOpenFailed, &["13", "Detach the volume"]).await
 }
 
 async fn a_disk_that_cannot_be_read_at_one_place_is_no_backup(world: World) -> Result<()> {
@@ -118,9 +106,7 @@ async fn is_not_restored(world: &World, prefix: &str, function: &'static str, re
     let outcome = write_fails(world, &shop, &clone, reason).await;
     world.control().heal_disk(&target).await?;
     outcome?;
-    let stop = Patch::Merge(json!({"spec": {"cloneCancel": true}}));
-    clone.api().patch(&clone.name, &PatchParams::default(), &stop).await?;
-    clone.wait_for(ClonePhase::Canceled).await?;
+    clone.cancel().await?;
     ensure!(shop.claims().get_opt("back").await?.is_none(), "a claim was made without its data");
     ensure!(world.control().disk(&target).await.is_err(), "the half-written disk stays in vCenter");
     nothing_left(world, &shop, 1).await

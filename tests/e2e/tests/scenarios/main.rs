@@ -1,19 +1,21 @@
 //! The whole product on one lab: what a user would lose if a scenario failed stands in its name.
 //!
 //! Scenarios run side by side, each in a namespace of its own, and touch nothing that another needs. Those that kill,
-//! cut off or reconfigure shared programs are in `alone.rs` and run one after the other on a second lab.
+//! cut off or reconfigure shared programs are in `alone.rs`; each has a lab to itself while it runs.
 
 #![allow(clippy::unwrap_used)] // a test may fail where it stands
 
 mod alone;
 mod bad_input;
+mod cancelling;
+mod command_line;
 mod disk_faults;
 mod round_trip;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use e2e::World;
@@ -33,6 +35,9 @@ macro_rules! scenarios {
     };
 }
 
+/// The labs of the scenarios that need one to themselves.
+const ALONE: [&str; 2] = ["e2e-alone-a", "e2e-alone-b"];
+
 /// One lab, started when the first scenario needs it.
 struct Stage {
     lab: String,
@@ -45,11 +50,6 @@ impl Stage {
     fn new(lab: &str, runtime: &Arc<Runtime>) -> Arc<Self> {
         let lab = std::env::var("E2E_LAB").map_or_else(|_| lab.to_owned(), |prefix| format!("{prefix}-{lab}"));
         Arc::new(Self { lab, runtime: runtime.clone(), world: tokio::sync::OnceCell::new() })
-    }
-
-    fn trial(self: &Arc<Self>, name: &'static str, scenario: Scenario) -> Trial {
-        let stage = self.clone();
-        Trial::test(name, move || stage.play(scenario).map_err(|error| Failed::from(format!("{error:?}"))))
     }
 
     fn play(&self, scenario: Scenario) -> Result<()> {
@@ -67,25 +67,55 @@ impl Stage {
     }
 }
 
+/// Plays scenarios that may all be on one stage together.
+fn shared(stage: &Arc<Stage>, (name, scenario): &'static (&'static str, Scenario)) -> Trial {
+    let stage = stage.clone();
+    Trial::test(*name, move || told(stage.play(*scenario)))
+}
+
+/// Plays scenarios that each need a stage to themselves: any that is free. There are as many as scenarios at a time.
+fn alone(free: &Arc<Mutex<Vec<Arc<Stage>>>>, (name, scenario): &'static (&'static str, Scenario)) -> Trial {
+    let free = free.clone();
+    Trial::test(*name, move || {
+        let stage = free.lock().unwrap().pop().expect("as many stages as scenarios at a time");
+        let outcome = stage.play(*scenario);
+        free.lock().unwrap().push(stage);
+        told(outcome)
+    })
+}
+
+fn told(outcome: Result<()>) -> Result<(), Failed> {
+    outcome.map_err(|error| Failed::from(format!("{error:?}")))
+}
+
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::from_args();
     let runtime = Arc::new(Runtime::new()?);
 
-    let shared = Stage::new("e2e", &runtime);
-    let lists = [round_trip::SCENARIOS, bad_input::SCENARIOS, disk_faults::SCENARIOS];
-    let side_by_side = lists.into_iter().flatten().map(|(name, scenario)| shared.trial(name, *scenario)).collect();
+    let stage = Stage::new("e2e", &runtime);
+    let lists = [
+        round_trip::SCENARIOS,
+        bad_input::SCENARIOS,
+        disk_faults::SCENARIOS,
+        cancelling::SCENARIOS,
+        command_line::SCENARIOS,
+    ];
+    let side_by_side = lists.into_iter().flatten().map(|scenario| shared(&stage, scenario)).collect();
     let mut first = arguments.clone();
     first.test_threads = first.test_threads.or(Some(6)); // they mostly wait; two cores do the copying
     let side_by_side = libtest_mimic::run(&first, side_by_side);
-    shared.stop()?;
+    stage.stop()?;
 
-    let own = Stage::new("e2e-alone", &runtime);
-    let one_by_one = alone::scenarios().map(|(name, scenario)| own.trial(name, *scenario)).collect();
+    let stages = ALONE.map(|lab| Stage::new(lab, &runtime));
+    let free = Arc::new(Mutex::new(stages.to_vec()));
+    let one_each = alone::scenarios().map(|scenario| alone(&free, scenario)).collect();
     let mut second = arguments;
-    second.test_threads = Some(1);
-    let one_by_one = libtest_mimic::run(&second, one_by_one);
-    own.stop()?;
+    second.test_threads = Some(second.test_threads.unwrap_or(usize::MAX).min(ALONE.len()));
+    let one_each = libtest_mimic::run(&second, one_each);
+    for stage in &stages {
+        stage.stop()?;
+    }
 
-    let failed = side_by_side.has_failed() || one_by_one.has_failed();
+    let failed = side_by_side.has_failed() || one_each.has_failed();
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{ClonePhase, SnapshotPhase};
+use api::{ClonePhase, Reason, SnapshotPhase};
 use e2e::{Claim, DEADLINE, Namespace, World, digest, wait_until};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -66,7 +66,7 @@ async fn a_file_system_comes_back_byte_for_byte_and_restic_agrees(world: World) 
     let snapshot = applied.wait_for(SnapshotPhase::Uploaded).await?;
     let status = snapshot.status.as_ref().context("status")?;
     ensure!(status.completion_timestamp.is_some(), "Uploaded carries its time");
-    ensure!(applied.event_reasons().await?.contains(&"Uploaded".to_owned()), "an event says so");
+    applied.told(Reason::Uploaded).await?;
 
     let upload = applied.upload().await?;
     let told = upload.status.as_ref().context("the upload has a status")?;

@@ -1,6 +1,7 @@
 //! `lab`: starts, stops and looks at a lab of this checkout. The variable `LAB` names a lab beside the first one.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -134,26 +135,32 @@ fn shortest(path: &Path) -> PathBuf {
 
 fn ps(place: &Place) -> Result<()> {
     let all = Processes::new(&place.folder).all()?;
+    let mut text = String::new();
     if all.is_empty() {
-        println!("lab {} does not run", place.name);
+        let _ = writeln!(text, "lab {} does not run", place.name);
     }
     for record in all {
         let state = match record.state() {
             State::Running => "running",
             State::Ended => "ended",
         };
-        println!("{:<24} {:<8} {:<8} {}", record.name, state, record.pid, record.started);
+        let _ = writeln!(text, "{:<24} {:<8} {:<8} {}", record.name, state, record.pid, record.started);
     }
-    Ok(())
+    print(&mut text.as_bytes()).context("print the processes")
+}
+
+/// Copies to standard output; a reader that has seen enough (`lab logs X | head`) is no error.
+fn print(from: &mut impl std::io::Read) -> std::io::Result<()> {
+    match std::io::copy(from, &mut std::io::stdout()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e),
+        _ => Ok(()),
+    }
 }
 
 fn logs(place: &Place, name: &str) -> Result<()> {
     let file = Processes::new(&place.folder).log_file(name);
     let mut log = std::fs::File::open(&file).with_context(|| format!("read the log of {name}, {}", file.display()))?;
-    match std::io::copy(&mut log, &mut std::io::stdout()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()), // `lab logs X | head`
-        other => other.map(drop).context("print the log"),
-    }
+    print(&mut log).context("print the log")
 }
 
 fn variables(words: &[String]) -> Result<BTreeMap<String, String>> {

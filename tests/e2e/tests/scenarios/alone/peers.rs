@@ -12,7 +12,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use super::{DATA_MANAGERS, back_up, cancel, in_the_middle_of_an_upload, slow, upload_of};
+use super::{DATA_MANAGERS, back_up};
 
 crate::scenarios![
     a_backup_survives_an_s3_server_that_goes_away_in_the_middle,
@@ -21,15 +21,16 @@ crate::scenarios![
     a_missing_disk_library_is_named_and_everything_else_works,
     a_disk_library_that_hangs_is_ended,
     a_disk_deleted_between_snapshot_and_upload_ends_the_backup,
+    a_repository_key_that_everybody_knows_is_warned_about,
 ];
 
 async fn a_backup_survives_an_s3_server_that_goes_away_in_the_middle(world: World) -> Result<()> {
     let shop = world.namespace("s3gone").await?;
     let claim = shop.claim("data").mib(64).create().await?;
     claim.fill_random(71)?;
-    slow(&world, claim.disk.as_str(), "Read").await?;
+    world.control().slow_disk(claim.disk.as_str(), "Read").await?;
     let asked = shop.snapshot(&claim).await?;
-    in_the_middle_of_an_upload(&world, &asked).await?;
+    asked.copying().await?;
     world.kill("s3").await?;
     world.control().heal_disk(claim.disk.as_str()).await?;
     let failed = asked.wait_for(SnapshotPhase::UploadFailed).await;
@@ -137,7 +138,7 @@ async fn a_missing_disk_library_is_named_and_everything_else_works(world: World)
     for library in libraries(&world) {
         std::fs::rename(aside(&library), &library)?;
     }
-    cancel(&world, &outcome?).await?;
+    outcome?.cancel().await?;
     nothing_left(&world, &shop, 0).await?;
     back_up(&shop, &claim).await.context("the library is found without a restart")?;
     nothing_left(&world, &shop, 1).await
@@ -166,7 +167,7 @@ async fn a_disk_library_that_hangs_is_ended(world: World) -> Result<()> {
         world.kill(name).await?;
         world.start_process(name).await?;
     }
-    cancel(&world, &outcome?).await?;
+    outcome?.cancel().await?;
     nothing_left(&world, &shop, 0).await
 }
 
@@ -177,7 +178,7 @@ async fn a_disk_deleted_between_snapshot_and_upload_ends_the_backup(world: World
         world.kill(name).await?;
     }
     let asked = shop.snapshot(&claim).await?;
-    let upload = upload_of(&world, &asked).await?;
+    let upload = asked.upload_when_made().await?;
     world.control().remove_disk(claim.disk.as_str()).await?;
     for name in DATA_MANAGERS {
         world.start_process(name).await?;
@@ -191,4 +192,25 @@ async fn a_disk_deleted_between_snapshot_and_upload_ends_the_backup(world: World
     let name = upload.name_any();
     explained(&world, world.velero(), &name, &status.conditions, reason, &[reason.fix()]).await?;
     nothing_left(&world, &shop, 0).await
+}
+
+async fn a_repository_key_that_everybody_knows_is_warned_about(world: World) -> Result<()> {
+    let shop = world.namespace("wellknown").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
+    let name = names::REPOSITORY_KEY_SECRET;
+    let own = secrets.get(name).await?.data.context("the lab's own key")?;
+    let write = async |data: &std::collections::BTreeMap<String, ByteString>| {
+        secrets.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "data": data }))).await.map(drop)
+    };
+    let well_known = ByteString(b"static-passw0rd".to_vec());
+    write(&[(names::REPOSITORY_PASSWORD.to_owned(), well_known)].into()).await?;
+    let outcome = async {
+        let asked = shop.snapshot(&claim).await?;
+        asked.wait_for(SnapshotPhase::Uploaded).await?;
+        asked.told(Reason::RepositoryPasswordDefault).await
+    }
+    .await;
+    write(&own).await?;
+    outcome
 }

@@ -1,0 +1,77 @@
+//! The user's ConfigMaps, read when needed. A missing map or key means the default, as with the original.
+
+use std::collections::BTreeMap;
+
+use api::names;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
+use lifecycle::Problem;
+
+use crate::from_kube;
+
+/// What the user has set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    config: BTreeMap<String, String>,
+    features: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// Reads both ConfigMaps of the Velero namespace.
+    ///
+    /// # Errors
+    /// When the API server does not answer or does not allow it.
+    pub async fn read(client: &Client, velero_namespace: &str) -> Result<Self, Problem> {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), velero_namespace);
+        Ok(Self { config: data(&maps, names::CONFIG).await?, features: data(&maps, names::FEATURES).await? })
+    }
+
+    /// Namespace of vCenter's Secret. Default: the Velero namespace (the original's was the literal `velero`).
+    pub(crate) fn vcenter_secret_namespace<'s>(&'s self, velero_namespace: &'s str) -> &'s str {
+        set(&self.config, "vsphere_secret_namespace").unwrap_or(velero_namespace)
+    }
+
+    /// Name of vCenter's Secret.
+    pub(crate) fn vcenter_secret_name(&self) -> &str {
+        set(&self.config, "vsphere_secret_name").unwrap_or(names::VCENTER_SECRET)
+    }
+
+    /// Whether vCenter's Secret is the CSI driver's own, as the original took it where it was told so.
+    pub(crate) fn shares_the_csi_drivers_secret(&self) -> bool {
+        set(&self.features, "decouple-vsphere-csi-driver") == Some("false")
+    }
+
+    /// `upload-cr-retry-max` as it is written.
+    pub fn upload_retry_max(&self) -> Option<&str> {
+        set(&self.config, "upload-cr-retry-max")
+    }
+}
+
+/// An empty value counts as absent.
+fn set<'m>(map: &'m BTreeMap<String, String>, key: &str) -> Option<&'m str> {
+    map.get(key).map(|v| v.trim()).filter(|v| !v.is_empty())
+}
+
+async fn data(maps: &Api<ConfigMap>, name: &str) -> Result<BTreeMap<String, String>, Problem> {
+    let map = maps.get_opt(name).await.map_err(|e| from_kube(&format!("read ConfigMap {name}"), &e))?;
+    Ok(map.and_then(|m| m.data).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_set_means_the_defaults() {
+        let none = Settings::default();
+        assert_eq!(none.vcenter_secret_namespace("backup"), "backup");
+        assert_eq!(none.vcenter_secret_name(), "velero-vsphere-config-secret");
+        assert_eq!((none.upload_retry_max(), none.shares_the_csi_drivers_secret()), (None, false));
+    }
+
+    #[test]
+    fn an_empty_value_counts_as_absent() {
+        let config = BTreeMap::from([("upload-cr-retry-max".to_owned(), " \n".to_owned())]);
+        assert_eq!(Settings { config, ..Settings::default() }.upload_retry_max(), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! One attempt at a transfer: claimed by its lease, and ended in order when it is asked to stop.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use kube::{Api, Resource};
+use lifecycle::Problem;
+use lifecycle::transfer::{self, Holder, Node, Plan, Transfer, Work};
+use operator::{Error, Lease, Taken};
+use serde::de::DeserializeOwned;
+
+use crate::context::Context;
+use crate::interrupt::{Interrupt, Why};
+
+/// How long a copy that is asked to stop may take to close its disk and give its lock back. What takes longer is a call
+/// to a server that does not answer; it is dropped.
+const ENDS_WITHIN: Duration = Duration::from_secs(4);
+
+/// Why an attempt did not do what it was made for.
+pub(crate) enum NotDone {
+    /// It was stopped.
+    Interrupted(Why),
+    /// It failed.
+    Failed(Problem),
+}
+
+impl From<Problem> for NotDone {
+    fn from(problem: Problem) -> Self {
+        Self::Failed(problem)
+    }
+}
+
+impl NotDone {
+    /// What a copy that stopped early says; the reason is the interrupt's.
+    pub(crate) fn interrupted(interrupt: &Interrupt) -> Self {
+        Self::Interrupted(interrupt.why().unwrap_or(Why::Shutdown))
+    }
+}
+
+/// A transfer that this process works on: the lease is ours, and the object was read after it was.
+pub(crate) struct Claimed<K> {
+    pub(crate) object: K,
+    pub(crate) work: Work,
+    pub(crate) lease: Lease,
+}
+
+/// Takes the lease and looks once more; `None` when somebody else has it or the work is not there any more.
+pub(crate) async fn claim<K>(ctx: &Context, lease: &str, name: &str, planned: Work) -> Result<Option<Claimed<K>>, Error>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    K: Clone + std::fmt::Debug + DeserializeOwned,
+    Transfer: for<'a> From<&'a K>,
+{
+    let Taken::Ours(lease) = ctx.leases.take(lease).await? else { return Ok(None) };
+    let objects: Api<K> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let found = objects.get_opt(name).await.map_err(|e| Error::api(format!("read {} {name}", K::kind(&())), e));
+    if let Ok(Some(object)) = found {
+        let node = Node { free_slots: 1, at_work: false, holder: Holder::Us, nearer_elsewhere: false };
+        let plan = transfer::plan(&Transfer::from(&object), &node, api::Timestamp::now());
+        if let Plan::Claim(work) = plan
+            && has_room(planned, work)
+        {
+            return Ok(Some(Claimed { object, work, lease }));
+        }
+        lease.release().await;
+        return Ok(None);
+    }
+    lease.release().await;
+    found.map(|_| None)
+}
+
+/// A copy has a slot only if it was planned as one; other work needs none.
+fn has_room(planned: Work, work: Work) -> bool {
+    matches!(planned, Work::Copy { .. }) || !matches!(work, Work::Copy { .. })
+}
+
+/// Waits for `attempt`. Once interrupted, it is given a moment to stop by itself, so that disk, helper and lock are
+/// closed when this returns; then its outcome counts only if it was done and nobody minds.
+pub(crate) async fn in_order<T>(
+    interrupt: &Interrupt,
+    attempt: impl Future<Output = Result<T, NotDone>>,
+) -> Result<T, NotDone> {
+    let mut attempt = pin!(attempt);
+    tokio::select! {
+        biased;
+        () = interrupt.any.cancelled() => {}
+        done = &mut attempt => return done,
+    }
+    match tokio::time::timeout(ENDS_WITHIN, attempt).await {
+        Ok(Ok(done)) if interrupt.why() == Some(Why::Shutdown) => Ok(done),
+        _ => Err(NotDone::interrupted(interrupt)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_util::sync::CancellationToken;
+
+    struct Asking {
+        interrupt: Interrupt,
+        asked: CancellationToken,
+        shutdown: CancellationToken,
+    }
+
+    fn asking() -> Asking {
+        let (asked, shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let interrupt = Interrupt::new(asked.clone(), CancellationToken::new(), shutdown.clone());
+        Asking { interrupt, asked, shutdown }
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_is_asked_to_stop_closes_what_it_opened() {
+        let Asking { interrupt, asked, .. } = asking();
+        let closed = std::cell::Cell::new(false);
+        let attempt = async {
+            asked.cancel();
+            interrupt.any.cancelled().await;
+            tokio::task::yield_now().await;
+            closed.set(true);
+            Ok(())
+        };
+        let outcome = in_order(&interrupt, attempt).await;
+        assert!(
+            matches!(outcome, Err(NotDone::Interrupted(Why::Asked))),
+            "what was asked for, not the copy's own word"
+        );
+        assert!(closed.get());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_not_answer_cannot_hold_up_the_end() {
+        let Asking { interrupt, shutdown, .. } = asking();
+        shutdown.cancel();
+        let outcome = in_order(&interrupt, std::future::pending::<Result<(), NotDone>>()).await;
+        assert!(matches!(outcome, Err(NotDone::Interrupted(Why::Shutdown))));
+    }
+
+    #[tokio::test]
+    async fn work_that_was_done_when_the_process_ends_is_not_thrown_away() {
+        let Asking { interrupt, shutdown, .. } = asking();
+        let attempt = async {
+            shutdown.cancel();
+            interrupt.any.cancelled().await;
+            Ok(7)
+        };
+        assert!(matches!(in_order(&interrupt, attempt).await, Ok(7)));
+    }
+}

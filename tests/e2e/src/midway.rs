@@ -1,0 +1,107 @@
+//! Transfers that are disturbed in the middle: a slow disk, and a wait until the copy has begun.
+
+use anyhow::{Context as _, Result, bail};
+use api::{ClonePhase, Download, DownloadPhase, SnapshotPhase, Upload, UploadPhase};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+
+use crate::{Clone, Control, DEADLINE, DiskFault, Snapshot, wait_until};
+
+impl Control {
+    /// Makes a disk whose calls of `function` take so long that a scenario can strike in the middle of its transfer.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub async fn slow_disk(&self, disk: &str, function: &'static str) -> Result<()> {
+        self.disk_fault(&DiskFault { delay_ms: 1500, ..DiskFault::new(disk, function, "slow") }).await
+    }
+}
+
+impl Snapshot {
+    /// Its Upload, as soon as there is one.
+    ///
+    /// # Errors
+    /// When none is made in time.
+    pub async fn upload_when_made(&self) -> Result<Upload> {
+        wait_until(&self.api(), &self.name, DEADLINE, "has an Upload", |seen| {
+            seen.and_then(|s| s.status.as_ref()?.snapshot_id.as_ref()).is_some()
+        })
+        .await?;
+        self.upload().await
+    }
+
+    /// Waits until a node is in the middle of the upload; returns the process of that node.
+    ///
+    /// # Errors
+    /// When the upload does not begin in time, or is over before it can be disturbed.
+    pub async fn copying(&self) -> Result<String> {
+        let name = self.upload_when_made().await?.name_any();
+        let seen = wait_until(&self.uploads(), &name, DEADLINE, "has begun", |u| {
+            let status = u.and_then(|u| u.status.as_ref());
+            let begun = status.is_some_and(|s| s.phase == Some(UploadPhase::InProgress) && s.progress.total_bytes > 0);
+            begun || u.and_then(Upload::phase).is_some_and(UploadPhase::is_terminal)
+        })
+        .await?;
+        let status = seen.and_then(|u| u.status).context("status")?;
+        if status.phase != Some(UploadPhase::InProgress) {
+            bail!("the upload was over before it could be disturbed: {status:#?}");
+        }
+        Ok(format!("data-manager-{}", status.processing_node.context("a node")?))
+    }
+
+    /// Asks the Upload to stop and waits until both objects say so.
+    ///
+    /// # Errors
+    /// When one of them does not in time.
+    pub async fn cancel(&self) -> Result<()> {
+        let name = self.upload().await?.name_any();
+        let stop = Patch::Merge(json!({"spec": {"uploadCancel": true}}));
+        self.uploads().patch(&name, &PatchParams::default(), &stop).await?;
+        wait_until(&self.uploads(), &name, DEADLINE, "is Canceled", |u| {
+            u.and_then(Upload::phase) == Some(&UploadPhase::Canceled)
+        })
+        .await?;
+        self.wait_for(SnapshotPhase::Canceled).await.map(drop)
+    }
+}
+
+impl Clone {
+    /// Asks it to stop and waits until it says so.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn cancel(&self) -> Result<()> {
+        let stop = Patch::Merge(json!({"spec": {"cloneCancel": true}}));
+        self.api().patch(&self.name, &PatchParams::default(), &stop).await?;
+        self.wait_for(ClonePhase::Canceled).await.map(drop)
+    }
+
+    /// Waits until a node is in the middle of writing; returns the process of that node.
+    ///
+    /// # Errors
+    /// When the restore does not begin in time, or is over before it can be disturbed.
+    pub async fn copying(&self) -> Result<String> {
+        wait_until(&self.api(), &self.name, DEADLINE, "is being written", |seen| {
+            let status = seen.and_then(|c| c.status.as_ref());
+            let ready = status.and_then(|s| api::conditions::get(&s.conditions, api::conditions::READY));
+            let begun = ready.is_some_and(|c| c.reason == "Downloading");
+            begun || seen.and_then(api::CloneFromSnapshot::phase).is_some_and(ClonePhase::is_terminal)
+        })
+        .await?;
+        let name = self.download().await?.name_any();
+        let downloads: Api<Download> = self.downloads();
+        let seen = wait_until(&downloads, &name, DEADLINE, "has begun", |d| {
+            let status = d.and_then(|d| d.status.as_ref());
+            let begun =
+                status.is_some_and(|s| s.phase == Some(DownloadPhase::InProgress) && s.progress.total_bytes > 0);
+            begun || d.and_then(Download::phase).is_some_and(DownloadPhase::is_terminal)
+        })
+        .await?;
+        let status = seen.and_then(|d| d.status).context("status")?;
+        if status.phase != Some(DownloadPhase::InProgress) {
+            bail!("the restore was over before it could be disturbed: {status:#?}");
+        }
+        Ok(format!("data-manager-{}", status.processing_node.context("a node")?))
+    }
+}
