@@ -18,7 +18,7 @@ async fn the_command_line_tells_what_a_cluster_is_doing(world: World) -> Result<
     let as_plugin = world.run("kubectl", &["vsphere-backup", "status", "--output", "json"]).await;
     world.control().heal_disk(claim.disk.as_str()).await?;
     let told = told?;
-    for word in ["Snapshot", "Upload", "InProgress", "Uploading", "24.0 MiB", "node-"] {
+    for word in ["Snapshot", "Upload", "InProgress", "Uploading", "24.00 MiB", "node-"] {
         ensure!(told.contains(word), "it does not say {word}:\n{told}");
     }
     let lines: Vec<Value> = serde_json::from_str(&as_plugin?)?;

@@ -56,8 +56,8 @@ async fn upload_with(world: &World, prefix: &str, node: Node) -> Result<()> {
 
 async fn a_disk_far_larger_than_the_memory_for_it_goes_there_and_back(world: World) -> Result<()> {
     let shop = world.namespace("large").await?;
-    let claim = shop.claim("data").mib(1024).create().await?;
-    claim.write_random(83, 0, 768 << 20)?;
+    let claim = shop.claim("data").mib(512).create().await?;
+    claim.write_random(83, 0, 384 << 20)?;
     for process in DATA_MANAGERS {
         world.kill(process).await?; // the peak counts from here
         world.start_process(process).await?;
