@@ -26,6 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backup-driver", ROOMS),
     ("data-manager", ROOMS),
     ("cli", ROOMS),
+    ("velero-plugin", &["api", "lifecycle", "operator"]),
     ("xtask", &["api"]),
     ("vddk-stand-in", &[]),
 ];

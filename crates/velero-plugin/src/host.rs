@@ -1,0 +1,23 @@
+//! What an action may know of the server that started us.
+
+use std::sync::Arc;
+
+use crate::Cluster;
+
+/// The server that started us, and the cluster it works on.
+#[derive(Clone)]
+pub struct Host {
+    /// Velero's namespace.
+    pub namespace: String,
+    /// Velero's features that are on, such as `EnableCSI`.
+    pub features: Vec<String>,
+    /// The API server, when an action asks for it.
+    pub cluster: Arc<Cluster>,
+}
+
+impl Host {
+    /// Whether a feature of Velero is on.
+    pub fn has_feature(&self, feature: &str) -> bool {
+        self.features.iter().any(|f| f == feature)
+    }
+}

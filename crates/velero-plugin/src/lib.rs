@@ -1,0 +1,15 @@
+//! The executable that Velero runs: items in, custom resources out, progress back.
+//!
+//! [`protocol`] speaks with the server and knows nothing of volumes; [`actions`] are what it is for, behind the traits in
+//! [`protocol::kinds`]. An action reads and changes an [`Item`] and reaches the API server through [`Host`].
+
+pub mod actions;
+mod cluster;
+mod host;
+mod item;
+pub mod protocol;
+
+pub use cluster::{Cluster, ClusterError};
+pub use host::Host;
+pub use item::{Item, ItemError};
+pub use protocol::{Action, Registry, RegistryError};
