@@ -94,11 +94,13 @@ pub enum Error {
         /// The version found in `config`.
         version: u32,
     },
-    /// Another program holds the repository exclusively.
-    #[error("lock the repository: {by} has locked it exclusively since {since}")]
+    /// Another program, or another maintenance run, works on the repository and does not let us.
+    #[error("lock the repository: {by} has locked it{} since {since}", if *.exclusive { " exclusively" } else { "" })]
     Locked {
         /// Host, user and process of the other program.
         by: String,
+        /// Whether it keeps everyone out, or only who wants to be alone.
+        exclusive: bool,
         /// When it took or renewed its lock.
         since: jiff::Timestamp,
     },
@@ -130,6 +132,18 @@ pub enum Error {
         /// Numbers of the chunks on this disk.
         chunks: Vec<u64>,
     },
+    /// Index files vanished each time between their listing and their reading.
+    #[error("read the index: its files were replaced again and again while they were read")]
+    IndexUnsteady,
+    /// Our exclusive lock was not renewed in time, so another program may rely on having the repository to itself.
+    #[error("free space: the lock was last renewed at {renewed}, too long ago to go on")]
+    LockLost {
+        /// When the lock was last renewed.
+        renewed: jiff::Timestamp,
+    },
+    /// The caller asked to stop.
+    #[error("cancelled by request")]
+    Cancelled,
     /// The caller gave something that cannot be part of this disk.
     #[error("write restore point: {cause}")]
     InvalidUse {
@@ -174,6 +188,8 @@ pub enum ErrorKind {
     SendAgain,
     /// A mistake of the caller.
     InvalidUse,
+    /// The caller asked to stop.
+    Cancelled,
 }
 
 impl Error {
@@ -193,6 +209,9 @@ impl Error {
             Self::Damaged { .. } => ErrorKind::Damaged,
             Self::PointMissing { .. } | Self::PointAmbiguous { .. } => ErrorKind::PointMissing,
             Self::SendAgain { .. } => ErrorKind::SendAgain,
+            Self::IndexUnsteady => ErrorKind::StoreFailed,
+            Self::LockLost { .. } => ErrorKind::Locked,
+            Self::Cancelled => ErrorKind::Cancelled,
             Self::InvalidUse { .. } => ErrorKind::InvalidUse,
             Self::WriterFailed { kind, .. } => *kind,
         }

@@ -19,6 +19,9 @@ use crate::unpacked::{self, Folder};
 /// Index files read at once; each may take some 30 MiB while it is parsed.
 const FILES_AT_ONCE: usize = 3;
 
+/// Listings before we say that the index does not hold still. A maintenance run replaces its files once.
+const LISTINGS: usize = 10;
+
 /// An index file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct IndexFile {
@@ -37,7 +40,7 @@ pub(crate) struct IndexPack {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct IndexBlob {
     #[serde(serialize_with = "to_hex", deserialize_with = "of_hex")]
-    id: [u8; 32],
+    pub(crate) id: [u8; 32],
     #[serde(rename = "type")]
     kind: IndexKind,
     offset: u32,
@@ -95,7 +98,8 @@ impl IndexPack {
         Self { id, blobs: blobs.iter().map(IndexBlob::from).collect() }
     }
 
-    fn length(&self) -> u64 {
+    /// Bytes of the whole object.
+    pub(crate) fn length(&self) -> u64 {
         pack_length(&self.blobs.iter().map(Blob::from).collect::<Vec<_>>())
     }
 }
@@ -133,13 +137,13 @@ impl Table {
         Some(u32::from_le_bytes(*number))
     }
 
-    /// The first pack of a blob stays, unless it is among those not to be trusted.
-    fn insert(&mut self, id: &[u8; 32], pack: u32, distrusted: &HashSet<u32>) {
+    /// The first pack of a blob stays, unless another one shall take its place.
+    fn insert(&mut self, id: &[u8; 32], pack: u32, replaceable: impl Fn(u32) -> bool) {
         let shard = &mut self.shards[Self::shard(id)];
         let at = match shard.binary_search_by(|entry| entry[..16].cmp(&id[..16])) {
             Ok(at) => {
                 let number = shard[at].last_chunk_mut::<4>().expect("an entry has 20 bytes");
-                if distrusted.contains(&u32::from_le_bytes(*number)) {
+                if replaceable(u32::from_le_bytes(*number)) {
                     *number = pack.to_le_bytes();
                 }
                 return;
@@ -165,6 +169,11 @@ struct Tables {
     /// Packs that an index lists and that are not there in full: ids, and numbers of those seen.
     lost: HashSet<[u8; 32]>,
     distrusted: HashSet<u32>,
+    /// Packs that a maintenance run is about to remove: ids, and numbers of those seen.
+    condemned: HashSet<[u8; 32]>,
+    avoided: HashSet<u32>,
+    /// Grows whenever something that was known may have stopped to be.
+    generation: u64,
 }
 
 impl Tables {
@@ -177,7 +186,30 @@ impl Tables {
             files: HashSet::new(),
             lost,
             distrusted: HashSet::new(),
+            condemned: HashSet::new(),
+            avoided: HashSet::new(),
+            generation: 0,
         }
+    }
+
+    fn distrust(&mut self, pack: &[u8; 32]) {
+        self.lost.insert(*pack);
+        if let Some(number) = self.numbers.get(pack) {
+            self.distrusted.insert(*number);
+        }
+    }
+
+    fn avoid(&mut self, condemned: HashSet<[u8; 32]>) {
+        self.avoided = condemned.iter().filter_map(|id| self.numbers.get(id).copied()).collect();
+        self.condemned = condemned;
+    }
+
+    /// Knows nothing of blobs; what is lost and condemned stays so.
+    fn emptied(&self) -> Self {
+        let mut empty = Self::without(self.lost.clone());
+        empty.condemned = self.condemned.clone();
+        empty.generation = self.generation + 1;
+        empty
     }
 
     fn add(&mut self, file: [u8; 32], packs: &[IndexPack]) {
@@ -190,33 +222,28 @@ impl Tables {
                 if self.lost.contains(&pack.id) {
                     self.distrusted.insert(number);
                 }
+                if self.condemned.contains(&pack.id) {
+                    self.avoided.insert(number);
+                }
             }
+            let (distrusted, avoided) = (&self.distrusted, &self.avoided);
+            let replaceable = |number| distrusted.contains(&number) || avoided.contains(&number);
             for blob in &pack.blobs {
                 match blob.kind {
-                    IndexKind::Data => self.data.insert(&blob.id, number, &self.distrusted),
-                    IndexKind::Tree => self.trees.insert(&blob.id, number, &self.distrusted),
+                    IndexKind::Data => self.data.insert(&blob.id, number, replaceable),
+                    IndexKind::Tree => self.trees.insert(&blob.id, number, replaceable),
                 }
             }
         }
     }
 
-    fn find(&self, kind: BlobKind, id: &[u8; 32]) -> Option<PackRef> {
+    fn find(&self, kind: BlobKind, id: &[u8; 32]) -> Option<u32> {
         let table = match kind {
             BlobKind::Data => &self.data,
             BlobKind::Tree => &self.trees,
         };
-        let number = table.find(id).filter(|number| !self.distrusted.contains(number))?;
-        Some(self.packs[number as usize])
+        table.find(id).filter(|number| !self.distrusted.contains(number))
     }
-}
-
-/// What a renewal found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Renewed {
-    /// Nothing that was known has gone.
-    Grown,
-    /// Index files have vanished; the table was built anew.
-    Rebuilt,
 }
 
 /// All that the repository's index files say, shared by everything that one process does with the repository.
@@ -237,18 +264,38 @@ impl Index {
         Self { tables: RwLock::new(Tables::without(HashSet::new())), renewing: tokio::sync::Mutex::default() }
     }
 
-    /// The pack that holds a blob.
+    /// The pack that holds a blob, for who reads.
     pub(crate) fn find(&self, kind: BlobKind, id: &[u8; 32]) -> Option<PackRef> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner).find(kind, id)
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        tables.find(kind, id).map(|number| tables.packs[number as usize])
+    }
+
+    /// The pack that holds a blob, for who wants to refer to it: none that a maintenance run is about to remove.
+    pub(crate) fn find_lasting(&self, kind: BlobKind, id: &[u8; 32]) -> Option<PackRef> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let number = tables.find(kind, id).filter(|number| !tables.avoided.contains(number))?;
+        Some(tables.packs[number as usize])
+    }
+
+    /// Another number than before means: something that was known then may not be known or not last any more.
+    pub(crate) fn generation(&self) -> u64 {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).generation
+    }
+
+    /// Notes which packs, and no others, a maintenance run is about to remove.
+    pub(crate) fn avoid(&self, condemned: HashSet<[u8; 32]>) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        if tables.condemned != condemned {
+            tables.generation += 1;
+            tables.avoid(condemned);
+        }
     }
 
     /// Forgets what a pack holds: it is gone or too short, whatever index files say.
     pub(crate) fn distrust(&self, pack: &PackRef) {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        tables.lost.insert(pack.id);
-        if let Some(number) = tables.numbers.get(&pack.id).copied() {
-            tables.distrusted.insert(number);
-        }
+        tables.generation += 1;
+        tables.distrust(&pack.id);
     }
 
     /// Knows nothing again before it is renewed, except, when `keep_distrust`, which packs are lost: then a blob that is in
@@ -256,8 +303,11 @@ impl Index {
     pub(crate) async fn reset(&self, keep_distrust: bool) {
         let _one_at_a_time = self.renewing.lock().await;
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        let lost = if keep_distrust { std::mem::take(&mut tables.lost) } else { HashSet::new() };
-        *tables = Tables::without(lost);
+        let mut empty = tables.emptied();
+        if !keep_distrust {
+            empty.lost.clear();
+        }
+        *tables = empty;
     }
 
     /// Takes note of an index file that we wrote.
@@ -266,45 +316,60 @@ impl Index {
     }
 
     /// Lists the index files afresh, reads the new ones, and forgets what vanished ones said.
-    pub(crate) async fn renew(&self, store: &dyn Store, cipher: &Cipher) -> Result<Renewed, Error> {
+    pub(crate) async fn renew(&self, store: &dyn Store, cipher: &Cipher) -> Result<(), Error> {
         let _one_at_a_time = self.renewing.lock().await;
+        for _ in 0..LISTINGS {
+            if self.renew_once(store, cipher).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::IndexUnsteady)
+    }
+
+    /// `false` when a file vanished between the listing and its turn: what took its place is in the next listing.
+    async fn renew_once(&self, store: &dyn Store, cipher: &Cipher) -> Result<bool, Error> {
         let listed: HashSet<_> = unpacked::ids(store, Folder::Index).await?.into_iter().collect();
         let (vanished, new) = {
             let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
             let new: Vec<_> = listed.difference(&tables.files).copied().collect();
             (tables.files.difference(&listed).next().is_some(), new)
         };
-        if vanished {
-            let lost = self.tables.read().unwrap_or_else(PoisonError::into_inner).lost.clone();
-            let mut fresh = Tables::without(lost);
-            let complete = read_files(store, cipher, listed.into_iter().collect(), |id, packs| fresh.add(id, packs));
-            complete.await?;
-            *self.tables.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-            return Ok(Renewed::Rebuilt);
+        if !vanished {
+            return read_files(store, cipher, new, |id, packs| self.add(id, packs)).await;
         }
-        read_files(store, cipher, new, |id, packs| self.add(id, packs)).await?;
-        Ok(Renewed::Grown)
+        let mut fresh = self.tables.read().unwrap_or_else(PoisonError::into_inner).emptied();
+        let complete =
+            read_files(store, cipher, listed.into_iter().collect(), |id, packs| fresh.add(id, packs)).await?;
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        // what was learnt about packs while the files were read
+        fresh.generation = tables.generation + 1;
+        tables.lost.iter().for_each(|pack| fresh.distrust(pack));
+        fresh.avoid(std::mem::take(&mut tables.condemned));
+        *tables = fresh;
+        Ok(complete)
     }
 }
 
-/// Reads index files a few at a time; one that is gone since the listing is left out.
-async fn read_files(
+/// Reads index files a few at a time; `false` when one is gone since the listing.
+pub(crate) async fn read_files(
     store: &dyn Store,
     cipher: &Cipher,
     ids: Vec<[u8; 32]>,
     mut each: impl FnMut([u8; 32], &[IndexPack]),
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let read = |id: [u8; 32]| async move {
         let file: Option<IndexFile> = unpacked::load(store, cipher, Folder::Index, &id).await?;
         Ok::<_, Error>(file.map(|file| (id, file)))
     };
     let mut files = stream::iter(ids).map(read).buffer_unordered(FILES_AT_ONCE);
+    let mut complete = true;
     while let Some(file) = files.try_next().await? {
-        if let Some((id, file)) = file {
-            each(id, &file.packs);
+        match file {
+            Some((id, file)) => each(id, &file.packs),
+            None => complete = false,
         }
     }
-    Ok(())
+    Ok(complete)
 }
 
 #[cfg(test)]
@@ -342,7 +407,7 @@ mod tests {
     fn the_table_takes_twenty_bytes_a_chunk_and_an_eighth_to_grow() {
         let mut table = Table::new();
         for n in 0..200_000 {
-            table.insert(&id(n), 1, &HashSet::new());
+            table.insert(&id(n), 1, |_| false);
         }
         let bytes: usize = table.shards.iter().map(|shard| shard.capacity() * ENTRY).sum();
         assert!(bytes < 200_000 * 24, "{bytes} bytes");

@@ -1,8 +1,10 @@
 //! Locks as restic makes them, so that its `prune`, `forget` and `check` keep away while a transfer runs.
 //!
-//! Ours are shared. They protect our transfers from other programs, not from each other: the format only adds.
+//! Those of transfers are shared. They protect our transfers from other programs, not from each other: the format only adds.
+//! That of a maintenance run is exclusive: to other programs and other runs, not to our transfers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -23,6 +25,11 @@ const REFRESH: Duration = Duration::from_secs(300);
 const SETTLE: Duration = Duration::from_millis(200);
 /// A lock that nobody renewed for this long counts for nothing.
 const STALE: SignedDuration = SignedDuration::from_mins(30);
+/// Who holds an exclusive lock relies on it for this long after renewing it: a process that was stopped for longer finds
+/// out before it removes anything.
+const RELIABLE: SignedDuration = SignedDuration::from_mins(20);
+/// Between two looks whether transfers have ended.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// A lock file, as restic spells it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,10 +45,10 @@ struct LockFile {
 }
 
 impl LockFile {
-    fn new(holder: &str) -> Self {
+    fn new(holder: &str, exclusive: bool) -> Self {
         Self {
             time: Timestamp::now(),
-            exclusive: false,
+            exclusive,
             hostname: holder.to_owned(),
             username: USERNAME.to_owned(),
             pid: std::process::id(),
@@ -53,6 +60,16 @@ impl LockFile {
         self.exclusive && !self.is_ours() && !self.is_stale(now)
     }
 
+    /// Whether a maintenance run must not begin: another program is at work, or another run.
+    fn keeps_maintenance_out(&self, now: Timestamp) -> bool {
+        (self.exclusive || !self.is_ours()) && !self.is_stale(now)
+    }
+
+    /// Whether a transfer of ours holds it.
+    fn is_transfers(&self, now: Timestamp) -> bool {
+        !self.exclusive && self.is_ours() && !self.is_stale(now)
+    }
+
     fn is_ours(&self) -> bool {
         self.username == USERNAME
     }
@@ -62,7 +79,7 @@ impl LockFile {
     }
 }
 
-/// A shared lock; renewed in the background until [`Lock::release`]. Dropped without that, it is removed in the
+/// A lock; renewed in the background until [`Lock::release`]. Dropped without that, it is removed in the
 /// background, so a status written right after may come too early.
 #[derive(Debug)]
 pub struct Lock {
@@ -73,9 +90,34 @@ pub struct Lock {
 
 #[derive(Debug)]
 struct Held {
-    id: Arc<tokio::sync::Mutex<[u8; 32]>>,
+    current: Arc<tokio::sync::Mutex<Current>>,
     stop: CancellationToken,
     renewing: JoinHandle<()>,
+    _counted: Counted,
+}
+
+/// The lock file that stands for a lock now.
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    id: [u8; 32],
+    written: Timestamp,
+}
+
+/// Counts a lock that is held, for writers that look closer without one.
+#[derive(Debug)]
+struct Counted(Repository);
+
+impl Counted {
+    fn new(repository: &Repository) -> Self {
+        repository.inner.locks_held.fetch_add(1, Ordering::SeqCst);
+        Self(repository.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.inner.locks_held.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Lock {
@@ -89,7 +131,7 @@ impl Lock {
             warn!(%reason, "no lock taken");
             return Ok(Self { repository, held: None, skipped: Some(reason) });
         }
-        let id = match write(&repository, holder).await {
+        let first = match write(&repository, holder, false).await {
             Err(Error::Store { source, .. }) if source.kind() == store::ErrorKind::AccessDenied => {
                 let reason = format!("the store's key may not write locks: {source}");
                 warn!(%reason, "no lock taken");
@@ -97,7 +139,7 @@ impl Lock {
             }
             other => other?,
         };
-        let held = Held::start(repository.clone(), holder.to_owned(), id, every);
+        let held = Held::start(repository.clone(), holder.to_owned(), false, first, every);
         let lock = Self { repository, held: Some(held), skipped: None };
         tokio::time::sleep(SETTLE).await; // a rival that listed before our file was there has written its own by now
         if let Err(rival) = give_way(&lock.repository).await {
@@ -105,6 +147,42 @@ impl Lock {
             return Err(rival);
         }
         Ok(lock)
+    }
+
+    /// An exclusive lock, for maintenance. Our transfers do not mind it and do not keep it from being taken.
+    pub(crate) async fn take_exclusive(repository: Repository, holder: &str) -> Result<Self, Error> {
+        alone(&repository, None).await?;
+        let first = write(&repository, holder, true).await?;
+        let held = Held::start(repository.clone(), holder.to_owned(), true, first, REFRESH);
+        let lock = Self { repository, held: Some(held), skipped: None };
+        tokio::time::sleep(SETTLE).await;
+        if let Err(rival) = alone(&lock.repository, Some(first.id)).await {
+            lock.release().await?;
+            return Err(rival);
+        }
+        Ok(lock)
+    }
+
+    /// Waits until no transfer of ours holds a lock, at most for `patience`.
+    pub(crate) async fn wait_for_transfers(&self, patience: Duration) -> Result<(), Error> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let now = Timestamp::now();
+            let at_work = all(&self.repository).await?.into_iter().find(|(_, lock)| lock.is_transfers(now));
+            match at_work {
+                None => return Ok(()),
+                Some((_, lock)) if tokio::time::Instant::now() >= deadline => return Err(held_by(&lock)),
+                Some(_) => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    /// An error when the lock was not renewed in time, so that others may rely on its being dead.
+    pub(crate) async fn still_held(&self) -> Result<(), Error> {
+        let Some(held) = &self.held else { return Ok(()) };
+        let renewed = held.current.lock().await.written;
+        let now = Timestamp::now();
+        if now.duration_since(renewed) < RELIABLE { Ok(()) } else { Err(Error::LockLost { renewed }) }
     }
 
     /// Why there is no lock after all: the store's key may add but not delete.
@@ -117,7 +195,7 @@ impl Lock {
         let Some(held) = self.held.take() else { return Ok(()) };
         held.stop.cancel();
         let _ = held.renewing.await; // it ends at the token; a panic in it leaves the id we know
-        let id = *held.id.lock().await;
+        let id = held.current.lock().await.id;
         remove(&self.repository, &id).await
     }
 }
@@ -130,7 +208,7 @@ impl Drop for Lock {
         let repository = self.repository.clone();
         runtime.spawn(async move {
             let _ = held.renewing.await;
-            let id = *held.id.lock().await;
+            let id = held.current.lock().await.id;
             if let Err(cause) = remove(&repository, &id).await {
                 warn!(%cause, "a lock stays behind until it is stale");
             }
@@ -139,10 +217,11 @@ impl Drop for Lock {
 }
 
 impl Held {
-    fn start(repository: Repository, holder: String, first: [u8; 32], every: Duration) -> Self {
-        let id = Arc::new(tokio::sync::Mutex::new(first));
+    fn start(repository: Repository, holder: String, exclusive: bool, first: Current, every: Duration) -> Self {
+        let counted = Counted::new(&repository);
+        let current = Arc::new(tokio::sync::Mutex::new(first));
         let stop = CancellationToken::new();
-        let (current, stopped) = (id.clone(), stop.clone());
+        let (renewed, stopped) = (current.clone(), stop.clone());
         let renewing = tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -150,10 +229,10 @@ impl Held {
                     () = tokio::time::sleep(every) => {}
                 }
                 // not cut short by `stopped`: a new file without its id noted would stay behind
-                match write(&repository, &holder).await {
+                match write(&repository, &holder, exclusive).await {
                     Ok(new) => {
-                        let old = std::mem::replace(&mut *current.lock().await, new);
-                        if let Err(cause) = remove(&repository, &old).await {
+                        let old = std::mem::replace(&mut *renewed.lock().await, new);
+                        if let Err(cause) = remove(&repository, &old.id).await {
                             warn!(%cause, "an old lock stays behind until it is stale");
                         }
                     }
@@ -161,15 +240,16 @@ impl Held {
                 }
             }
         });
-        Self { id, stop, renewing }
+        Self { current, stop, renewing, _counted: counted }
     }
 }
 
-async fn write(repository: &Repository, holder: &str) -> Result<[u8; 32], Error> {
-    let sealed = unpacked::seal(&repository.inner.cipher, &LockFile::new(holder));
+async fn write(repository: &Repository, holder: &str, exclusive: bool) -> Result<Current, Error> {
+    let file = LockFile::new(holder, exclusive);
+    let sealed = unpacked::seal(&repository.inner.cipher, &file);
     let key = Folder::Locks.key(&sealed.id);
     repository.inner.store.put(&key, sealed.body()).await.map_err(Error::store("lock the repository"))?;
-    Ok(sealed.id)
+    Ok(Current { id: sealed.id, written: file.time })
 }
 
 async fn remove(repository: &Repository, id: &[u8; 32]) -> Result<(), Error> {
@@ -209,11 +289,23 @@ async fn give_way(repository: &Repository) -> Result<(), Error> {
     let now = Timestamp::now();
     match all(repository).await?.into_iter().find(|(_, lock)| lock.keeps_us_out(now)) {
         None => Ok(()),
-        Some((_, lock)) => {
-            let by = format!("{}@{} (process {})", lock.username, lock.hostname, lock.pid);
-            Err(Error::Locked { by, since: lock.time })
-        }
+        Some((_, lock)) => Err(held_by(&lock)),
     }
+}
+
+/// An error when another program or another maintenance run is at work; `own` does not count.
+async fn alone(repository: &Repository, own: Option<[u8; 32]>) -> Result<(), Error> {
+    let now = Timestamp::now();
+    let rival = |(id, lock): &([u8; 32], LockFile)| Some(*id) != own && lock.keeps_maintenance_out(now);
+    match all(repository).await?.into_iter().find(rival) {
+        None => Ok(()),
+        Some((_, lock)) => Err(held_by(&lock)),
+    }
+}
+
+fn held_by(lock: &LockFile) -> Error {
+    let by = format!("{}@{} (process {})", lock.username, lock.hostname, lock.pid);
+    Error::Locked { by, exclusive: lock.exclusive, since: lock.time }
 }
 
 /// Removes the locks of ours in the name of `holder`.
@@ -276,7 +368,7 @@ mod tests {
         let repository = repository(folder.path()).await;
         let old = Timestamp::now() - SignedDuration::from_mins(31);
         for (username, time) in [(USERNAME, old), ("root", old), (USERNAME, Timestamp::now())] {
-            let lock = LockFile { time, username: username.to_owned(), ..LockFile::new("upload-1") };
+            let lock = LockFile { time, username: username.to_owned(), ..LockFile::new("upload-1", false) };
             let sealed = unpacked::seal(&repository.inner.cipher, &lock);
             repository.inner.store.put(&Folder::Locks.key(&sealed.id), sealed.body()).await.unwrap();
         }

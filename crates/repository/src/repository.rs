@@ -1,11 +1,13 @@
 //! An open repository: its key, its index, its restore points.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use disk::DiskSnapshot;
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, VERSION};
 use crate::crypto::Cipher;
@@ -15,6 +17,7 @@ use crate::hash::{ChunkId, hex, sha256};
 use crate::index::{Index, PackRef};
 use crate::keys::OpenKey;
 use crate::lock::Lock;
+use crate::maintenance::{MaintenanceOptions, Report};
 use crate::pack::{self, Blob, BlobKind};
 use crate::restore_point::{NewRestorePoint, RestorePoint, RestorePointId, SnapshotFile};
 use crate::store::{self, Store};
@@ -35,6 +38,9 @@ pub(crate) struct Inner {
     pub(crate) cipher: Cipher,
     config: Config,
     pub(crate) index: Index,
+    renewing_for_writing: tokio::sync::Mutex<()>,
+    /// Locks of restic's kind that this process holds through this value and its clones.
+    pub(crate) locks_held: AtomicUsize,
     /// Snapshot files never change, so each is read once. `None`: another program's.
     points: Mutex<HashMap<[u8; 32], Option<RestorePoint>>>,
 }
@@ -44,8 +50,16 @@ impl Repository {
         if config.version != VERSION {
             return Err(Error::Unsupported { location: store.place(), version: config.version });
         }
-        let (index, points) = (Index::new(), Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { store, cipher: key.cipher, config, index, points }) })
+        let inner = Inner {
+            store,
+            cipher: key.cipher,
+            config,
+            index: Index::new(),
+            renewing_for_writing: tokio::sync::Mutex::default(),
+            locks_held: AtomicUsize::new(0),
+            points: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The id in `config`: 64 hex digits.
@@ -134,7 +148,7 @@ impl Repository {
 
     /// Begins a restore point.
     pub async fn writer(&self, point: NewRestorePoint, options: WriterOptions) -> Result<Writer, Error> {
-        self.renew_index().await?;
+        self.renew_for_writing().await?;
         Writer::new(self.clone(), point, options)
     }
 
@@ -161,8 +175,31 @@ impl Repository {
         again.map_err(|_| damage)
     }
 
-    pub(crate) async fn renew_index(&self) -> Result<crate::index::Renewed, Error> {
+    /// Lists the index files afresh, for who reads.
+    pub(crate) async fn renew_index(&self) -> Result<(), Error> {
         self.inner.index.renew(self.inner.store.as_ref(), &self.inner.cipher).await
+    }
+
+    /// Learns which packs a maintenance run is about to remove, then lists the index files afresh, for who writes.
+    ///
+    /// In this order: a run withdraws its word only after it has replaced the index files, so who sees no word any more sees
+    /// the new files. The other way round, a run that ends between the two would go unnoticed.
+    pub(crate) async fn renew_for_writing(&self) -> Result<(), Error> {
+        let _newest_word_last = self.inner.renewing_for_writing.lock().await;
+        let condemned = crate::maintenance::condemned(self).await?;
+        self.renew_index().await?;
+        self.inner.index.avoid(condemned);
+        Ok(())
+    }
+
+    /// Frees the space of what no restore point needs; see [`crate::maintenance`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) while another program or another run works on the repository,
+    /// `AccessDenied` when the store's key may not delete, `Damaged` when a restore point cannot be read in full (nothing is
+    /// removed then), `Cancelled`. After any of them all restore points are whole and the next run goes on.
+    pub async fn maintain(&self, options: &MaintenanceOptions, cancel: &CancellationToken) -> Result<Report, Error> {
+        crate::maintenance::run(self, options, jiff::Timestamp::now(), cancel).await
     }
 
     /// What a pack holds, from its own header.

@@ -89,6 +89,15 @@ impl Node {
         self.content.as_deref().unwrap_or_default().iter().map(|id| from_hex(id).map(ChunkId)).collect()
     }
 
+    /// All that it refers to: a folder's tree and a file's chunks; `None` when one is no id.
+    pub(crate) fn refers_to(&self) -> Option<(Option<[u8; 32]>, Vec<ChunkId>)> {
+        let subtree = match &self.subtree {
+            Some(id) => Some(from_hex(id)?),
+            None => None,
+        };
+        Some((subtree, self.chunks()?))
+    }
+
     pub(crate) fn subtree(&self) -> Option<[u8; 32]> {
         from_hex(self.subtree.as_deref()?)
     }

@@ -1,4 +1,5 @@
-//! Objects that are one sealed JSON document: index files, snapshot files, locks. Their name is their SHA-256.
+//! Objects that are one sealed JSON document: index files, snapshot files, locks, notes of the maintenance run. Their
+//! name is their SHA-256.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -21,6 +22,10 @@ pub(crate) enum Folder {
     Index,
     Snapshots,
     Locks,
+    /// Packs that nobody needs, and since when: ours, restic does not look here.
+    Marked,
+    /// Packs that are about to be removed: ours, restic does not look here.
+    Condemned,
 }
 
 impl Folder {
@@ -29,6 +34,8 @@ impl Folder {
             Self::Index => "index/",
             Self::Snapshots => "snapshots/",
             Self::Locks => "locks/",
+            Self::Marked => "maintenance/marked/",
+            Self::Condemned => "maintenance/condemned/",
         }
     }
 

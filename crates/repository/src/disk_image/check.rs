@@ -1,4 +1,5 @@
-//! Is everything there that a restore point refers to? Asked before its snapshot file is written, and after.
+//! Is everything there, and here to stay, that a restore point refers to? Asked before its snapshot file is written, and
+//! after.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +9,7 @@ use tracing::warn;
 use super::image::Image;
 use crate::error::{Damage, Error};
 use crate::hash::{ChunkId, hex};
-use crate::index::PackRef;
+use crate::index::{Index, PackRef};
 use crate::pack::{self, BlobKind};
 use crate::repository::Repository;
 
@@ -18,26 +19,93 @@ const ASK_SINGLY: usize = 200;
 /// Questions to the store at once.
 const QUESTIONS_AT_ONCE: usize = 8;
 
-/// Reads the trees back, finds every blob in the index as the store has it now, and checks every pack's length.
-///
-/// Packs that are gone or too short are not trusted from here on, so that a chunk sent again is stored again.
-pub(super) async fn check(repository: &Repository, name: &str, root: &[u8; 32]) -> Result<(), Error> {
-    let mut found = find_all(repository, name, root).await?;
-    if found.missing.is_empty() {
-        if !distrust_broken_packs(repository, std::mem::take(&mut found.packs)).await? {
-            return Ok(());
-        }
-        found = find_all(repository, name, root).await?;
-    }
-    let mut chunks: Vec<_> = found.missing.into_values().collect();
-    chunks.sort_unstable();
-    Err(Error::SendAgain { chunks })
+/// Looks before we give up on trees that are listed and cannot be read.
+const LOOKS: usize = 3;
+
+/// What stands above the chunks of a restore point.
+pub(super) struct Head {
+    pub(super) root: [u8; 32],
+    pub(super) extents: [u8; 32],
+    /// The chunk of `/disk.json`.
+    pub(super) document: [u8; 32],
+    /// Trees of the folders in disk order.
+    pub(super) folders: Vec<[u8; 32]>,
 }
 
-/// Looks at the packs that the index has for these blobs, and stops trusting those that are gone or too short; says
-/// whether there were any.
-pub(super) async fn distrust_broken(repository: &Repository, blobs: &[(BlobKind, [u8; 32])]) -> Result<bool, Error> {
-    let packs = blobs.iter().filter_map(|(kind, id)| repository.inner.index.find(*kind, id)).collect();
+impl Head {
+    fn top(&self) -> [(BlobKind, [u8; 32]); 3] {
+        [(BlobKind::Tree, self.root), (BlobKind::Tree, self.extents), (BlobKind::Data, self.document)]
+    }
+
+    fn blobs(&self) -> impl Iterator<Item = (BlobKind, [u8; 32])> + '_ {
+        self.top().into_iter().chain(self.folders.iter().map(|id| (BlobKind::Tree, *id)))
+    }
+
+    fn missing(&self, index: &Index) -> Missing {
+        let gone = |(kind, id): (BlobKind, [u8; 32])| index.find_lasting(kind, &id).is_none();
+        let folders = self.folders.iter().zip(0..).filter(|(id, _)| gone((BlobKind::Tree, **id)));
+        Missing {
+            top: self.top().into_iter().any(gone),
+            folders: folders.map(|(_, number)| number).collect(),
+            chunks: Vec::new(),
+        }
+    }
+}
+
+/// What a restore point refers to and the repository does not have, or will not have for long.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// The root, the list of folders or `/disk.json`: made again without the disk.
+    pub(super) top: bool,
+    /// Numbers of folders whose tree is missing.
+    pub(super) folders: Vec<u64>,
+    /// Chunks, each by the first place that needs it.
+    pub(super) chunks: Vec<u64>,
+}
+
+impl Missing {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Finds every blob in the index as it was last renewed, reads the trees back, and checks every pack's length.
+///
+/// Packs that are gone or too short are not trusted from here on, so that a chunk sent again is stored again.
+pub(super) async fn check(repository: &Repository, name: &str, head: &Head) -> Result<Missing, Error> {
+    let mut looks = 0;
+    loop {
+        looks += 1;
+        let missing = head.missing(&repository.inner.index);
+        if !missing.is_empty() {
+            return Ok(missing);
+        }
+        match find_all(repository, name, head).await {
+            Ok(found) if !found.missing.is_empty() => {
+                let mut chunks: Vec<_> = found.missing.into_values().collect();
+                chunks.sort_unstable();
+                return Ok(Missing { chunks, ..Missing::default() });
+            }
+            Ok(found) => {
+                if !distrust_broken_packs(repository, found.packs).await? {
+                    return Ok(Missing::default());
+                }
+            }
+            // a tree's pack may have gone since it was found: then the next look says which
+            Err(error @ Error::Damaged { .. }) => {
+                if looks == LOOKS || !distrust_broken(repository, head).await? {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Looks at the packs that the index has for trees and `/disk.json`, and stops trusting those that are gone or too short;
+/// says whether there were any.
+pub(super) async fn distrust_broken(repository: &Repository, head: &Head) -> Result<bool, Error> {
+    let packs = head.blobs().filter_map(|(kind, id)| repository.inner.index.find_lasting(kind, &id)).collect();
     distrust_broken_packs(repository, packs).await
 }
 
@@ -57,19 +125,18 @@ struct Found {
     missing: HashMap<ChunkId, u64>,
 }
 
-async fn find_all(repository: &Repository, name: &str, root: &[u8; 32]) -> Result<Found, Error> {
+async fn find_all(repository: &Repository, name: &str, head: &Head) -> Result<Found, Error> {
     let index = &repository.inner.index;
-    let image = Image::read(repository, name, root).await?;
+    let image = Image::read(repository, name, &head.root).await?;
     let mut found = Found { packs: HashSet::new(), missing: HashMap::new() };
-    let fixed = [root, &image.extents].into_iter().chain(&image.folders).map(|id| (BlobKind::Tree, id));
-    for (kind, id) in fixed.chain(image.document_chunks.iter().map(|id| (BlobKind::Data, &id.0))) {
-        let lost = || Error::damaged("check the new restore point", Damage::NotIndexed { chunk: hex(id) });
-        found.packs.insert(index.find(kind, id).ok_or_else(lost)?);
+    for (kind, id) in head.blobs() {
+        let lost = || Error::damaged("check the new restore point", Damage::NotIndexed { chunk: hex(&id) });
+        found.packs.insert(index.find_lasting(kind, &id).ok_or_else(lost)?);
     }
     let read = image.read_folders(repository, |folder, ids| {
         let first = image.layout.folder_chunks(folder).start;
         for (id, place) in ids.iter().zip(first..) {
-            match index.find(BlobKind::Data, &id.0) {
+            match index.find_lasting(BlobKind::Data, &id.0) {
                 Some(pack) => drop(found.packs.insert(pack)),
                 None => drop(found.missing.entry(*id).or_insert(place)),
             }

@@ -1,20 +1,24 @@
 //! From settled chunks to a restore point: packs → index → check → snapshot file → read back → check again.
 //!
 //! The snapshot file is the commit. Whatever fails after it may exist removes it again.
+//!
+//! A maintenance run may be under way all the while. It says what it is about to remove, *then* lists the snapshots; we
+//! store the snapshot file, *then* ask what is about to be removed. So one of the two sees the other, and the restore
+//! point is never left without what it needs.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::check::{check, distrust_broken};
+use super::check::{Head, Missing, check, distrust_broken};
 use super::folders::{ClosedFolder, disk_digest};
 use super::image::{DOCUMENT, EXTENTS};
 use super::layout::{DiskDocument, SCHEMA, folder_name};
 use super::writer::State;
 use crate::error::{Damage, Error};
 use crate::hash::{ChunkId, hex, sha256};
-use crate::index::Renewed;
 use crate::pack::BlobKind;
 use crate::repository::Repository;
 use crate::restore_point::{RestorePoint, RestorePointId, SnapshotFile};
@@ -25,42 +29,75 @@ use crate::unpacked::{self, Folder, Sealed};
 const REMOVALS: u32 = 5;
 const BETWEEN_REMOVALS: Duration = Duration::from_secs(2);
 
+/// Times that the trees above the chunks are made again before the caller is told to start over.
+const ATTEMPTS: usize = 4;
+
 pub(super) async fn commit(state: &Arc<State>) -> Result<RestorePoint, Error> {
     let _one_at_a_time = state.committing.lock().await;
     state.tasks.close();
     state.tasks.wait().await;
     state.tasks.reopen();
     state.packer.state()?;
+    for _ in 0..ATTEMPTS {
+        if let Some(point) = attempt(state).await? {
+            return Ok(point);
+        }
+    }
+    Err(Error::SendAgain { chunks: Vec::new() })
+}
+
+/// `None`: only what is made without the disk has vanished, so try again.
+async fn attempt(state: &Arc<State>) -> Result<Option<RestorePoint>, Error> {
     let folders = state.folders.lock().unwrap_or_else(PoisonError::into_inner).closed();
     let folders = folders.map_err(|chunk| Error::InvalidUse { cause: format!("chunk {chunk} never came") })?;
     let folders = Arc::new(folders);
     let mut head = store_in_background(state, &folders).await?;
     let repository = &state.repository;
-    if distrust_broken(repository, &head.blobs).await? {
+    if distrust_broken(repository, &head).await? {
         head = store_in_background(state, &folders).await?; // what was lost is unknown now, so it is stored again
     }
     state.packer.flush().await?;
 
-    let root = head.root;
-    let snapshot = SnapshotFile::new(&state.point, &root);
-    repository.renew_index().await?;
-    check(repository, &state.point.path, &root).await?;
+    repository.renew_for_writing().await?;
+    let seen = repository.inner.index.generation();
+    let missing = check(repository, &state.point.path, &head).await?;
+    if !missing.is_empty() {
+        return send_again(state, missing).map(|()| None);
+    }
+    let snapshot = SnapshotFile::new(&state.point, &head.root);
     let sealed = unpacked::seal(&repository.inner.cipher, &snapshot);
     let unproven = Unproven { repository: Some(repository.clone()), id: sealed.id };
-    match prove(repository, &sealed, &state.point.path, &root).await {
-        Ok(()) => unproven.keep(),
-        Err(error) => return Err(unproven.remove(error).await),
+    let missing = match prove(state, &sealed, &head, seen).await {
+        Ok(missing) => missing,
+        Err(error) => {
+            unproven.remove().await;
+            return Err(error);
+        }
+    };
+    if !missing.is_empty() {
+        info!(path = %state.point.path, "what the new restore point needs vanished while it was committed");
+        unproven.remove().await;
+        return send_again(state, missing).map(|()| None);
     }
+    unproven.keep();
     let id = RestorePointId(sealed.id);
     info!(restore_point = %id, path = %state.point.path, "restore point committed");
-    Ok(snapshot.restore_point(id).expect("we wrote it in our name, with a tree"))
+    Ok(Some(snapshot.restore_point(id).expect("we wrote it in our name, with a tree")))
 }
 
-/// What stands above the chunks of a restore point.
-struct Head {
-    root: [u8; 32],
-    /// Everything from the root down to the folders' trees.
-    blobs: Vec<(BlobKind, [u8; 32])>,
+/// Asks the caller for what only the disk has. A folder whose tree is missing is asked for in whole: its chunks' ids are
+/// not kept.
+fn send_again(state: &State, missing: Missing) -> Result<(), Error> {
+    let mut chunks = missing.chunks;
+    for folder in missing.folders {
+        chunks.extend(state.reopen_folder(folder));
+    }
+    if chunks.is_empty() {
+        return Ok(());
+    }
+    chunks.sort_unstable();
+    chunks.dedup();
+    Err(Error::SendAgain { chunks })
 }
 
 async fn store_in_background(state: &Arc<State>, folders: &Arc<Vec<ClosedFolder>>) -> Result<Head, Error> {
@@ -95,23 +132,25 @@ fn store_head(state: &State, folders: &[ClosedFolder]) -> Result<Head, Error> {
     root.file(DOCUMENT, document.len() as u64, [document_id].iter());
     root.folder(EXTENTS, &extents);
     let root = tree(root)?;
-    let trees = folders.iter().map(|folder| folder.tree).chain([extents, root]);
-    let blobs = trees.map(|id| (BlobKind::Tree, id)).chain([(BlobKind::Data, document_id.0)]).collect();
-    Ok(Head { root, blobs })
+    Ok(Head { root, extents, document: document_id.0, folders: folders.iter().map(|folder| folder.tree).collect() })
 }
 
-/// Writes the snapshot file, reads it back, and makes sure that nothing it needs vanished meanwhile.
-async fn prove(repository: &Repository, sealed: &Sealed, name: &str, root: &[u8; 32]) -> Result<(), Error> {
+/// Writes the snapshot file, reads it back, and looks whether something it needs vanished meanwhile.
+async fn prove(state: &State, sealed: &Sealed, head: &Head, seen: u64) -> Result<Missing, Error> {
+    let repository = &state.repository;
     let (store, key) = (repository.inner.store.as_ref(), Folder::Snapshots.key(&sealed.id));
     store.put(&key, sealed.body()).await.map_err(Error::store("store the snapshot file"))?;
     let back = store.get(&key).await.map_err(Error::store("read the snapshot file back"))?;
     if back != sealed.bytes {
         return Err(Error::damaged("read the snapshot file back", Damage::Sealed { object: key }));
     }
-    match repository.renew_index().await? {
-        Renewed::Grown => Ok(()), // all that the first check found listed still is
-        Renewed::Rebuilt => check(repository, name, root).await,
+    repository.renew_for_writing().await?;
+    // without a lock, other programs may remove packs without a word
+    let locked = repository.inner.locks_held.load(Ordering::SeqCst) > 0;
+    if locked && repository.inner.index.generation() == seen {
+        return Ok(Missing::default()); // all that the first check found is still listed
     }
+    check(repository, &state.point.path, head).await
 }
 
 /// A snapshot file that may exist and does not count yet. Dropped like this, it is removed in the background.
@@ -125,12 +164,10 @@ impl Unproven {
         self.repository = None;
     }
 
-    /// Removes it and gives the error that was the reason.
-    async fn remove(mut self, error: Error) -> Error {
+    async fn remove(mut self) {
         if let Some(repository) = self.repository.take() {
             remove_for_good(&repository, &self.id).await;
         }
-        error
     }
 }
 

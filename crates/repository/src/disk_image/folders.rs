@@ -93,6 +93,12 @@ impl Folders {
         *self.folder_mut(folder) = Folder::Done(closed);
     }
 
+    /// Forgets what a closed folder was made of, so that all of its chunks can come again. Gives its chunks.
+    pub(super) fn reopen(&mut self, folder: u64) -> Range<u64> {
+        *self.folder_mut(folder) = Folder::Untouched;
+        self.layout.folder_chunks(folder)
+    }
+
     /// All folders in disk order; `Err` is the first chunk that never came.
     pub(super) fn closed(&self) -> Result<Vec<ClosedFolder>, u64> {
         let closed = |(folder, number): (&Folder, u64)| match folder {

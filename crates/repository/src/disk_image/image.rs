@@ -19,10 +19,6 @@ pub(super) struct Image {
     name: String,
     pub(super) document: DiskDocument,
     pub(super) layout: Layout,
-    /// Chunks of `/disk.json`.
-    pub(super) document_chunks: Vec<ChunkId>,
-    /// Tree of `/extents`.
-    pub(super) extents: [u8; 32],
     /// Trees of the folders in disk order.
     pub(super) folders: Vec<[u8; 32]>,
 }
@@ -61,7 +57,7 @@ impl Image {
         }
         let folders: Option<Vec<_>> = listed.nodes.iter().map(Node::subtree).collect();
         let folders = folders.ok_or_else(|| odd(name, "a folder in /extents has no tree"))?;
-        Ok(Self { name: name.to_owned(), document, layout, document_chunks, extents, folders })
+        Ok(Self { name: name.to_owned(), document, layout, folders })
     }
 
     /// Reads the chunks' ids folder by folder, and hands each folder's to `each`. Ends with a check of the digest.

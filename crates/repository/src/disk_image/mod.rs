@@ -11,5 +11,6 @@ mod reader;
 mod writer;
 
 pub use layout::{CHUNK_SIZE, ChunkRef, DiskFacts, EXTENT_SIZE};
+pub(crate) use packer::INDEX_BLOBS;
 pub use reader::{Fetch, ReadChunk, Reader};
 pub use writer::{TakeOver, Writer, WriterOptions, WriterStats};

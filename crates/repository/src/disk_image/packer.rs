@@ -22,7 +22,7 @@ use crate::store::Body;
 use crate::unpacked::{self, Folder};
 
 /// Blobs after which an index file is written: 16 GiB of chunks of 512 KiB, below 8 MiB of JSON.
-const INDEX_BLOBS: usize = 32 << 10;
+pub(crate) const INDEX_BLOBS: usize = 32 << 10;
 
 /// Packs of trees at once, the one being filled included.
 const TREE_PACKS: usize = 2;
@@ -137,13 +137,13 @@ impl Packer {
 
     /// Whether the repository has the blob, or will have it through this writer.
     pub(super) fn knows(&self, kind: BlobKind, id: &[u8; 32]) -> bool {
-        self.shared.repository.inner.index.find(kind, id).is_some()
+        self.shared.repository.inner.index.find_lasting(kind, id).is_some()
             || locked(&self.shared.under_way).contains(&(kind, *id))
     }
 
     /// Stores a blob unless it is known; says whether it was new. Blocks: for blocking threads.
     pub(super) fn store(&self, kind: BlobKind, id: [u8; 32], plain: &[u8]) -> Result<bool, Error> {
-        if self.shared.repository.inner.index.find(kind, &id).is_some() {
+        if self.shared.repository.inner.index.find_lasting(kind, &id).is_some() {
             return Ok(false);
         }
         if !locked(&self.shared.under_way).insert((kind, id)) {

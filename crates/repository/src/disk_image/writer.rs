@@ -305,6 +305,14 @@ impl State {
         Ok(())
     }
 
+    /// Lets all chunks of a folder come again; gives them.
+    pub(super) fn reopen_folder(&self, folder: u64) -> Range<u64> {
+        let chunks = self.folders.lock().unwrap_or_else(PoisonError::into_inner).reopen(folder);
+        let bytes = self.layout.chunk_range(chunks.end - 1).end() - self.layout.chunk_range(chunks.start).offset;
+        self.counters.bytes_settled.fetch_sub(bytes, Relaxed);
+        chunks
+    }
+
     /// Notes the id of chunks of one folder.
     fn settle(&self, chunks: Range<u64>, id: ChunkId) -> Result<Option<FullFolder>, Error> {
         let bytes = self.layout.chunk_range(chunks.end - 1).end() - self.layout.chunk_range(chunks.start).offset;

@@ -77,6 +77,8 @@ struct State {
     faults: Mutex<Vec<Fault>>,
     puts_until_death: AtomicUsize,
     puts: AtomicUsize,
+    writes_until_death: AtomicUsize,
+    writes: AtomicUsize,
 }
 
 impl fmt::Debug for FaultyStore {
@@ -92,6 +94,8 @@ impl FaultyStore {
             faults: Mutex::default(),
             puts_until_death: AtomicUsize::new(usize::MAX),
             puts: AtomicUsize::new(0),
+            writes_until_death: AtomicUsize::new(usize::MAX),
+            writes: AtomicUsize::new(0),
         };
         Self { inner, state: Arc::new(state) }
     }
@@ -106,15 +110,26 @@ impl FaultyStore {
         self.state.puts_until_death.store(self.puts() + puts, Ordering::SeqCst);
     }
 
+    /// Lets `writes` more puts and removals through; after that every operation fails, as if the process had been killed.
+    pub fn die_after_writes(&self, writes: usize) {
+        self.state.writes_until_death.store(self.writes() + writes, Ordering::SeqCst);
+    }
+
     /// Forgets all faults, and lives again.
     pub fn heal(&self) {
         self.state.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.state.puts_until_death.store(usize::MAX, Ordering::SeqCst);
+        self.state.writes_until_death.store(usize::MAX, Ordering::SeqCst);
     }
 
     /// Puts that went through so far.
     pub fn puts(&self) -> usize {
         self.state.puts.load(Ordering::SeqCst)
+    }
+
+    /// Puts and removals that went through so far, removals of what was not there included.
+    pub fn writes(&self) -> usize {
+        self.state.writes.load(Ordering::SeqCst)
     }
 
     fn matching(&self, operation: Operation, key: &str) -> Option<Fault> {
@@ -140,7 +155,8 @@ impl FaultyStore {
         real: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let told = |kind| Error::new(kind, verb, key, self.place(), "a fault on purpose");
-        let dead = self.puts() >= self.state.puts_until_death.load(Ordering::SeqCst);
+        let dead = self.puts() >= self.state.puts_until_death.load(Ordering::SeqCst)
+            || self.writes() >= self.state.writes_until_death.load(Ordering::SeqCst);
         if dead {
             return Err(told(ErrorKind::Unreachable));
         }
@@ -151,6 +167,9 @@ impl FaultyStore {
         let answer = real.await;
         if operation == Operation::Put && answer.is_ok() {
             self.state.puts.fetch_add(1, Ordering::SeqCst);
+        }
+        if matches!(operation, Operation::Put | Operation::Delete) && answer.is_ok() {
+            self.state.writes.fetch_add(1, Ordering::SeqCst);
         }
         match fault {
             Some(fault) => Err(told(fault.kind)),
