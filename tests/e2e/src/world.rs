@@ -226,6 +226,7 @@ async fn lab(name: &str, arguments: &[&str]) -> Result<String> {
         .env("LAB", name)
         .env("LAB_ROOT", root())
         .env("LAB_S3", "own") // scenarios look into its folder, and kill it
+        .env("LAB_VELERO", "off") // these scenarios write our custom resources themselves
         .current_dir(root())
         .output()
         .await?;

@@ -33,6 +33,7 @@ fn text(place: &Place, facts: &Facts, programs: &[PathBuf]) -> Result<String> {
         ("RESTIC_PASSWORD", facts.restic_password.clone()),
         ("LAB_AUDIT_LOG", shown(&crate::cluster::control_plane::audit_log(&place.folder))),
         ("LAB_S3_SECOND_BUCKET", crate::facts::SECOND_BUCKET.to_owned()),
+        ("LAB_S3_SECOND_PREFIX", crate::facts::SECOND_PREFIX.to_owned()),
         ("LAB_S3_SECOND_ACCESS_KEY_ID", facts.s3.second.id.clone()),
         ("LAB_S3_SECOND_SECRET_ACCESS_KEY", facts.s3.second.secret.clone()),
     ];

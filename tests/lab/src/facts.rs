@@ -51,6 +51,8 @@ pub const BUCKET: &str = "velero";
 pub const SCRATCH_BUCKET: &str = "scratch";
 /// Bucket of the storage location `second`, which needs the second account.
 pub const SECOND_BUCKET: &str = "second";
+/// What the storage location `second` puts in front of its keys.
+pub const SECOND_PREFIX: &str = "clusters/lab";
 /// The region the S3 server says it is in.
 pub const REGION: &str = "us-east-1";
 /// The namespace that Velero and our programs live in.
@@ -66,6 +68,11 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// The text of an AWS credentials file with this account as its default profile.
+    pub(crate) fn credentials_file(&self) -> String {
+        format!("[default]\naws_access_key_id={}\naws_secret_access_key={}\n", self.id, self.secret)
+    }
+
     fn new(who: &str) -> Self {
         Self { id: format!("LAB{}{}", who.to_uppercase(), &random()[..8].to_uppercase()), secret: random() }
     }

@@ -24,6 +24,8 @@ pub struct Options {
     pub nodes: Vec<String>,
     /// Whether our own programs run in it.
     pub programs: Programs,
+    /// Whether Velero and the scheduler run in it.
+    pub velero: Velero,
     /// Whose S3 server it uses.
     pub s3: SharedS3,
     /// Who renews the programs' tokens.
@@ -38,6 +40,15 @@ pub enum Programs {
     /// They run as processes.
     Run,
     /// The objects are applied and nothing runs.
+    Leave,
+}
+
+/// Whether Velero runs, with its plugins and two storage locations; the scheduler comes and goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Velero {
+    /// It runs, and both its storage locations are available.
+    Run,
+    /// It is neither built nor started; one that runs is left alone.
     Leave,
 }
 
@@ -62,12 +73,13 @@ pub enum Keeper {
 }
 
 impl Options {
-    /// For a test: everything of its own in that folder, two nodes, without our programs.
+    /// For a test: everything of its own in that folder, two nodes, without our programs and Velero.
     pub fn in_folder(folder: &Path) -> Self {
         Self {
             place: Place::in_folder(folder).map_err(|e| format!("{e:#}")),
             nodes: ["node-a", "node-b"].map(str::to_owned).to_vec(),
             programs: Programs::Leave,
+            velero: Velero::Leave,
             s3: SharedS3::Own,
             keeper: Keeper::Nobody,
             env: BTreeMap::new(),
@@ -76,7 +88,14 @@ impl Options {
 
     /// For people and scripts: a lab of the checkout.
     pub fn at(place: Place) -> Self {
-        Self { place: Ok(place), programs: Programs::Run, ..Self::in_folder(Path::new(".")) }
+        Self { place: Ok(place), programs: Programs::Run, velero: Velero::Run, ..Self::in_folder(Path::new(".")) }
+    }
+
+    /// With Velero running.
+    #[must_use]
+    pub fn with_velero(mut self) -> Self {
+        self.velero = Velero::Run;
+        self
     }
 
     /// With our own programs running.

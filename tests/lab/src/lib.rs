@@ -1,6 +1,6 @@
 //! The lab: real peers on one machine, started and stopped as one thing. etcd, the Kubernetes API server and controllers,
-//! an S3 server, a vCenter double with real disk content, a provisioner of volumes, and our own programs as the committed
-//! manifests describe them, each with the rights of its account. `docs/testing.md` says how people use it.
+//! an S3 server, a vCenter double with real disk content, a provisioner of volumes, Velero with its plugins, and our own
+//! programs as the committed manifests describe them, each with the rights of its account. `docs/testing.md` says how people use it.
 //!
 //! [`Lab`] is one running lab; [`Options`] say what it is to have; [`Control`] tells the vCenter double what to do. The
 //! programs `lab` and `lab-disk` are this library with a command line. It builds the peers with `go build` the first time.
@@ -36,11 +36,11 @@ mod up;
 mod wait;
 
 pub use control::{Control, Disk, DiskSnapshot};
-pub use facts::{BUCKET, Facts, Keys, REGION, S3, SCRATCH_BUCKET, SECOND_BUCKET, VELERO_NAMESPACE};
+pub use facts::{BUCKET, Facts, Keys, REGION, S3, SCRATCH_BUCKET, SECOND_BUCKET, SECOND_PREFIX, VELERO_NAMESPACE};
 pub use fixtures::{NewClaim, wait_for};
 pub use keeper::keep;
-pub use lab::{Keeper, Lab, Options, Programs, SharedS3};
-pub use peers::{PEERS, Peer, peer};
+pub use lab::{Keeper, Lab, Options, Programs, SharedS3, Velero};
+pub use peers::{PEERS, Part, Peer, peer};
 pub use place::{FIRST, Place, programs};
 pub use processes::{Fingerprint, Processes, Record, State};
 pub use wait::until;

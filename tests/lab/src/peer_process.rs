@@ -19,7 +19,8 @@ pub(crate) fn launch(name: &str, program: PathBuf, lab: &Path, args: impl IntoIt
     ]
     .into();
     let folder = lab.join("home");
-    Launch { name: name.to_owned(), program, args: args.into_iter().collect(), env, folder, watched: Vec::new() }
+    let (name, args) = (name.to_owned(), args.into_iter().collect());
+    Launch { name, program, args, env, folder, watched: Vec::new(), takes_children_along: false }
 }
 
 /// versitygw over a folder, with its two users in place before it starts.

@@ -25,46 +25,82 @@ pub struct Peer {
     package: &'static str,
     /// Linker flags beyond `-s -w`.
     link: &'static str,
-    /// Whether a running lab needs it.
-    pub of_lab: bool,
+    /// What needs it.
+    pub part: Part,
+}
+
+/// What needs a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Every lab.
+    Lab,
+    /// A lab with Velero.
+    Velero,
+    /// Checks of what we ship; no lab.
+    Checks,
 }
 
 const KUBERNETES: &str = "-X k8s.io/component-base/version.gitVersion=v1.35.4";
 
+/// Without the second setting every Velero of the machine wants port 8080, for metrics that it serves elsewhere too.
+const VELERO: &str = "-X github.com/vmware-tanzu/velero/pkg/buildinfo.Version=v1.18.0 \
+-X sigs.k8s.io/controller-runtime/pkg/metrics/server.DefaultBindAddress=0";
+
 /// All peers, in the order in which a starting lab needs them.
 pub const PEERS: &[Peer] = &[
-    Peer { name: "etcd", module: "peers/etcd", package: "go.etcd.io/etcd/server/v3", link: "", of_lab: true },
+    Peer { name: "etcd", module: "peers/etcd", package: "go.etcd.io/etcd/server/v3", link: "", part: Part::Lab },
     Peer {
         name: "kube-apiserver",
         module: "peers/kubernetes",
         package: "k8s.io/kubernetes/cmd/kube-apiserver",
         link: KUBERNETES,
-        of_lab: true,
+        part: Part::Lab,
     },
     Peer {
         name: "kube-controller-manager",
         module: "peers/kubernetes",
         package: "k8s.io/kubernetes/cmd/kube-controller-manager",
         link: KUBERNETES,
-        of_lab: true,
+        part: Part::Lab,
     },
     Peer {
         name: "versitygw",
         module: "peers/versitygw",
         package: "github.com/versity/versitygw/cmd/versitygw",
         link: "",
-        of_lab: true,
+        part: Part::Lab,
     },
-    Peer { name: "vcenter", module: "vcenter", package: "./cmd/vcenter", link: "", of_lab: true },
-    Peer { name: "provisioner", module: "provisioner", package: ".", link: "", of_lab: true },
+    Peer { name: "vcenter", module: "vcenter", package: "./cmd/vcenter", link: "", part: Part::Lab },
+    Peer { name: "provisioner", module: "provisioner", package: ".", link: "", part: Part::Lab },
     Peer {
         name: "kubectl",
         module: "peers/kubernetes",
         package: "k8s.io/kubernetes/cmd/kubectl",
         link: KUBERNETES,
-        of_lab: true,
+        part: Part::Lab,
     },
-    Peer { name: "helm", module: "peers/helm", package: "helm.sh/helm/v4/cmd/helm", link: "", of_lab: false },
+    Peer {
+        name: "kube-scheduler",
+        module: "peers/kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-scheduler",
+        link: KUBERNETES,
+        part: Part::Velero,
+    },
+    Peer {
+        name: "velero",
+        module: "peers/velero",
+        package: "github.com/vmware-tanzu/velero/cmd/velero",
+        link: VELERO,
+        part: Part::Velero,
+    },
+    Peer {
+        name: "velero-plugin-for-aws",
+        module: "peers/velero",
+        package: "github.com/vmware-tanzu/velero-plugin-for-aws/velero-plugin-for-aws",
+        link: "",
+        part: Part::Velero,
+    },
+    Peer { name: "helm", module: "peers/helm", package: "helm.sh/helm/v4/cmd/helm", link: "", part: Part::Checks },
 ];
 
 /// The peer of that name.
@@ -183,11 +219,11 @@ pub(crate) struct Builds {
 }
 
 impl Builds {
-    /// Begins to build what is missing of the peers that a lab needs, in their order.
-    pub(crate) fn start(root: &Path) -> Self {
+    /// Begins to build what is missing of the peers that are needed, in their order.
+    pub(crate) fn start(root: &Path, needed: impl Fn(&Peer) -> bool) -> Self {
         let mut built = HashMap::new();
         let mut senders = Vec::new();
-        for peer in PEERS.iter().filter(|p| p.of_lab) {
+        for peer in PEERS.iter().filter(|peer| needed(peer)) {
             let (sender, receiver) = watch::channel(None);
             built.insert(peer.name, receiver);
             senders.push((peer, sender));
@@ -207,7 +243,7 @@ impl Builds {
     /// When its build failed.
     pub(crate) async fn path(&self, name: &str) -> Result<PathBuf> {
         let receiver = self.built.lock().expect("no holder panics").get(name).cloned();
-        let mut receiver = receiver.with_context(|| format!("{name} is no peer of the lab"))?;
+        let mut receiver = receiver.with_context(|| format!("{name} is no peer of this lab"))?;
         let built = receiver.wait_for(Option::is_some).await.context("the build thread ended")?.clone();
         built.expect("waited until it is there").map_err(|e| anyhow!(e))
     }

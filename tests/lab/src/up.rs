@@ -1,6 +1,8 @@
 //! How a lab starts: each process as soon as what it needs is there. Running already is fine; what was built anew is
 //! started again.
 
+mod velero;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +18,13 @@ use crate::cluster::workloads::{self, Wanted};
 use crate::cluster::{control_plane, pod::Probe};
 use crate::facts::{Facts, VELERO_NAMESPACE};
 use crate::kubeconfig::{self, Identity};
-use crate::lab::{Keeper, KubeClient, Lab, Options, Programs, SERVERS, SharedS3, connect};
-use crate::peers::Builds;
+use crate::lab::{Keeper, KubeClient, Lab, Options, Programs, SERVERS, SharedS3, Velero, connect};
+use crate::peers::{Builds, Part, Peer};
 use crate::place::{FIRST, Place, programs};
 use crate::processes::{Launch, Processes};
 use crate::readiness::{self, answers};
 use crate::{certificates, env_file, keeper, peer_process};
+use velero::VELERO;
 
 /// Time that a process of an earlier build gets to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,9 +50,17 @@ pub(crate) async fn up(options: Options) -> Result<Lab> {
     start.storage_and_cluster().await?;
     let client = start.cluster_objects().await?;
     start.volumes(&client).await?;
+    let with_velero = start.options.velero == Velero::Run;
+    if with_velero {
+        start.velero(&client).await?;
+    }
     if start.options.programs == Programs::Run {
         start.our_programs(&client).await?;
     }
+    if with_velero {
+        start.velero_ready(&client).await?;
+    }
+    start.keeper().await?;
     start.facts.write(&start.place.folder)?;
     start.env_file().await?;
     Ok(Lab {
@@ -72,14 +83,17 @@ fn lock(folder: &Path) -> Result<fs::File> {
 impl Start {
     fn new(place: Place, options: Options) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default(); // somebody may have installed one
-        let builds = Builds::start(&place.root);
+        let velero = options.velero;
+        let builds = Builds::start(&place.root, move |peer| is_needed(peer, velero));
         let facts = match Facts::read(&place.folder)? {
             Some(facts) => renewed(facts, &place)?,
             None => Facts::new(&place.folder, &options.nodes, shared(&place, &options.s3)?.as_ref()),
         };
-        certificates::make(&place.folder.join("certificates")).context("make the lab's certificates")?;
+        let certificates = place.folder.join("certificates");
+        certificates::make(&certificates).context("make the lab's certificates")?;
         let processes = Processes::new(&place.folder);
-        Ok(Self { place, facts, processes, builds, programs: programs()?, http: reqwest::Client::new(), options })
+        let http = http_client(&certificates.join("ca.pem"))?;
+        Ok(Self { place, facts, processes, builds, programs: programs()?, http, options })
     }
 
     fn folder(&self) -> PathBuf {
@@ -153,7 +167,7 @@ impl Start {
         let client = connect(&self.folder().join("kubeconfig")).await?;
         readiness::wait(&self.processes, "kube-apiserver", async || is_ready(&client).await).await?;
         let mut applier = Applier::new(client.clone());
-        applier.crds(&self.place.root.join("deploy/crds")).await?;
+        applier.crds(&documents(&self.place.root.join("deploy/crds"))?).await?;
         applier.basics(&self.place.folder, &self.facts).await?;
         for object in self.manifests()? {
             applier.apply(&object).await?;
@@ -185,7 +199,7 @@ impl Start {
         readiness::wait(&self.processes, "kube-controller-manager", given).await
     }
 
-    /// Our programs, all at once, and the keeper of their tokens.
+    /// Our programs, all at once.
     async fn our_programs(&mut self, client: &Client) -> Result<()> {
         let mut probes = Vec::new();
         for wanted in workloads::wanted(&self.manifests()?, &self.facts.nodes)? {
@@ -193,6 +207,14 @@ impl Start {
         }
         for (name, probe) in probes {
             self.wait_probe(&name, probe).await?;
+        }
+        Ok(())
+    }
+
+    /// The keeper of the tokens, if somebody has one.
+    async fn keeper(&mut self) -> Result<()> {
+        if self.options.programs == Programs::Leave && self.options.velero == Velero::Leave {
+            return Ok(());
         }
         let Keeper::Process(program) = self.options.keeper.clone() else { return Ok(()) };
         let (place, env) = (self.place.clone(), keeper_env(&self.place));
@@ -246,7 +268,8 @@ impl Start {
     async fn env_file(&self) -> Result<()> {
         let mut folders = vec![self.programs.clone(), self.kubectl_plugin()?];
         for peer in crate::PEERS.iter() {
-            let path = if peer.of_lab { self.builds.path(peer.name).await? } else { peer.path(&self.place.root)? };
+            let needed = is_needed(peer, self.options.velero);
+            let path = if needed { self.builds.path(peer.name).await? } else { peer.path(&self.place.root)? };
             folders.extend(path.parent().filter(|_| path.is_file()).map(Path::to_owned));
         }
         env_file::write(&self.place, &self.facts, &folders)
@@ -262,16 +285,24 @@ impl Lab {
         let _only_one = lock(&self.place.folder)?;
         let mut options = Options::at(self.place.clone());
         options.env = env.clone();
+        if !VELERO.contains(&name) {
+            options.velero = Velero::Leave;
+        }
         let mut start = Start::new(self.place.clone(), options)?;
         if SERVERS.contains(&name) {
             start.server(name).await?;
         } else if VOLUMES.contains(&name) {
             start.volumes(self.client()).await?;
+        } else if VELERO.contains(&name) {
+            start.restart_of_velero(name, self.client()).await?;
         } else {
             let wanted = workloads::wanted(&start.manifests()?, &start.facts.nodes)?;
             let Some(wanted) = wanted.iter().find(|w| w.name == name) else {
                 let ours: Vec<_> = wanted.iter().map(|w| w.name.as_str()).collect();
-                bail!("this lab has no process {name:?}; it has {}", [SERVERS, VOLUMES, &ours].concat().join(", "));
+                bail!(
+                    "this lab has no process {name:?}; it has {}",
+                    [SERVERS, VOLUMES, VELERO, &ours].concat().join(", ")
+                );
             };
             let probe = start.our_program(wanted, self.client()).await?;
             start.wait_probe(name, probe).await?;
@@ -309,6 +340,22 @@ impl Start {
             }
         }
     }
+}
+
+/// Whether a lab with or without Velero needs that peer.
+fn is_needed(peer: &Peer, velero: Velero) -> bool {
+    match peer.part {
+        Part::Lab => true,
+        Part::Velero => velero == Velero::Run,
+        Part::Checks => false,
+    }
+}
+
+/// A client that trusts the lab's authority.
+fn http_client(authority: &Path) -> Result<reqwest::Client> {
+    let pem = fs::read(authority).with_context(|| format!("read {}", authority.display()))?;
+    let authority = reqwest::Certificate::from_pem(&pem).context("understand the lab's authority")?;
+    reqwest::Client::builder().add_root_certificate(authority).build().context("make an HTTP client")
 }
 
 /// Facts of an earlier start; the address of a shared S3 server may have changed since.

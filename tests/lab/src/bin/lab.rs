@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use lab::{FIRST, Keeper, Lab, Options, PEERS, Place, Processes, Programs, SharedS3, State, peer};
+use lab::{FIRST, Keeper, Lab, Options, PEERS, Part, Place, Processes, Programs, SharedS3, State, Velero, peer};
 
 /// The lab: real peers of the backup, started and stopped as one thing.
 ///
 /// `LAB=b lab up` starts a second lab (in target/lab-b) that shares the first one's S3 server if that runs;
-/// `LAB_S3` names another lab to share with, or is `own`.
+/// `LAB_S3` names another lab to share with, or is `own`. `LAB_VELERO=off` leaves Velero and the scheduler out.
 #[derive(Parser)]
 #[command(name = "lab")]
 struct Arguments {
@@ -57,7 +57,7 @@ enum Command {
         /// Its name, such as `helm`.
         name: String,
     },
-    /// Build every peer that a lab needs.
+    /// Build every peer that a lab needs; with `LAB_VELERO=off` those of Velero are left out.
     Peers,
     /// Renew the programs' tokens while the lab lives; `lab up` starts this.
     #[command(hide = true)]
@@ -90,7 +90,8 @@ async fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Peers => {
-            for peer in PEERS.iter().filter(|p| p.of_lab) {
+            let velero = velero()? == Velero::Run;
+            for peer in PEERS.iter().filter(|p| p.part == Part::Lab || (velero && p.part == Part::Velero)) {
                 peer.build(&place.root)?;
             }
             Ok(())
@@ -103,6 +104,7 @@ async fn up(place: Place, no_programs: bool) -> Result<()> {
     let start = Instant::now();
     let mut options = Options::at(place.clone());
     options.s3 = shared_s3(&place)?;
+    options.velero = velero()?;
     options.keeper = Keeper::Process(std::env::current_exe().context("find this program")?);
     if no_programs {
         options.programs = Programs::Leave;
@@ -115,6 +117,15 @@ async fn up(place: Place, no_programs: bool) -> Result<()> {
         shortest(&place.folder.join("env")).display()
     );
     Ok(())
+}
+
+/// Velero runs unless `LAB_VELERO` is `off`.
+fn velero() -> Result<Velero> {
+    match std::env::var("LAB_VELERO").unwrap_or_default().as_str() {
+        "" | "on" => Ok(Velero::Run),
+        "off" => Ok(Velero::Leave),
+        other => bail!("LAB_VELERO is on or off, not {other:?}"),
+    }
 }
 
 /// The first lab has an S3 server of its own; others share it, or what `LAB_S3` says.

@@ -75,6 +75,20 @@ pub(crate) fn audit_log(lab: &Path) -> PathBuf {
     lab.join("logs/audit.log")
 }
 
+/// The scheduler: a pod without a node waits for its volumes, as it does for users.
+pub(crate) fn scheduler(program: PathBuf, lab: &Path, facts: &mut Facts) -> Result<Launch> {
+    let certificates = lab.join("certificates");
+    let args = [
+        format!("--kubeconfig={}", lab.join("kubeconfig").display()),
+        "--leader-elect=false".to_owned(),
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--secure-port={}", facts.choose_port("kube-scheduler")?),
+        format!("--tls-cert-file={}", certificates.join("server.pem").display()),
+        format!("--tls-private-key-file={}", certificates.join("server-key.pem").display()),
+    ];
+    Ok(launch("kube-scheduler", program, lab, args))
+}
+
 /// The controllers that bind volumes.
 pub(crate) fn controllers(program: PathBuf, lab: &Path) -> Launch {
     let args = [

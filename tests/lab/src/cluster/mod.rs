@@ -5,4 +5,5 @@ pub(crate) mod accounts;
 pub(crate) mod control_plane;
 pub(crate) mod objects;
 pub(crate) mod pod;
+pub(crate) mod velero;
 pub(crate) mod workloads;

@@ -15,6 +15,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::facts::{Facts, VELERO_NAMESPACE};
+use crate::wait::until;
 
 /// Writes objects as their only owner; what it has written it may write again.
 pub(crate) struct Applier {
@@ -31,7 +32,15 @@ impl Applier {
         if let Some(known) = self.kinds.get(&gvk) {
             return Ok(known.clone());
         }
-        let found = pinned_kind(&self.client, &gvk).await.with_context(|| format!("find kind {}", gvk.kind))?;
+        // a kind that was just established may be missing from the list of kinds for a moment
+        let what = format!("kind {} is served", gvk.kind);
+        let found = until(Duration::from_secs(20), &what, async || match pinned_kind(&self.client, &gvk).await {
+            Ok(found) => Ok(Some(found)),
+            Err(kube::Error::Discovery(_)) => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("find kind {}", gvk.kind)),
+        });
+        let found = found.await?;
         self.kinds.insert(gvk, found.clone());
         Ok(found)
     }
@@ -59,14 +68,13 @@ impl Applier {
         Ok(())
     }
 
-    /// Applies the CRDs of a folder and waits until the API server serves them.
-    pub(crate) async fn crds(&mut self, folder: &Path) -> Result<()> {
-        let crds = documents(folder)?;
-        for crd in &crds {
+    /// Applies CRDs and waits until the API server serves them.
+    pub(crate) async fn crds(&mut self, crds: &[Value]) -> Result<()> {
+        for crd in crds {
             self.apply(crd).await?;
         }
         let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
-        for crd in &crds {
+        for crd in crds {
             let name = crd["metadata"]["name"].as_str().context("a CRD has a name")?;
             let served = await_condition(api.clone(), name, conditions::is_crd_established());
             tokio::time::timeout(Duration::from_secs(20), served)
@@ -139,7 +147,7 @@ fn class(name: &str, binding: &str) -> Value {
     })
 }
 
-fn secret(name: &str, key: &str, text: &str) -> Value {
+pub(super) fn secret(name: &str, key: &str, text: &str) -> Value {
     // written as data: `stringData` would not show that a key was taken away
     json!({
         "apiVersion": "v1",
@@ -151,12 +159,10 @@ fn secret(name: &str, key: &str, text: &str) -> Value {
 }
 
 fn secrets(lab: &Path, facts: &Facts) -> Result<[Value; 3]> {
-    let keys = &facts.s3.user;
-    let cloud = format!("[default]\naws_access_key_id={}\naws_secret_access_key={}\n", keys.id, keys.secret);
     Ok([
         secret("vsphere-backup-repository-key", "repository-password", &facts.restic_password),
         secret("velero-vsphere-config-secret", "csi-vsphere.conf", &csi_configuration(lab, facts)?),
-        secret("cloud-credentials", "cloud", &cloud),
+        secret("cloud-credentials", "cloud", &facts.s3.user.credentials_file()),
     ])
 }
 

@@ -1,7 +1,7 @@
 //! Our own programs: one process for each replica of a Deployment and one for each node of a DaemonSet.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
@@ -71,28 +71,47 @@ pub(crate) async fn prepare(
     facts: &mut Facts,
     client: &Client,
 ) -> Result<(Launch, Pod)> {
-    let folder = lab.join("pods").join(&wanted.name);
-    let at = Placement {
-        name: &wanted.name,
-        node: &wanted.node,
-        namespace: &wanted.namespace,
-        folder: &folder,
-        metrics_port: facts.choose_port(&wanted.name)?,
-    };
-    let pod = translate(&wanted.template, &at)?;
+    let pod = pod(wanted, lab, facts)?;
     let program = programs.join(&pod.program);
     if !program.is_file() {
         bail!("{}: {} is not built in {}", pod.name, pod.program, programs.display());
     }
     let mut watched = Vec::new();
     for mount in &pod.mounts {
-        fill(mount, &pod, client).await.with_context(|| format!("fill {} of {}", mount.path, pod.name))?;
         if mount.path == DISK_LIBRARY.0 {
             watched.push(programs.join("vddk-helper"));
             watched.push(put_stand_in(mount, programs, lab)?);
         }
     }
     watched.retain(|file| file.is_file());
+    let mut launch = process(&pod, program, lab, facts, client).await?;
+    launch.watched = watched;
+    Ok((launch, pod))
+}
+
+/// The folder that stands for a container's file system.
+pub(super) fn folder(lab: &Path, name: &str) -> PathBuf {
+    lab.join("pods").join(name)
+}
+
+/// What a pod is as a process.
+pub(super) fn pod(wanted: &Wanted, lab: &Path, facts: &mut Facts) -> Result<Pod> {
+    let at = Placement {
+        name: &wanted.name,
+        node: &wanted.node,
+        namespace: &wanted.namespace,
+        folder: &folder(lab, &wanted.name),
+        metrics_port: facts.choose_port(&wanted.name)?,
+    };
+    translate(&wanted.template, &at)
+}
+
+/// Makes a pod's folders, and fills them with its Secrets, its token and a kubeconfig.
+pub(super) async fn process(pod: &Pod, program: PathBuf, lab: &Path, facts: &Facts, client: &Client) -> Result<Launch> {
+    let folder = folder(lab, &pod.name);
+    for mount in &pod.mounts {
+        fill(mount, pod, client).await.with_context(|| format!("fill {} of {}", mount.path, pod.name))?;
+    }
     let holder = Holder {
         namespace: pod.namespace.clone(),
         account: pod.account.clone(),
@@ -113,8 +132,8 @@ pub(crate) async fn prepare(
     env.insert("KUBECONFIG".to_owned(), config.display().to_string());
     env.entry("PATH".to_owned())
         .or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
-    let launch = Launch { name: pod.name.clone(), program, args: pod.args.clone(), env, folder, watched };
-    Ok((launch, pod))
+    let (name, args, watched) = (pod.name.clone(), pod.args.clone(), Vec::new());
+    Ok(Launch { name, program, args, env, folder, watched, takes_children_along: false })
 }
 
 async fn fill(mount: &Mount, pod: &Pod, client: &Client) -> Result<()> {
@@ -135,7 +154,7 @@ async fn fill(mount: &Mount, pod: &Pod, client: &Client) -> Result<()> {
 
 /// Puts the stand-in for the disk library where the proprietary one would be mounted, and tells it where the disks are.
 /// Renamed into place: a helper that has the old one loaded keeps it.
-fn put_stand_in(mount: &Mount, programs: &Path, lab: &Path) -> Result<std::path::PathBuf> {
+fn put_stand_in(mount: &Mount, programs: &Path, lab: &Path) -> Result<PathBuf> {
     let built = programs.join(STAND_IN);
     let library = mount.folder.join(DISK_LIBRARY.1);
     let folder = library.parent().context("the library lies in a folder")?;

@@ -27,6 +27,8 @@ pub(crate) struct Launch {
     pub(crate) folder: PathBuf,
     /// Further files whose change asks for a restart.
     pub(crate) watched: Vec<PathBuf>,
+    /// Whether what it has started dies with it, as the processes of a container do with the first one.
+    pub(crate) takes_children_along: bool,
 }
 
 impl Launch {
@@ -53,9 +55,10 @@ impl Launch {
             .spawn()
             .with_context(|| format!("start {}", self.program.display()))?;
         let number = i32::try_from(child.id()).context("a pid is an i32")?;
-        let record = Record::take(&self.name, number, &self.program, &watched);
-        if record.is_err() {
-            let _ = child.kill();
+        let mut record = Record::take(&self.name, number, &self.program, &watched);
+        match &mut record {
+            Ok(record) => record.takes_children_along = self.takes_children_along,
+            Err(_) => drop(child.kill()),
         }
         wait_for_session(number);
         // collects the process when it ends while we still live; else the machine's first process does

@@ -85,13 +85,16 @@ impl Processes {
         if self.runs(&launch.name)? {
             return Ok(false);
         }
+        if let Some(before) = self.find(&launch.name)?.filter(|record| record.takes_children_along) {
+            self.end_at_once(&before)?; // it ended by itself and may have left children
+        }
         let record = launch.spawn(&self.log_file(&launch.name))?;
         record.write(&self.record_file(&launch.name))?;
         Ok(true)
     }
 
     /// SIGKILL for one process, and waits until it is gone. What it has started itself is left alone, as when the kernel
-    /// kills a process for want of memory.
+    /// kills a process for want of memory; unless its record says that it takes its children along.
     ///
     /// # Errors
     /// When there is no such process, or it does not run.
@@ -100,7 +103,11 @@ impl Processes {
         if record.state() != State::Running {
             bail!("{name} does not run");
         }
-        record.signal(Signal::KILL)?;
+        if record.takes_children_along {
+            self.end_at_once(&record)?;
+        } else {
+            record.signal(Signal::KILL)?;
+        }
         self.gone(&record).await
     }
 

@@ -29,6 +29,9 @@ pub struct Record {
     pub program: PathBuf,
     /// Programs and libraries whose change asks for a restart.
     pub made_from: BTreeMap<PathBuf, Fingerprint>,
+    /// Whether what it has started dies with it.
+    #[serde(default)]
+    pub takes_children_along: bool,
 }
 
 /// Size and time of a file: enough to see that it was built anew.
@@ -66,6 +69,7 @@ impl Record {
             started: jiff::Timestamp::now().to_string(),
             program: program.to_owned(),
             made_from,
+            takes_children_along: false,
         })
     }
 

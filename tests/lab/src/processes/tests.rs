@@ -9,6 +9,7 @@ fn sleeper(name: &str, folder: &Path, script: &str) -> Launch {
         env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
         folder: folder.to_owned(),
         watched: Vec::new(),
+        takes_children_along: false,
     }
 }
 
@@ -23,6 +24,50 @@ async fn a_started_process_outlives_its_starter_session_and_can_be_killed() {
     assert_eq!(stat.session, record.pid, "it leads a session of its own");
     processes.kill("one").await.unwrap();
     assert_eq!(record.state(), State::Ended);
+}
+
+/// A process that starts a child, and that child once it runs.
+async fn parent_and_child(processes: &Processes, lab: &Path, takes_children_along: bool) -> (Record, Pid) {
+    let parent = Launch { takes_children_along, ..sleeper("one", lab, "sleep 1000 & wait") };
+    processes.start(&parent).unwrap();
+    let record = processes.find("one").unwrap().unwrap();
+    let child =
+        until(Duration::from_secs(10), "the child runs", async || Ok(record.rest_of_session().first().copied()));
+    let child = child.await.unwrap();
+    (record, child)
+}
+
+fn runs(child: Pid) -> bool {
+    proc::Stat::of(child.as_raw_nonzero().get()).is_some_and(|stat| !stat.has_ended())
+}
+
+#[tokio::test]
+async fn who_kills_a_container_kills_what_runs_in_it_and_a_plain_process_leaves_its_children() {
+    let lab = tempfile::tempdir().unwrap();
+    let processes = Processes::new(lab.path());
+    let (_, child) = parent_and_child(&processes, lab.path(), true).await;
+    processes.kill("one").await.unwrap();
+    until(Duration::from_secs(10), "the child is gone", async || Ok((!runs(child)).then_some(()))).await.unwrap();
+
+    let (_, child) = parent_and_child(&processes, lab.path(), false).await;
+    processes.kill("one").await.unwrap();
+    assert!(runs(child), "it lives on, as after the kernel has killed one process");
+    processes.end_all(Duration::ZERO, &[]).await.unwrap();
+    until(Duration::from_secs(10), "the child is gone", async || Ok((!runs(child)).then_some(()))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_container_that_crashed_leaves_nothing_behind_when_it_is_started_again() {
+    let lab = tempfile::tempdir().unwrap();
+    let processes = Processes::new(lab.path());
+    let (record, child) = parent_and_child(&processes, lab.path(), true).await;
+    record.signal(Signal::KILL).unwrap();
+    processes.gone(&record).await.unwrap();
+    assert!(runs(child));
+    let (_, other) = parent_and_child(&processes, lab.path(), true).await;
+    until(Duration::from_secs(10), "the old child is gone", async || Ok((!runs(child)).then_some(()))).await.unwrap();
+    assert!(runs(other));
+    processes.end_all(Duration::ZERO, &[]).await.unwrap();
 }
 
 #[tokio::test]
