@@ -1,32 +1,20 @@
 //! How Velero talks to an executable of plugins: hashicorp's go-plugin, gRPC over a unix socket, and a log on stderr.
+//!
+//! [`serve`] is the whole life of the process. It knows no Kubernetes and no volume, keeps nothing between two calls, and
+//! starts no process: one that inherits stderr would keep the server waiting for its end (P-04).
 
+mod call;
+mod convert;
+mod flags;
+mod handshake;
 pub mod kinds;
+mod log;
+mod parent;
 mod registry;
+mod server;
+mod services;
+mod socket;
+pub mod wire;
 
 pub use registry::{Action, Registry, RegistryError};
-
-/// What `build.rs` made of `proto/`.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    rust_2018_idioms,
-    clippy::wildcard_imports,
-    clippy::semicolon_if_nothing_returned
-)]
-pub mod wire {
-    pub mod generated {
-        tonic::include_proto!("generated");
-    }
-    pub mod v2 {
-        tonic::include_proto!("v2");
-    }
-    pub mod plugin {
-        tonic::include_proto!("plugin");
-    }
-    pub mod health {
-        tonic::include_proto!("grpc.health.v1");
-    }
-    pub mod status {
-        tonic::include_proto!("google.rpc");
-    }
-}
+pub use server::serve;
