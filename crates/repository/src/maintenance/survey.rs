@@ -171,8 +171,6 @@ impl Survey {
         if !indexed.iter().any(|(id, needed)| *needed && !present.contains_key(id)) {
             return Ok(());
         }
-        let needs =
-            |pack: &IndexPack| pack.blobs.iter().map(IndexBlob::key).filter(|(_, id)| used.contains(id)).collect();
         let mut wanted: HashMap<[u8; 32], HashSet<_>> = HashMap::new();
         stream_index(repository, files.clone(), |_, packs| {
             for pack in packs.iter().filter(|pack| lost(pack)) {
