@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 pub const EXCLUDE_FROM_BACKUP: &str = "velero.io/exclude-from-backup";
 /// On Snapshots: name of the Velero backup, shortened to what a label may hold by [`backup_name`].
 pub const BACKUP_NAME: &str = "velero.io/backup-name";
+/// On CloneFromSnapshots: name of the Velero restore, shortened as [`backup_name`] does.
+pub const RESTORE_NAME: &str = "velero.io/restore-name";
+/// On Snapshots: uid of the Velero backup.
+pub const BACKUP_UID: &str = "velero.io/backup-uid";
 /// Annotation on a claim in the backup's tarball: base64 of the JSON of its Snapshot.
 pub const SNAPSHOT_BLOB: &str = "velero-plugin-for-vsphere/item-snapshot-blob";
 /// Annotation beside [`SNAPSHOT_BLOB`]: version of the plugin that wrote it.
@@ -25,10 +29,20 @@ pub const CHANGE_STORAGE_CLASS: &str = "velero.io/change-storage-class";
 pub const VDDK_CONFIG: &str = "velero.io/vddk-config";
 /// Annotation on a restored claim: uid of the CloneFromSnapshot whose data it is to get. The proof of ownership.
 pub const CLONE_UID: &str = "velero-plugin-for-vsphere/clone-uid";
+/// Key in the selector of a claim that Velero makes for us: uid of the CloneFromSnapshot. No volume carries it, so
+/// nothing binds the claim until its volume names it; the selector of a claim cannot be changed, so it proves ownership.
+pub const CLONE_SELECTOR: &str = "velero-plugin-for-vsphere/clone";
+/// Annotation on a volume in the backup's tarball, [`IN_REPOSITORY`]: its data is ours, a restore must not bring it back.
+pub const VOLUME_DATA: &str = "velero-plugin-for-vsphere/data";
+/// Value of [`VOLUME_DATA`].
+pub const IN_REPOSITORY: &str = "repository";
 /// Label on an Upload: uid of the Snapshot it is for. Names come back, uids do not.
 pub const SNAPSHOT_UID: &str = "velero-plugin-for-vsphere/snapshot-uid";
-/// Annotation on a volume that is being handed over: the reclaim policy it gets once its claim is bound.
+/// Annotation on a volume that is being handed over: the reclaim policy it gets once its claim is bound. On a
+/// CloneFromSnapshot: the one that the old volume had.
 pub const RECLAIM_POLICY: &str = "velero-plugin-for-vsphere/reclaim-policy";
+/// Annotation on a CloneFromSnapshot: labels of the old volume, a JSON object of texts; the new volume gets them too.
+pub const VOLUME_LABELS: &str = "velero-plugin-for-vsphere/volume-labels";
 /// Label on scratch claims and their volumes: uid of the CloneFromSnapshot they work for.
 pub const SCRATCH_FOR: &str = "velero-plugin-for-vsphere/scratch-for";
 

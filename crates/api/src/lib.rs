@@ -39,6 +39,7 @@ mod resource;
 mod snapshot;
 mod tolerant;
 mod upload;
+pub mod velero;
 
 pub use backup_repository::{
     BackupRepository, BackupRepositoryClaim, CredentialSecret, REPOSITORY_DRIVER, RepositoryStatus,

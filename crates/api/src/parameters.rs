@@ -1,8 +1,51 @@
 //! The map `repopsitoryParameters` of claims and repositories, as typed values.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::tolerant;
+
+/// The keys of the map. Those from [`key::STORAGE_PREFIX`] on are ours: the original never writes them.
+pub mod key {
+    /// Region; must be there, may be empty.
+    pub const REGION: &str = "region";
+    /// Bucket.
+    pub const BUCKET: &str = "bucket";
+    /// `true`: address the bucket as a folder, not as a host.
+    pub const S3_FORCE_PATH_STYLE: &str = "s3ForcePathStyle";
+    /// URL of the S3 server; empty is AWS in that region.
+    pub const S3_URL: &str = "s3Url";
+    /// Section of the shared-credentials file; empty is `default`.
+    pub const PROFILE: &str = "profile";
+    /// Certificate authorities to trust, in PEM.
+    pub const CA_CERT: &str = "caCert";
+    /// Access key id in clear, as the original writes it.
+    pub const ACCESS_KEY_ID: &str = "aws_access_key_id";
+    /// Secret access key in clear, as the original writes it.
+    pub const SECRET_ACCESS_KEY: &str = "aws_secret_access_key";
+    /// Folder of the original's layout.
+    pub const LEGACY_PREFIX: &str = "prefix";
+    /// Folder of the storage location.
+    pub const STORAGE_PREFIX: &str = "storagePrefix";
+    /// `restic` or `legacy`.
+    pub const REPOSITORY_FORMAT: &str = "repositoryFormat";
+    /// `<name>/<key>` of a Secret in the Velero namespace with certificate authorities to trust, in PEM.
+    pub const CA_CERT_SECRET: &str = "caCertSecret";
+    /// `true`: take any certificate of the S3 server.
+    pub const INSECURE_SKIP_TLS_VERIFY: &str = "insecureSkipTLSVerify";
+    /// Encryption at rest that the store is asked for, such as `AES256` or `aws:kms`.
+    pub const SERVER_SIDE_ENCRYPTION: &str = "serverSideEncryption";
+    /// Key in the store's key management that it is to encrypt with.
+    pub const KMS_KEY_ID: &str = "kmsKeyId";
+    /// File with 32 bytes that the store is to encrypt with, in the containers of driver and data-manager.
+    pub const CUSTOMER_KEY_FILE: &str = "customerKeyEncryptionFile";
+    /// `<name>/<key>` of a Secret in the Velero namespace with 32 bytes that the store is to encrypt with.
+    pub const CUSTOMER_KEY_SECRET: &str = "customerKeyEncryptionSecret";
+}
 
 /// Prefix of the original's layout when the parameters name none.
 pub const LEGACY_PREFIX: &str = "plugins/vsphere-astrolabe-repo";
@@ -19,6 +62,20 @@ pub enum ParametersError {
     /// Only the two formats exist.
     #[error("repository parameter `repositoryFormat` is `{0}`; it may be `restic` or `legacy`")]
     UnknownFormat(String),
+    /// A reference to a Secret is a name and a key.
+    #[error("repository parameter `{key}` is `{value}`; it should read `<name of the Secret>/<key>`")]
+    NotASecretKey {
+        /// The parameter.
+        key: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// The store encrypts with one key.
+    #[error(
+        "repository parameters `kmsKeyId`, `customerKeyEncryptionFile` and `customerKeyEncryptionSecret` exclude each \
+         other"
+    )]
+    TwoEncryptions,
     /// Both keys or none.
     #[error("of the two S3 keys among the repository parameters one is missing")]
     HalfAKey,
@@ -41,6 +98,50 @@ pub struct StaticKeys {
     pub access_key_id: String,
     /// Secret access key.
     pub secret_access_key: SecretString,
+}
+
+/// A key of a Secret in the Velero namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SecretKey {
+    /// Name of the Secret.
+    #[serde(deserialize_with = "tolerant::or_default")]
+    pub name: String,
+    /// Key inside it.
+    #[serde(deserialize_with = "tolerant::or_default")]
+    pub key: String,
+}
+
+impl fmt::Display for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.name, self.key)
+    }
+}
+
+impl FromStr for SecretKey {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.split_once('/') {
+            Some((name, key)) if !name.is_empty() && !key.is_empty() && !key.contains('/') => {
+                Ok(Self { name: name.to_owned(), key: key.to_owned() })
+            }
+            _ => Err(()),
+        }
+    }
+}
+
+/// How the store is asked to encrypt at rest, on top of the repository's own encryption.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreEncryption {
+    /// With keys of its own, by this algorithm: `AES256`, `aws:kms`.
+    Algorithm(String),
+    /// `aws:kms` with this key of its key management.
+    Kms(String),
+    /// With the 32 bytes in this file; every request must carry them.
+    CustomerKeyFile(String),
+    /// With the 32 bytes in this Secret; every request must carry them.
+    CustomerKeySecret(SecretKey),
 }
 
 /// Where a repository's bucket is and how to reach it.
@@ -66,6 +167,12 @@ pub struct RepositoryParameters {
     pub legacy_prefix: Option<String>,
     /// How backups are stored; `None` leaves it to the settings.
     pub repository_format: Option<RepositoryFormat>,
+    /// Secret with the certificate authorities to trust; beside [`Self::ca_cert`] both are trusted.
+    pub ca_cert_secret: Option<SecretKey>,
+    /// Take any certificate of the S3 server.
+    pub insecure_skip_tls_verify: bool,
+    /// How the store is asked to encrypt at rest; `None` leaves it to the store.
+    pub store_encryption: Option<StoreEncryption>,
 }
 
 impl RepositoryParameters {
@@ -74,21 +181,25 @@ impl RepositoryParameters {
         let required = |key: &'static str| map.get(key).ok_or(ParametersError::Missing(key));
         let optional = |key: &str| map.get(key).filter(|v| !v.is_empty()).cloned();
         let path = |key: &str| optional(key).map(|p| p.trim_matches('/').to_owned()).filter(|p| !p.is_empty());
-        let bucket = required("bucket")?.clone();
+        let bucket = required(key::BUCKET)?.clone();
         if bucket.is_empty() {
             return Err(ParametersError::NoBucket);
         }
+        let flag = |key: &str| map.get(key).is_some_and(|text| is_true(text));
         Ok(Self {
-            region: required("region")?.clone(),
+            region: required(key::REGION)?.clone(),
             bucket,
-            s3_force_path_style: map.get("s3ForcePathStyle").is_some_and(|text| is_true(text)),
-            s3_url: optional("s3Url").map(with_scheme),
-            ca_cert: optional("caCert"),
-            profile: optional("profile"),
-            static_keys: static_keys(optional("aws_access_key_id"), optional("aws_secret_access_key"))?,
-            storage_prefix: path("storagePrefix"),
-            legacy_prefix: path("prefix"),
-            repository_format: optional("repositoryFormat").map(|word| format(&word)).transpose()?,
+            s3_force_path_style: flag(key::S3_FORCE_PATH_STYLE),
+            s3_url: optional(key::S3_URL).map(with_scheme),
+            ca_cert: optional(key::CA_CERT),
+            profile: optional(key::PROFILE),
+            static_keys: static_keys(optional(key::ACCESS_KEY_ID), optional(key::SECRET_ACCESS_KEY))?,
+            storage_prefix: path(key::STORAGE_PREFIX),
+            legacy_prefix: path(key::LEGACY_PREFIX),
+            repository_format: optional(key::REPOSITORY_FORMAT).map(|word| format(&word)).transpose()?,
+            ca_cert_secret: secret_key(key::CA_CERT_SECRET, optional(key::CA_CERT_SECRET))?,
+            insecure_skip_tls_verify: flag(key::INSECURE_SKIP_TLS_VERIFY),
+            store_encryption: store_encryption(&optional)?,
         })
     }
 }
@@ -109,6 +220,23 @@ fn static_keys(id: Option<String>, secret: Option<String>) -> Result<Option<Stat
             Ok(Some(StaticKeys { access_key_id, secret_access_key: SecretString::from(secret) }))
         }
         _ => Err(ParametersError::HalfAKey),
+    }
+}
+
+fn secret_key(key: &'static str, value: Option<String>) -> Result<Option<SecretKey>, ParametersError> {
+    let read = |value: String| value.parse().map_err(|()| ParametersError::NotASecretKey { key, value });
+    value.map(read).transpose()
+}
+
+/// A key of one's own decides; without one the algorithm does, as in Velero's S3 plugin.
+fn store_encryption(optional: &impl Fn(&str) -> Option<String>) -> Result<Option<StoreEncryption>, ParametersError> {
+    let secret = secret_key(key::CUSTOMER_KEY_SECRET, optional(key::CUSTOMER_KEY_SECRET))?;
+    match (optional(key::KMS_KEY_ID), optional(key::CUSTOMER_KEY_FILE), secret) {
+        (None, None, None) => Ok(optional(key::SERVER_SIDE_ENCRYPTION).map(StoreEncryption::Algorithm)),
+        (Some(id), None, None) => Ok(Some(StoreEncryption::Kms(id))),
+        (None, Some(file), None) => Ok(Some(StoreEncryption::CustomerKeyFile(file))),
+        (None, None, Some(secret)) => Ok(Some(StoreEncryption::CustomerKeySecret(secret))),
+        _ => Err(ParametersError::TwoEncryptions),
     }
 }
 
@@ -153,15 +281,43 @@ mod tests {
 
     #[test]
     fn a_map_that_cannot_work_says_which_parameter_is_wrong() {
-        let bad: [(&[(&str, &str)], &str); 4] = [
-            (&[("bucket", "b")], "`region` is missing"),
-            (&[("region", ""), ("bucket", "")], "`bucket` is empty"),
-            (&[("region", ""), ("bucket", "b"), ("aws_access_key_id", "x")], "one is missing"),
-            (&[("region", ""), ("bucket", "b"), ("repositoryFormat", "tar")], "`tar`"),
+        let place = [("region", ""), ("bucket", "b")];
+        let with = |more: &[(&'static str, &'static str)]| [&place[..], more].concat();
+        let bad = [
+            (vec![("bucket", "b")], "`region` is missing"),
+            (vec![("region", ""), ("bucket", "")], "`bucket` is empty"),
+            (with(&[("aws_access_key_id", "x")]), "one is missing"),
+            (with(&[("repositoryFormat", "tar")]), "`tar`"),
+            (with(&[("caCertSecret", "ca")]), "`caCertSecret` is `ca`"),
+            (with(&[("customerKeyEncryptionSecret", "a/b/c")]), "`a/b/c`"),
+            (with(&[("kmsKeyId", "k"), ("customerKeyEncryptionFile", "/f")]), "exclude each other"),
         ];
         for (pairs, why) in bad {
-            let error = RepositoryParameters::from_map(&map(pairs)).unwrap_err();
+            let error = RepositoryParameters::from_map(&map(&pairs)).unwrap_err();
             assert!(error.to_string().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_setting_of_a_storage_location_is_honoured() {
+        let read = |more: &[(&str, &str)]| {
+            RepositoryParameters::from_map(&map(&[&[("region", ""), ("bucket", "b")], more].concat())).unwrap()
+        };
+        let nothing = read(&[]);
+        assert!(!nothing.insecure_skip_tls_verify && nothing.store_encryption.is_none());
+        assert!(read(&[("insecureSkipTLSVerify", "T")]).insecure_skip_tls_verify);
+        let secret = read(&[("caCertSecret", "authorities/ca.crt")]).ca_cert_secret.unwrap();
+        assert_eq!((secret.name.as_str(), secret.key.as_str()), ("authorities", "ca.crt"));
+        let own = SecretKey { name: "s".to_owned(), key: "k".to_owned() };
+        let cases: [(&[(&str, &str)], StoreEncryption); 5] = [
+            (&[("serverSideEncryption", "AES256")], StoreEncryption::Algorithm("AES256".to_owned())),
+            (&[("kmsKeyId", "id")], StoreEncryption::Kms("id".to_owned())),
+            (&[("kmsKeyId", "id"), ("serverSideEncryption", "aws:kms")], StoreEncryption::Kms("id".to_owned())),
+            (&[("customerKeyEncryptionFile", "/key")], StoreEncryption::CustomerKeyFile("/key".to_owned())),
+            (&[("customerKeyEncryptionSecret", "s/k")], StoreEncryption::CustomerKeySecret(own)),
+        ];
+        for (settings, want) in cases {
+            assert_eq!(read(settings).store_encryption, Some(want), "{settings:?}");
         }
     }
 

@@ -86,6 +86,9 @@ reasons! {
         BackingOff: "The last attempt failed; the next one is due at nextRetryTimestamp.",
             "See the message of the last attempt.",
             "Fix what the message names; the next attempt comes by itself.";
+        NotStopping: "The transfer was asked to stop and has not stopped.",
+            "No data-manager runs, or the one that copies does not answer.",
+            "See whether the data-managers run; it goes on by itself once one does.";
         UnsupportedKind: "Only a PersistentVolumeClaim can be backed up or restored.",
             "The object names another kind.",
             "Name a PersistentVolumeClaim of the same namespace.";
@@ -107,6 +110,21 @@ reasons! {
         ClaimBindTimeout: "The new volume was not there in time.",
             "The CSI driver could not make it, or the storage class is missing or full.",
             "See the events of the scratch claim in the Velero namespace and the logs of the CSI driver.";
+        ResourceBlocked: "The kind is on the list of resources that are refused in backups and restores.",
+            "ConfigMap velero-vsphere-plugin-blocked-resources-list names it.",
+            "Exclude the resource, or set its entry in the ConfigMap to \"false\".";
+        SettingsInvalid: "A ConfigMap with settings cannot be used.",
+            "It breaks the format, or there is more than one where one is expected.",
+            "Correct what the message names.";
+        StorageLocationMissing: "There is no such BackupStorageLocation.",
+            "It was deleted, or the backup names another one.",
+            "Check `velero backup-location get`; make the location with its old name again.";
+        DriverSilent: "The driver did not act in time.",
+            "backup-driver does not run, or is busy beyond the deadline.",
+            "See whether the Deployment backup-driver runs, and its log.";
+        RequestDeleted: "The object that asked for it was deleted before it had ended.",
+            "Somebody deleted the Snapshot or CloneFromSnapshot, or its namespace.",
+            "Back up or restore again.";
         StorageClassMissing: "The storage class of the claim does not exist here.",
             "The backup is of another cluster, or the class was removed.",
             "Create the class, or map it to another one.";

@@ -23,5 +23,6 @@ mod problem;
 pub mod retry;
 pub mod snapshot;
 pub mod transfer;
+pub mod velero;
 
 pub use problem::{Again, Problem};

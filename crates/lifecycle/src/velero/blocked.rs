@@ -1,0 +1,73 @@
+//! The list of resources that are refused in backups and restores: ConfigMap
+//! `velero-vsphere-plugin-blocked-resources-list`, one entry `<plural>.<group>` each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::Reason;
+use serde_json::Value;
+
+use super::item;
+use crate::Problem;
+
+/// The entries that the original's installer writes, one a line.
+const DEFAULT: &str = include_str!("blocked.txt");
+
+/// The resources that are refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Blocked {
+    entries: BTreeSet<String>,
+}
+
+impl Blocked {
+    /// Reads the ConfigMap's data; without a ConfigMap nothing is blocked. An entry that is set to `"false"` is
+    /// neither refused nor selected (the original still selected it, W-35).
+    pub fn read(data: Option<&BTreeMap<String, String>>) -> Self {
+        let entries = data.into_iter().flatten().filter(|(key, value)| !key.is_empty() && !is_false(value));
+        Self { entries: entries.map(|(key, _)| key.clone()).collect() }
+    }
+
+    /// The list that the original's installer writes.
+    pub fn by_default() -> Self {
+        Self { entries: DEFAULT.lines().map(str::to_owned).collect() }
+    }
+
+    /// Every entry, as `AppliesTo` names them beside the action's own resources.
+    pub fn entries(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(String::as_str)
+    }
+
+    /// The entry that an item falls under.
+    ///
+    /// Velero tells a plugin the kind and never the plural, and no rule makes every plural of a kind. So it is turned
+    /// round: the entries of the item's own group are looked through for one that could be its plural.
+    pub fn entry_for(&self, item: &Value) -> Option<&str> {
+        let (kind, group) = (item::kind(item).to_lowercase(), item::group(item));
+        if kind.is_empty() {
+            return None;
+        }
+        self.entries().find(|entry| {
+            let (plural, entry_group) = entry.split_once('.').unwrap_or((entry, ""));
+            entry_group == group && is_plural(plural, &kind)
+        })
+    }
+
+    /// Why an item is refused, if it is.
+    pub fn refuses(&self, item: &Value) -> Option<Problem> {
+        let entry = self.entry_for(item)?;
+        let cause = format!("{} is refused: `{entry}` is on the list of blocked resources", item::said(item));
+        Some(Problem::lasting(Reason::ResourceBlocked, cause))
+    }
+}
+
+/// Whether a word could be the plural of a kind in lower case: as it is, with `s`, with `es`, or with `ies` for `y`.
+fn is_plural(plural: &str, kind: &str) -> bool {
+    let Some(ending) = plural.strip_prefix(kind) else {
+        return kind.strip_suffix('y').and_then(|stem| plural.strip_prefix(stem)) == Some("ies");
+    };
+    matches!(ending, "" | "s" | "es")
+}
+
+/// Go's words for false.
+fn is_false(value: &str) -> bool {
+    matches!(value.trim(), "0" | "f" | "F" | "false" | "FALSE" | "False")
+}

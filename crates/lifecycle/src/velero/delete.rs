@@ -1,0 +1,89 @@
+//! What is deleted with a backup: for each claim of its tarball the restore point that the claim's record names.
+
+use api::velero::Backup;
+use api::{DeleteSnapshot, DeleteSnapshotSpec, labels};
+use serde_json::Value;
+
+use super::backup::is_label_of;
+use super::{Note, blob, item};
+use crate::Problem;
+
+/// What to do about a claim of a backup that is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing of ours goes with it.
+    Nothing(Note),
+    /// Something of ours may go with it, but nobody can tell what.
+    Refuse(Problem),
+    /// Make a [DeleteSnapshot](Delete::request).
+    Delete(Delete),
+}
+
+/// What is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delete {
+    /// The restore point: `pvc:…`, or `ivd:…` of old backups.
+    pub snapshot_id: String,
+    /// Namespace that the claim was backed up from: its repository.
+    pub source_namespace: String,
+    /// Nothing was uploaded: only the disk snapshot is deleted, and no repository is needed. Where the record does not
+    /// say, the setting of today decides.
+    pub local: bool,
+}
+
+/// Decides. Deleting never hangs on the live claim or its namespace: they may be long gone.
+pub fn decide(backup: &Backup, item: &Value, local_mode: bool) -> Decision {
+    let said = item::said(item);
+    let nothing = |why: &str| Decision::Nothing(Note::info(format!("{said}: {why}")));
+    if !item::is_claim(item) {
+        return nothing("no claim");
+    }
+    let record = match blob::read(item) {
+        Ok(Some(record)) => record,
+        Ok(None) => return nothing("the backup holds no data of ours for it"),
+        Err(problem) => return Decision::Refuse(problem),
+    };
+    if record.snapshot_id.is_empty() {
+        return nothing("the backup's record names no disk snapshot"); // W-06, and then nothing was recorded anywhere
+    }
+    if let Some(why) = foreign(backup, item, &record) {
+        return Decision::Nothing(Note::warning(format!("{said}: {why}; nothing is deleted")));
+    }
+    Decision::Delete(Delete {
+        snapshot_id: record.snapshot_id,
+        source_namespace: item::namespace(item).to_owned(),
+        local: record.repository.map_or(local_mode, |repository| repository.is_empty()),
+    })
+}
+
+/// Why a record is of another backup: the original leaves records on claims that Velero restores, and later backups
+/// carry them along (W-12). Their data is not ours to delete.
+fn foreign(backup: &Backup, item: &Value, record: &blob::Record) -> Option<String> {
+    if let Some(name) = record.backup_name.as_deref().filter(|name| !is_label_of(name, backup.name())) {
+        return Some(format!("its record is of backup {name}, and was carried along by a restored claim"));
+    }
+    let id: api::entity::EntityId = record.snapshot_id.parse().ok()?;
+    match id {
+        api::entity::EntityId::Claim { namespace, claim, .. }
+            if namespace != item::namespace(item) || claim != item::name(item) =>
+        {
+            Some(format!("its record is of claim {namespace}/{claim}, from before a restore under another name"))
+        }
+        _ => None,
+    }
+}
+
+impl Delete {
+    /// The DeleteSnapshot to make in the Velero namespace. `repository` is ignored when nothing was uploaded.
+    pub fn request(&self, backup: &Backup, velero_namespace: &str, repository: &str, name: &str) -> DeleteSnapshot {
+        let repository = if self.local { "" } else { repository };
+        let spec =
+            DeleteSnapshotSpec { snapshot_id: self.snapshot_id.clone(), backup_repository: repository.to_owned() };
+        let mut delete = DeleteSnapshot::new(name, spec);
+        delete.metadata.namespace = Some(velero_namespace.to_owned());
+        let mut marks = labels::ours();
+        marks.insert(labels::BACKUP_NAME.to_owned(), labels::backup_name(backup.name()));
+        delete.metadata.labels = Some(marks);
+        delete
+    }
+}
