@@ -11,6 +11,7 @@ use lifecycle::{Problem, retry};
 use operator::{Guard, Leases, Metrics, Pace, Publisher, Reported};
 
 use crate::Error;
+use crate::pauses::Pauses;
 
 /// How long a look waits after it met a change: the change itself comes as an event.
 const AFTER_CONFLICT: Duration = Duration::from_millis(300);
@@ -36,6 +37,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Errors in a row, per object.
     pub pace: Arc<Pace>,
+    /// When failed attempts are due again.
+    pub pauses: Arc<Pauses>,
     /// Objects of one kind that are worked on at a time.
     pub workers: u16,
 }

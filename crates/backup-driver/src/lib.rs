@@ -23,6 +23,7 @@ mod context;
 pub mod deletes;
 mod error;
 mod locks;
+mod pauses;
 pub mod server;
 pub mod snapshots;
 pub mod steps;
@@ -31,3 +32,4 @@ pub mod transfers;
 
 pub use context::Context;
 pub use error::Error;
+pub use pauses::Pauses;

@@ -45,6 +45,7 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
         cluster,
         metrics: metrics.clone(),
         pace: Arc::new(Pace::default()),
+        pauses: Arc::default(),
         workers: server.backup_workers,
     });
     health.set_ready(true);

@@ -1,17 +1,23 @@
 //! Decides about a `DeleteSnapshot`: stop an Upload that still runs, then erase disk snapshot and restore point.
-//! Every step may be repeated: what is gone already counts as deleted.
+//!
+//! Velero forgets a backup as soon as its delete action returns, whatever it returned, so this object alone carries the
+//! duty: it is tried again with growing pauses until both are gone, and only a request that nobody can understand ends as
+//! `Failed`. Every step may be repeated, also by another `DeleteSnapshot` of the same snapshot at the same time: what is
+//! gone already counts as deleted. What the status says is in [`status`].
 
-use api::conditions::{self, READY, Status};
+pub mod status;
+
+use api::conditions::{self, READY};
 use api::entity::EntityId;
-use api::{DeletePhase, DeleteSnapshot, DeleteSnapshotStatus, Reason, Time, Timestamp, Upload, UploadPhase};
+use api::{DeletePhase, DeleteSnapshot, Reason, Timestamp, Upload, UploadPhase, WITHOUT_BACKUP_REPOSITORY, Weight};
 use disk::DiskSnapshot;
 use k8s_openapi::jiff::SignedDuration;
 
+use crate::Problem;
 use crate::age::{self, Finished};
-use crate::{Again, Problem};
 
-/// How long deleting is tried before it counts as failed.
-pub const DEADLINE: SignedDuration = SignedDuration::from_hours(1);
+/// How long an Upload may take to stop before somebody should look.
+pub const STOPPING: SignedDuration = SignedDuration::from_mins(10);
 
 /// What is to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +26,17 @@ pub struct Target {
     pub disk_snapshot: DiskSnapshot,
     /// Namespace the claim was backed up from; `None` for backups of versions up to 1.0.2.
     pub namespace: Option<String>,
+}
+
+/// What exists around a deletion.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Seen {
+    /// The Upload of the disk snapshot.
+    pub upload: Option<Upload>,
+    /// A node is at work on that Upload, or was until a moment ago: it holds the lease.
+    pub writing: bool,
+    /// When the next attempt is due, after one that failed.
+    pub due: Option<Timestamp>,
 }
 
 /// What to do now.
@@ -35,10 +52,20 @@ pub enum Plan {
     Fail(Problem),
     /// Ask the Upload that still runs to stop.
     CancelUpload,
-    /// Wait until the Upload has stopped; nobody may pull its disk snapshot away.
-    AwaitUpload,
-    /// Delete the disk snapshot, then the restore point.
+    /// Wait until the Upload has stopped, for this reason: nobody may pull its disk snapshot away, and a restore point
+    /// that is committed after we looked would stay.
+    AwaitUpload(Waits),
+    /// Delete the disk snapshot and the restore point.
     Erase,
+}
+
+/// Why an Upload has not stopped yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waits {
+    /// The word.
+    pub reason: Reason,
+    /// What is waited for.
+    pub message: String,
 }
 
 /// Reads what is to be deleted.
@@ -48,6 +75,10 @@ pub fn target(delete: &DeleteSnapshot) -> Result<Target, Problem> {
     };
     let id: EntityId = delete.spec.snapshot_id.parse().map_err(|e| invalid(&e))?;
     let disk_snapshot = id.disk_snapshot().map_err(|e| invalid(&e))?;
+    if delete.spec.backup_repository == WITHOUT_BACKUP_REPOSITORY {
+        let cause = format!("spec.backupRepository is `{WITHOUT_BACKUP_REPOSITORY}`, which names no repository");
+        return Err(Problem::lasting(Reason::InvalidSpec, cause));
+    }
     let namespace = match id {
         EntityId::Claim { namespace, .. } => Some(namespace),
         EntityId::Disk(_) | EntityId::GuestVolume { .. } => None,
@@ -55,8 +86,13 @@ pub fn target(delete: &DeleteSnapshot) -> Result<Target, Problem> {
     Ok(Target { disk_snapshot, namespace })
 }
 
-/// Decides. `upload` is the Upload of the disk snapshot, if there is one.
-pub fn plan(delete: &DeleteSnapshot, upload: Option<&Upload>, now: Timestamp) -> Plan {
+/// Whether only the disk snapshot is to be deleted: local mode.
+pub fn is_local(delete: &DeleteSnapshot) -> bool {
+    delete.spec.backup_repository.is_empty()
+}
+
+/// Decides.
+pub fn plan(delete: &DeleteSnapshot, seen: &Seen, now: Timestamp) -> Plan {
     if delete.metadata.deletion_timestamp.is_some() {
         return Plan::Rest;
     }
@@ -76,139 +112,55 @@ pub fn plan(delete: &DeleteSnapshot, upload: Option<&Upload>, now: Timestamp) ->
     if let Err(problem) = target(delete) {
         return Plan::Fail(problem);
     }
-    match upload.filter(|u| is_in_flight(u)) {
+    match seen.upload.as_ref() {
+        Some(upload) if has_let_go(upload) => {}
+        Some(upload) if !upload.spec.upload_cancel && upload.metadata.deletion_timestamp.is_none() => {
+            return Plan::CancelUpload;
+        }
+        Some(upload) if upload.metadata.deletion_timestamp.is_none() || seen.writing => {
+            return Plan::AwaitUpload(waits(delete, upload, seen.writing, now));
+        }
+        None if seen.writing => {
+            return Plan::AwaitUpload(Waits {
+                reason: Reason::Canceling,
+                message: "the Upload is gone; waiting until the node that copied has let go of the disk".to_owned(),
+            });
+        }
+        Some(_) | None => {}
+    }
+    match seen.due.filter(|due| *due > now) {
+        Some(due) => Plan::WakeAt(due),
         None => Plan::Erase,
-        Some(upload) if !upload.spec.upload_cancel => Plan::CancelUpload,
-        Some(upload) if is_over(delete, now) => Plan::Fail(not_stopping(upload)),
-        Some(_) => Plan::AwaitUpload,
     }
 }
 
-/// Whether deleting has taken too long.
-fn is_over(delete: &DeleteSnapshot, now: Timestamp) -> bool {
-    delete.metadata.creation_timestamp.as_ref().is_some_and(|t| now.duration_since(t.0) > DEADLINE)
+/// Whether nobody reads the disk snapshot or commits a restore point any more.
+pub fn has_let_go(upload: &Upload) -> bool {
+    upload.phase().is_some_and(|p| p.is_terminal() || *p == UploadPhase::CleanupFailed)
 }
 
-fn not_stopping(upload: &Upload) -> Problem {
+/// What a deletion waits for: what the Upload itself says where that is trouble, else who should look once it is late.
+fn waits(delete: &DeleteSnapshot, upload: &Upload, writing: bool, now: Timestamp) -> Waits {
     let name = upload.metadata.name.as_deref().unwrap_or_default();
-    Problem::lasting(Reason::Canceling, format!("Upload {name} was asked to stop and has not stopped in an hour"))
-        .with_fix(Some("See whether the data-managers run, then delete again.".to_owned()))
-}
-
-/// Whether somebody may still read the disk snapshot.
-fn is_in_flight(upload: &Upload) -> bool {
-    let phase = upload.phase();
-    upload.metadata.deletion_timestamp.is_none()
-        && !phase.is_some_and(|p| p.is_terminal() || *p == UploadPhase::CleanupFailed)
-}
-
-/// Its Upload is being stopped.
-pub fn waiting(before: &DeleteSnapshotStatus, now: Timestamp) -> DeleteSnapshotStatus {
-    working(before, Reason::Canceling, "waiting until the upload has stopped", now)
-}
-
-/// Disk snapshot and restore point are being deleted.
-pub fn erasing(before: &DeleteSnapshotStatus, now: Timestamp) -> DeleteSnapshotStatus {
-    working(before, Reason::Deleting, "deleting the disk snapshot and the restore point", now)
-}
-
-/// Both are gone.
-pub fn completed(before: &DeleteSnapshotStatus, now: Timestamp) -> DeleteSnapshotStatus {
-    let message = "DeleteSnapshot Successfully processed.";
-    let mut status = ended(before, DeletePhase::Completed, message, now);
-    conditions::set(&mut status.conditions, READY, Status::True, Reason::Completed, message, now);
-    status
-}
-
-/// A step failed: it is tried again with growing pauses, up to [`DEADLINE`].
-pub fn step_failed(delete: &DeleteSnapshot, problem: &Problem, now: Timestamp) -> DeleteSnapshotStatus {
-    let before = delete.status.clone().unwrap_or_default();
-    if problem.again == Again::Never || is_over(delete, now) {
-        return failed(&before, problem, now);
+    let theirs = upload.status.as_ref().and_then(|s| conditions::get(&s.conditions, READY));
+    let trouble = theirs.and_then(|c| Reason::from_word(&c.reason)).filter(|r| r.weight() == Weight::Trouble);
+    let stopping = upload.phase() == Some(&UploadPhase::Canceling);
+    if let (Some(reason), Some(condition), true) = (trouble, theirs, stopping) {
+        let message = format!("Upload {name} is being stopped and says: {}", condition.message);
+        return Waits { reason, message };
     }
-    let mut status = working(&before, problem.reason, &problem.message(), now);
-    status.message = Some(problem.message());
-    status
-}
-
-/// It cannot be done.
-pub fn failed(before: &DeleteSnapshotStatus, problem: &Problem, now: Timestamp) -> DeleteSnapshotStatus {
-    let mut status = ended(before, DeletePhase::Failed, &problem.message(), now);
-    conditions::set(&mut status.conditions, READY, Status::False, problem.reason, &problem.message(), now);
-    status
-}
-
-fn working(before: &DeleteSnapshotStatus, reason: Reason, message: &str, now: Timestamp) -> DeleteSnapshotStatus {
-    let mut status = before.clone();
-    status.phase.get_or_insert(DeletePhase::New);
-    conditions::set(&mut status.conditions, READY, Status::False, reason, message, now);
-    status
-}
-
-fn ended(before: &DeleteSnapshotStatus, phase: DeletePhase, message: &str, now: Timestamp) -> DeleteSnapshotStatus {
-    DeleteSnapshotStatus {
-        phase: Some(phase),
-        message: Some(message.to_owned()),
-        completion_timestamp: Some(Time(now)),
-        conditions: before.conditions.clone(),
+    let asked = delete.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
+    if now.duration_since(asked) <= STOPPING {
+        return Waits { reason: Reason::Canceling, message: format!("waiting until Upload {name} has stopped") };
     }
+    let why = if writing { "its node has not stopped it" } else { "no node has taken it up" };
+    let minutes = STOPPING.as_mins();
+    let problem = Problem::passing(
+        Reason::NotStopping,
+        format!("Upload {name} was asked to stop more than {minutes} minutes ago and {why}"),
+    );
+    Waits { reason: problem.reason, message: problem.message() }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-    use api::{DeleteSnapshotSpec, UploadSpec, UploadStatus};
-
-    const ID: &str = "pvc:shop/data-0:aXZkOmRpc2s6c25hcA";
-
-    fn noon() -> Timestamp {
-        "2026-01-02T12:00:00Z".parse().unwrap()
-    }
-
-    fn delete(id: &str, minutes_ago: i64) -> DeleteSnapshot {
-        let spec = DeleteSnapshotSpec { snapshot_id: id.to_owned(), backup_repository: "br-1".to_owned() };
-        let mut delete = DeleteSnapshot::new("delete-1", spec);
-        delete.metadata.creation_timestamp = Some(Time(noon() - SignedDuration::from_mins(minutes_ago)));
-        delete
-    }
-
-    fn upload(phase: &str, cancel: bool) -> Option<Upload> {
-        let mut upload = Upload::new("upload-snap", UploadSpec { upload_cancel: cancel, ..UploadSpec::default() });
-        upload.status = Some(UploadStatus { phase: Some(phase.into()), ..UploadStatus::default() });
-        Some(upload)
-    }
-
-    #[test]
-    fn what_the_driver_does_with_a_deletion() {
-        let stuck = upload("InProgress", true);
-        let cases = [
-            ("nothing runs", delete(ID, 1), None, Plan::Erase),
-            ("of a version up to 1.0.2", delete("ivd:disk:snap", 1), None, Plan::Erase),
-            ("young, without a phase", delete(ID, 0), None, Plan::WakeAt(noon() + age::SETTLING)),
-            ("uploaded", delete(ID, 1), upload("Completed", false), Plan::Erase),
-            ("stored, disk snapshot stays", delete(ID, 1), upload("CleanupFailed", false), Plan::Erase),
-            ("waiting for a node", delete(ID, 1), upload("New", false), Plan::CancelUpload),
-            ("in back-off", delete(ID, 1), upload("UploadError", false), Plan::CancelUpload),
-            ("stopping", delete(ID, 1), upload("Canceling", true), Plan::AwaitUpload),
-            ("does not stop", delete(ID, 61), stuck.clone(), Plan::Fail(not_stopping(stuck.as_ref().unwrap()))),
-            ("stopped", delete(ID, 61), upload("Canceled", true), Plan::Erase),
-        ];
-        for (situation, delete, upload, want) in cases {
-            assert_eq!(plan(&delete, upload.as_ref(), noon()), want, "{situation}");
-        }
-        let Plan::Fail(problem) = plan(&delete("nonsense", 1), None, noon()) else { unreachable!("no id") };
-        assert_eq!(problem.reason, Reason::InvalidSpec);
-    }
-
-    #[test]
-    fn a_failing_step_is_repeated_for_an_hour() {
-        let problem = Problem::passing(Reason::VCenterUnreachable, "delete the disk snapshot");
-        let phase = |minutes| step_failed(&delete(ID, minutes), &problem, noon()).phase.unwrap();
-        assert_eq!(phase(59), DeletePhase::New);
-        assert_eq!(phase(61), DeletePhase::Failed);
-        let lasting = Problem::lasting(Reason::RepositoryUnknown, "read BackupRepository br-1");
-        let status = step_failed(&delete(ID, 1), &lasting, noon());
-        assert!(status.phase == Some(DeletePhase::Failed) && status.completion_timestamp.is_some());
-    }
-}
+mod tests;

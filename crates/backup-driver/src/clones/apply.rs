@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::conditions::{self, READY};
 use api::{CloneFromSnapshot, Download, Reason, Timestamp, labels};
 use connections::from_repository;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
@@ -13,7 +14,8 @@ use lifecycle::clone::claims::{self, class};
 use lifecycle::clone::{self, is_ours, status};
 use lifecycle::snapshot::disk_of;
 use lifecycle::{Again, Problem, retry};
-use serde_json::json;
+use operator::Note;
+use serde_json::{Value, json};
 
 use super::Next;
 use super::observe::Looked;
@@ -31,11 +33,12 @@ const LETTING_GO: Duration = Duration::from_millis(500);
 const REMOVING: Duration = Duration::from_secs(5);
 
 /// Looks for the restore point; if it is there, makes the scratch claim.
-pub(super) async fn provision(asked: &CloneFromSnapshot, ctx: &Context) -> Result<Next, Error> {
+pub(super) async fn provision(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
+    let asked = &looked.clone;
     let before = asked.status.clone().unwrap_or_default();
     let message = "looking for the restore point and making an empty volume";
     let asked = &ctx.publish(asked, &status::working(&before, Reason::Provisioning, message, ctx.now())).await?;
-    let scratch = match scratch_claim(asked, ctx).await {
+    let scratch = match scratch_claim(asked, looked.seen.target.as_ref(), ctx).await {
         Ok(scratch) => scratch,
         Err(problem) => return not_provisioned(asked, &problem, ctx).await,
     };
@@ -71,14 +74,19 @@ async fn not_provisioned(asked: &CloneFromSnapshot, problem: &Problem, ctx: &Con
     Ok(Next::Look(Action::requeue(pause)))
 }
 
-async fn scratch_claim(asked: &CloneFromSnapshot, ctx: &Context) -> Result<PersistentVolumeClaim, Problem> {
+async fn scratch_claim(
+    asked: &CloneFromSnapshot,
+    target: Option<&PersistentVolumeClaim>,
+    ctx: &Context,
+) -> Result<PersistentVolumeClaim, Problem> {
+    let like = claims::model(asked, target)?;
     let late = |_| {
         let cause = format!("look for the restore point: not found within {} seconds", LOOKING.as_secs());
         Problem::passing(Reason::StoreUnreachable, cause)
     };
     let disk_bytes = tokio::time::timeout(LOOKING, disk_size(asked, ctx)).await.map_err(late)??;
-    let like = claims::wanted(asked)?;
-    let node = node_for(class(&like), ctx).await?;
+    claims::fits(asked, &like, disk_bytes)?;
+    let node = node_for(&like, ctx).await?;
     Ok(claims::scratch(asked, &like, disk_bytes, &ctx.namespace, node.as_deref()))
 }
 
@@ -107,8 +115,10 @@ async fn disk_size(asked: &CloneFromSnapshot, ctx: &Context) -> Result<u64, Prob
     Ok(repository.reader(&point.id).await.map_err(failed)?.size())
 }
 
-/// The node to name on the claim, where the class waits for a first consumer.
-async fn node_for(class: &str, ctx: &Context) -> Result<Option<String>, Problem> {
+/// The node to name on the claim, where the class waits for a first consumer: the one the scheduler has chosen for the
+/// real claim's pod if there is one yet.
+async fn node_for(like: &PersistentVolumeClaim, ctx: &Context) -> Result<Option<String>, Problem> {
+    let class = class(like);
     let classes: Api<StorageClass> = Api::all(ctx.client.clone());
     let read = classes.get_opt(class).await.map_err(|e| connections::from_kube("read the storage class", &e))?;
     let Some(found) = read else {
@@ -120,7 +130,8 @@ async fn node_for(class: &str, ctx: &Context) -> Result<Option<String>, Problem>
     let nodes: Api<Node> = Api::all(ctx.client.clone());
     let all = nodes.list(&ListParams::default()).await.map_err(|e| connections::from_kube("list nodes", &e))?;
     let usable = |n: &&Node| n.spec.as_ref().is_none_or(|s| s.unschedulable != Some(true));
-    let chosen = all.items.iter().filter(usable).max_by_key(|n| is_ready(n));
+    let of_the_pod = like.annotations().get(claims::SELECTED_NODE);
+    let chosen = all.items.iter().filter(usable).max_by_key(|n| (n.metadata.name.as_ref() == of_the_pod, is_ready(n)));
     let cause = "name a node for a class that waits for a first consumer: there is none";
     let chosen = chosen.ok_or_else(|| Problem::passing(Reason::ClaimBindTimeout, cause))?;
     Ok(Some(chosen.name_any()))
@@ -158,16 +169,20 @@ pub(super) async fn follow(looked: &Looked, at: Option<Timestamp>, ctx: &Context
     if let Some(download) = &looked.seen.download {
         ctx.publish(&looked.clone, &status::followed(&before, download, ctx.now())).await?;
     }
-    Ok(Next::Look(at.map_or_else(Action::await_change, |at| ctx.wake_at(at))))
+    Ok(Next::Look(look_by(&looked.clone, at, ctx)))
+}
+
+/// Looks again at that time, or sooner where somebody may take the claim away meanwhile.
+pub(super) fn look_by(asked: &CloneFromSnapshot, at: Option<Timestamp>, ctx: &Context) -> Action {
+    clone::look_by(asked, at, ctx.now()).map_or_else(Action::await_change, |at| ctx.wake_at(at))
 }
 
 /// Velero has not made the claim yet.
 pub(super) async fn await_claim(asked: &CloneFromSnapshot, at: Timestamp, ctx: &Context) -> Result<Next, Error> {
     let before = asked.status.clone().unwrap_or_default();
-    let message = format!("the volume is written; waiting until {at} for Velero to create the claim");
+    let message = format!("waiting until {at} for Velero to create the claim");
     ctx.publish(asked, &status::working(&before, Reason::WaitingForClaim, &message, ctx.now())).await?;
-    // claims of other namespaces are not watched: nothing marks the one that will come
-    Ok(Next::Look(Action::requeue(REMOVING)))
+    Ok(Next::Look(ctx.wake_at(ctx.now() + clone::claim_pause(asked, ctx.now()))))
 }
 
 /// Notes why it ends, before anything is removed.
@@ -216,17 +231,32 @@ pub(super) async fn clean(looked: &Looked, ctx: &Context) -> Result<Next, Error>
 }
 
 /// Lets a volume go with its claim, and marks it, so that it is seen until it is gone.
+///
+/// A volume that was pointed at a claim which it did not get may have lost that claim's uid (V-04). Then it is never
+/// released, and the next claim of that name would take it; so it is pointed back at its scratch claim, which is gone.
 pub(crate) async fn doom(volume: &PersistentVolume, clone_uid: &str, ctx: &Context) -> Result<(), Error> {
-    let policy = volume.spec.as_ref().and_then(|s| s.persistent_volume_reclaim_policy.as_deref());
-    if policy == Some("Delete") && clone::is_marked(volume) {
+    let spec = volume.spec.as_ref();
+    let policy = spec.and_then(|s| s.persistent_volume_reclaim_policy.as_deref());
+    let scratch = claims::scratch_name_of(clone_uid);
+    let claim = spec.and_then(|s| s.claim_ref.as_ref());
+    let released = claim.is_some_and(|c| c.name.as_deref() == Some(&scratch) && c.uid.is_some());
+    if policy == Some("Delete") && clone::is_marked(volume) && released {
         return Ok(());
     }
     let volumes: Api<PersistentVolume> = Api::all(ctx.client.clone());
-    let patch = Patch::Merge(json!({
-        "metadata": { "labels": { labels::SCRATCH_FOR: clone_uid } },
+    let mut patch = json!({
+        // the volume controller may be binding it at this moment
+        "metadata": { "labels": { labels::SCRATCH_FOR: clone_uid }, "resourceVersion": volume.resource_version() },
         "spec": { "persistentVolumeReclaimPolicy": "Delete" },
-    }));
-    match volumes.patch(&volume.name_any(), &PatchParams::default(), &patch).await {
+    });
+    if !released {
+        patch["spec"]["claimRef"] = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "namespace": ctx.namespace, "name": scratch, "uid": clone_uid,
+            "resourceVersion": Value::Null, "fieldPath": Value::Null,
+        });
+    }
+    match volumes.patch(&volume.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => Ok(()),
         Err(e) if is_code(&e, 404) => Ok(()),
         Err(e) => Err(Error::cluster("let the volume go")(e)),
@@ -249,10 +279,19 @@ where
     }
 }
 
-/// Everything is removed: writes the end that was noted.
-pub(super) async fn end(asked: &CloneFromSnapshot, ctx: &Context) -> Result<Next, Error> {
-    let before = asked.status.clone().unwrap_or_default();
-    ctx.publish(asked, &status::ended(&before, ctx.now())).await?;
+/// Everything is removed: writes the end that was noted. Velero shows why an operation failed only under `--details`, so
+/// the claim that stays without a volume says it too (V-07).
+pub(super) async fn end(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
+    let asked = &looked.clone;
+    let ended = status::ended(&asked.status.clone().unwrap_or_default(), ctx.now());
+    let ready = conditions::get(&ended.conditions, READY).cloned();
+    ctx.publish(asked, &ended).await?;
+    let left = looked.seen.target.as_ref().filter(|t| asked.spec.claim_creator.is_some() && is_ours(asked, t));
+    let reason = ready.as_ref().and_then(|c| Reason::from_word(&c.reason));
+    if let (Some(claim), Some(reason), Some(ready)) = (left, reason, ready) {
+        let message = format!("CloneFromSnapshot {} ended: {}", asked.name_any(), ready.message);
+        ctx.publisher.note(claim, &Note { reason, message, warning: true }).await;
+    }
     Ok(Next::Look(Action::await_change()))
 }
 

@@ -14,7 +14,7 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, ResourceExt};
 use lifecycle::Problem;
 use lifecycle::clone::claims::{self, wanted};
-use lifecycle::clone::{Hand, is_bound, status};
+use lifecycle::clone::{Hand, is_bound, ownership, status, volumes};
 use serde_json::{Value, json};
 
 use super::observe::Looked;
@@ -45,13 +45,17 @@ async fn keep(looked: &Looked, volume: &PersistentVolume, ctx: &Context) -> Resu
     let before = looked.clone.status.clone().unwrap_or_default();
     let message = "the volume is written; giving it to the claim";
     ctx.publish(&looked.clone, &status::working(&before, Reason::Binding, message, ctx.now())).await?;
-    let policy = volume.spec.as_ref().and_then(|s| s.persistent_volume_reclaim_policy.clone());
+    let own = volume.spec.as_ref().and_then(|s| s.persistent_volume_reclaim_policy.as_deref()).unwrap_or("Delete");
+    // a volume that somebody let go, or whose mark was lost, remembers what it had
+    let own = volume.annotations().get(labels::RECLAIM_POLICY).map_or(own, String::as_str);
+    let mut marks = volumes::labels_put_back(&looked.clone, volume);
+    marks.insert(labels::SCRATCH_FOR.to_owned(), looked.clone.uid().unwrap_or_default());
     patch_volume(
         volume,
         json!({
             "metadata": {
-                "labels": { labels::SCRATCH_FOR: looked.clone.uid() },
-                "annotations": { labels::RECLAIM_POLICY: policy.unwrap_or_else(|| "Delete".to_owned()) },
+                "labels": marks,
+                "annotations": { labels::RECLAIM_POLICY: volumes::reclaim_policy(&looked.clone, own) },
             },
             "spec": { "persistentVolumeReclaimPolicy": "Retain" },
         }),
@@ -108,6 +112,14 @@ async fn create_claim(looked: &Looked, volume: &PersistentVolume, ctx: &Context)
 
 async fn point(looked: &Looked, volume: &PersistentVolume, ctx: &Context) -> Result<Next, Error> {
     let Some(target) = &looked.seen.target else { return Ok(Next::Step) };
+    // a volume that names a claim which is bound elsewhere loses the claim's uid, and a later claim takes it (V-04)
+    let claims: Api<PersistentVolumeClaim> =
+        Api::namespaced(ctx.client.clone(), &target.namespace().unwrap_or_default());
+    let name = target.name_any();
+    let now = claims.get_opt(&name).await.map_err(Error::cluster(format!("read claim {name}")))?;
+    if let Err(problem) = ownership::check_again(&looked.clone, target, now.as_ref(), &volume.name_any()) {
+        return apply::give_up(&looked.clone, &problem, ctx).await;
+    }
     let reference = json!({
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -159,7 +171,7 @@ async fn settle(looked: &Looked, volume: &PersistentVolume, ctx: &Context) -> Re
     Ok(Next::Step)
 }
 
-/// Gives a volume its own reclaim policy back and removes the mark.
+/// Gives a volume its own reclaim policy back, and turns the mark into a note of which restore it came from.
 pub(crate) async fn settle_volume(volume: &PersistentVolume, ctx: &Context) -> Result<(), Error> {
     let policy = volume.annotations().get(labels::RECLAIM_POLICY).map_or("Delete", String::as_str);
     patch_volume(
@@ -167,7 +179,10 @@ pub(crate) async fn settle_volume(volume: &PersistentVolume, ctx: &Context) -> R
         json!({
             "metadata": {
                 "labels": { labels::SCRATCH_FOR: Value::Null },
-                "annotations": { labels::RECLAIM_POLICY: Value::Null },
+                "annotations": {
+                    labels::RECLAIM_POLICY: Value::Null,
+                    labels::CLONE_UID: volume.labels().get(labels::SCRATCH_FOR),
+                },
             },
             "spec": { "persistentVolumeReclaimPolicy": policy },
         }),

@@ -42,8 +42,8 @@ pub async fn reconcile(known: Arc<CloneFromSnapshot>, ctx: Arc<Context>) -> Resu
             Plan::Rest => Next::Look(Action::await_change()),
             Plan::WakeAt(at) => Next::Look(ctx.wake_at(at)),
             Plan::Remove => apply::remove(&looked.clone, &ctx).await?,
-            Plan::Provision => apply::provision(&looked.clone, &ctx).await?,
-            Plan::AwaitVolume(at) => Next::Look(ctx.wake_at(at)),
+            Plan::Provision => apply::provision(&looked, &ctx).await?,
+            Plan::AwaitVolume(at) => Next::Look(apply::look_by(&looked.clone, Some(at), &ctx)),
             Plan::Download => apply::download(&looked, &ctx).await?,
             Plan::Follow(at) => apply::follow(&looked, at, &ctx).await?,
             Plan::Hand(step) => hand::apply(step, &looked, &ctx).await?,
@@ -52,7 +52,7 @@ pub async fn reconcile(known: Arc<CloneFromSnapshot>, ctx: Arc<Context>) -> Resu
             Plan::StopNow => apply::stop_now(&looked.clone, &ctx).await?,
             Plan::StopWriting => apply::stop_writing(&looked, &ctx).await?,
             Plan::Clean => apply::clean(&looked, &ctx).await?,
-            Plan::End => apply::end(&looked.clone, &ctx).await?,
+            Plan::End => apply::end(&looked, &ctx).await?,
             Plan::Complete => apply::complete(&looked, &ctx).await?,
         };
         ctx.pace.forget(&known.uid().unwrap_or_default());

@@ -4,8 +4,9 @@ use api::{CloneFromSnapshot, ClonePhase, Download, labels, names};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use lifecycle::clone::claims::{download_name, scratch_name, wanted};
-use lifecycle::clone::{Seen, is_ending, is_ours};
+use lifecycle::clone::claims::{self, download_name, scratch_name};
+use lifecycle::clone::ownership::was_made_for;
+use lifecycle::clone::{Seen, is_ending, volumes};
 
 use crate::{Context, Error};
 
@@ -33,7 +34,8 @@ pub(super) async fn observe(known: &CloneFromSnapshot, ctx: &Context) -> Result<
     };
     let writing = is_ending(&clone) && is_being_written(&clone, ctx).await?;
     let target = target(&clone, ctx).await?;
-    Ok(Some(Looked { seen: Seen { scratch, volume, download, writing, target }, clone }))
+    let target_volume = target_volume(target.as_ref(), volume.as_ref(), ctx).await?;
+    Ok(Some(Looked { seen: Seen { scratch, volume, download, writing, target, target_volume }, clone }))
 }
 
 /// Whether a node holds the lease of the clone's Download. One that died loses it within a minute.
@@ -61,17 +63,33 @@ async fn volume(
     }
 }
 
-/// The claim of the wanted name; where Velero makes it, the one that carries the clone's uid, whatever it is called.
+/// The claim of the wanted name; where Velero makes it, the one with the clone's uid in its selector, whatever it is
+/// called, before one that only has the name.
 async fn target(clone: &CloneFromSnapshot, ctx: &Context) -> Result<Option<PersistentVolumeClaim>, Error> {
     let claims: Api<PersistentVolumeClaim> =
         Api::namespaced(ctx.client.clone(), &clone.namespace().unwrap_or_default());
+    let name = claims::name(clone);
     if clone.spec.claim_creator.is_some() {
         let all = claims.list(&ListParams::default()).await.map_err(Error::cluster("list claims"))?;
-        return Ok(all.items.into_iter().find(|claim| is_ours(clone, claim)));
+        let (ours, others): (Vec<_>, Vec<_>) = all.items.into_iter().partition(|claim| was_made_for(clone, claim));
+        return Ok(ours.into_iter().chain(others.into_iter().filter(|c| c.metadata.name == name)).next());
     }
-    let Some(name) = wanted(clone).ok().and_then(|claim| claim.metadata.name) else { return Ok(None) };
-    if name.contains(['/', '?', '%', '#']) {
-        return Ok(None); // the API server will say what is wrong with it
+    match name.filter(|name| !name.contains(['/', '?', '%', '#'])) {
+        Some(name) => claims.get_opt(&name).await.map_err(Error::cluster(format!("read claim {name}"))),
+        None => Ok(None), // the API server will say what is wrong with it
     }
-    claims.get_opt(&name).await.map_err(Error::cluster(format!("read claim {name}")))
+}
+
+/// The volume the claim names, where that is not the one at hand.
+async fn target_volume(
+    target: Option<&PersistentVolumeClaim>,
+    at_hand: Option<&PersistentVolume>,
+    ctx: &Context,
+) -> Result<Option<PersistentVolume>, Error> {
+    let Some(name) = target.and_then(volumes::named_by) else { return Ok(None) };
+    if at_hand.and_then(|v| v.metadata.name.as_deref()) == Some(name) {
+        return Ok(None);
+    }
+    let volumes: Api<PersistentVolume> = Api::all(ctx.client.clone());
+    volumes.get_opt(name).await.map_err(Error::cluster(format!("read volume {name}")))
 }

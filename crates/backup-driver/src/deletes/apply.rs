@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use api::{DeleteSnapshot, Reason, Upload, WITHOUT_BACKUP_REPOSITORY};
+use api::{DeleteSnapshot, Reason, Upload};
 use connections::{from_repository, from_vsphere};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
-use lifecycle::delete::{self, Target, target};
+use lifecycle::delete::{self, Seen, Target, Waits, status, target};
 use lifecycle::{Problem, retry};
 use serde_json::json;
 
+use crate::error::is_code;
 use crate::steps::Step;
 use crate::{Context, Error};
 
@@ -20,81 +21,116 @@ const DELETING: Duration = Duration::from_secs(300);
 const FORGETTING: Duration = Duration::from_secs(120);
 /// How often a waiting deletion looks at the clock; the end of the Upload comes as an event.
 const WAITING: Duration = Duration::from_secs(60);
+/// How often it looks where no event will come: the Upload is gone, its node lets go of the disk.
+const LETTING_GO: Duration = Duration::from_secs(2);
 
-/// Asks the Upload to stop.
-pub(super) async fn cancel_upload(
-    asked: &DeleteSnapshot,
-    upload: Option<&Upload>,
-    ctx: &Context,
-) -> Result<Action, Error> {
-    if let Some(upload) = upload {
-        let uploads: Api<Upload> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-        let patch = Patch::Merge(json!({ "spec": { "uploadCancel": true } }));
-        let patched = uploads.patch(&upload.name_any(), &PatchParams::default(), &patch).await;
-        patched.map_err(Error::cluster("ask the Upload to stop"))?;
-        Step::UploadCancelled.done();
-    }
-    await_upload(asked, ctx).await
+/// What the attempts of a deletion are counted by: a request that somebody corrected is tried at once.
+pub(super) fn attempts_of(asked: &DeleteSnapshot) -> String {
+    format!("{}/{}", asked.uid().unwrap_or_default(), asked.metadata.generation.unwrap_or_default())
 }
 
-/// Waits until the Upload has stopped.
-pub(super) async fn await_upload(asked: &DeleteSnapshot, ctx: &Context) -> Result<Action, Error> {
+/// Asks the Upload to stop. It comes back with the Upload's next change.
+pub(super) async fn cancel_upload(asked: &DeleteSnapshot, seen: &Seen, ctx: &Context) -> Result<Action, Error> {
+    let Some(upload) = &seen.upload else { return Ok(Action::requeue(LETTING_GO)) };
+    let name = upload.name_any();
+    let uploads: Api<Upload> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let patch = Patch::Merge(json!({ "spec": { "uploadCancel": true } }));
+    match uploads.patch(&name, &PatchParams::default(), &patch).await {
+        Ok(_) => tracing::info!(upload = name, delete = asked.name_any(), "its backup is deleted; asked it to stop"),
+        Err(e) if is_code(&e, 404) => return Ok(Action::requeue(LETTING_GO)), // gone since we looked
+        Err(e) => return Err(Error::cluster("ask the Upload to stop")(e)),
+    }
+    Step::UploadCancelled.done();
+    let waits = Waits { reason: Reason::Canceling, message: format!("waiting until Upload {name} has stopped") };
+    await_upload(asked, seen, &waits, ctx).await
+}
+
+/// Waits until the Upload has stopped, and says why it has not.
+pub(super) async fn await_upload(
+    asked: &DeleteSnapshot,
+    seen: &Seen,
+    waits: &Waits,
+    ctx: &Context,
+) -> Result<Action, Error> {
     let before = asked.status.clone().unwrap_or_default();
-    ctx.publish(asked, &delete::waiting(&before, ctx.now())).await?;
-    Ok(Action::requeue(WAITING))
+    ctx.publish(asked, &status::waiting(&before, waits, ctx.now())).await?;
+    let gone = seen.upload.as_ref().is_none_or(|u| u.metadata.deletion_timestamp.is_some());
+    Ok(Action::requeue(if gone { LETTING_GO } else { WAITING }))
 }
 
 /// It cannot be done.
 pub(super) async fn fail(asked: &DeleteSnapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
     let before = asked.status.clone().unwrap_or_default();
-    ctx.publish(asked, &delete::failed(&before, problem, ctx.now())).await?;
+    ctx.publish(asked, &status::failed(&before, problem, ctx.now())).await?;
     Ok(Action::await_change())
 }
 
-/// Deletes the disk snapshot, then the restore point.
+/// Deletes disk snapshot and restore point; says why not, where one of them stays.
 pub(super) async fn erase(asked: &DeleteSnapshot, ctx: &Context) -> Result<Action, Error> {
-    let uid = asked.uid().unwrap_or_default();
-    let erased = match target(asked) {
-        Ok(target) => erase_both(asked, &target, ctx).await,
-        Err(problem) => Err(problem),
+    let target = match target(asked) {
+        Ok(target) => target,
+        Err(problem) => return fail(asked, &problem, ctx).await,
     };
     let before = asked.status.clone().unwrap_or_default();
+    let asked = &ctx.publish(asked, &status::erasing(&before, ctx.now())).await?;
+    let before = asked.status.clone().unwrap_or_default();
+    let erased = erase_both(asked, &target, ctx).await;
     match erased {
         Ok(()) => {
-            ctx.publish(asked, &delete::completed(&before, ctx.now())).await?;
-            ctx.pace.forget(&uid);
+            ctx.publish(asked, &status::completed(&before, ctx.now())).await?;
+            ctx.pauses.forget(&attempts_of(asked));
             Ok(Action::await_change())
         }
+        Err(problem) if problem.reason == Reason::InvalidSpec => fail(asked, &problem, ctx).await,
         Err(problem) => {
-            ctx.publish(asked, &delete::step_failed(asked, &problem, ctx.now())).await?;
-            Ok(Action::requeue(ctx.pace.after_error(&uid, retry::controller_pause)))
+            // noted before it is said: what we say comes back as an event, and is no reason to try at once
+            let due = ctx.pauses.after_failure(&attempts_of(asked), ctx.now(), retry::controller_pause);
+            ctx.publish(asked, &status::not_yet(&before, &problem, ctx.now())).await?;
+            Ok(ctx.wake_at(due))
         }
     }
 }
 
+/// Both, whatever the other says: a vCenter that is away keeps no data in the bucket.
 async fn erase_both(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<(), Problem> {
-    let vcenter = ctx.vcenters.get().await?;
-    let deleted = vcenter.delete_snapshot(&target.disk_snapshot, DELETING).await;
-    let deleted = deleted.map_err(|e| from_vsphere("delete the disk snapshot", &e))?;
-    tracing::info!(disk_snapshot = %target.disk_snapshot, ?deleted, "deleted the disk snapshot");
-    Step::DiskSnapshotDeleted.done();
-    if asked.spec.backup_repository.is_empty() {
-        return Ok(()); // local mode: there was never more
+    let disk_snapshot = erase_disk_snapshot(target, ctx).await;
+    if delete::is_local(asked) {
+        return disk_snapshot; // there was never more
     }
     let late = |_| {
         let cause = format!("delete the restore point: not done within {} seconds", FORGETTING.as_secs());
         Problem::passing(Reason::StoreUnreachable, cause)
     };
-    tokio::time::timeout(FORGETTING, forget(asked, target, ctx)).await.map_err(late)??;
-    Step::PointForgotten.done();
+    let forgotten = tokio::time::timeout(FORGETTING, forget(asked, target, ctx)).await.map_err(late);
+    let point = forgotten.and_then(std::convert::identity);
+    if point.is_ok() {
+        Step::PointForgotten.done();
+    }
+    if let (Err(_), Err(problem)) = (&disk_snapshot, &point) {
+        tracing::info!(delete = asked.name_any(), %problem, "the restore point stays as well");
+    }
+    disk_snapshot.and(point)
+}
+
+async fn erase_disk_snapshot(target: &Target, ctx: &Context) -> Result<(), Problem> {
+    let vcenter = ctx.vcenters.get().await?;
+    let deleted = vcenter.delete_snapshot(&target.disk_snapshot, DELETING).await;
+    let deleted = deleted.map_err(|e| from_vsphere("delete the disk snapshot", &e))?;
+    tracing::info!(disk_snapshot = %target.disk_snapshot, ?deleted, "deleted the disk snapshot");
+    Step::DiskSnapshotDeleted.done();
     Ok(())
 }
 
 async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<(), Problem> {
-    if asked.spec.backup_repository == WITHOUT_BACKUP_REPOSITORY {
-        return Err(Problem::lasting(Reason::RepositoryUnknown, "spec.backupRepository names no repository"));
-    }
-    let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
+    let found = ctx.repositories.find(&asked.spec.backup_repository).await;
+    let described = found.map_err(|problem| match problem.reason {
+        Reason::RepositoryUnknown => problem.with_fix(Some(
+            "Make a BackupRepositoryClaim for the same storage location and write the name of its BackupRepository \
+             into spec.backupRepository."
+                .to_owned(),
+        )),
+        _ => problem,
+    })?;
     let only = |spaces: &[String]| if let [one] = spaces { Some(one.clone()) } else { None };
     let from = target.namespace.clone().or_else(|| only(&described.allowed_namespaces)).ok_or_else(|| {
         let cause = "neither the id nor the repository says from which namespace the claim was backed up";

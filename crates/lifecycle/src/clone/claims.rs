@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{CloneFromSnapshot, Download, DownloadSpec, Reason, Time, Timestamp, labels, names};
+use api::{ClaimCreator, CloneFromSnapshot, Download, DownloadSpec, Reason, Time, Timestamp, labels, names};
 use disk::DiskId;
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
@@ -19,7 +19,12 @@ const MIB: u64 = 1 << 20;
 
 /// Name of the scratch claim.
 pub fn scratch_name(clone: &CloneFromSnapshot) -> String {
-    format!("restore-{}", uid(clone))
+    scratch_name_of(uid(clone))
+}
+
+/// Name of the scratch claim of the clone with this uid, which may be gone.
+pub fn scratch_name_of(clone_uid: &str) -> String {
+    format!("restore-{clone_uid}")
 }
 
 /// Name of the Download; `None` when the clone names no backup.
@@ -41,16 +46,28 @@ pub fn source(clone: &CloneFromSnapshot) -> Result<Target, Problem> {
     Ok(Target { disk_snapshot, namespace })
 }
 
-/// The claim as the backup has it, checked for what a restore needs of it.
-pub fn wanted(clone: &CloneFromSnapshot) -> Result<PersistentVolumeClaim, Problem> {
+/// What every restore must say, whoever makes its claim.
+pub fn understood(clone: &CloneFromSnapshot) -> Result<(), Problem> {
+    if let Some(ClaimCreator::Other(word)) = &clone.spec.claim_creator {
+        let cause = format!("spec.claimCreator is `{word}`; only Velero is known");
+        return Err(Problem::lasting(Reason::InvalidSpec, cause));
+    }
     if clone.spec.kind != api::CLAIM_KIND || !clone.spec.api_group.is_empty() {
         return Err(Problem::lasting(Reason::UnsupportedKind, format!("spec.kind is `{}`", clone.spec.kind)));
     }
-    let invalid = |cause: String| Problem::lasting(Reason::InvalidSpec, cause);
     source(clone)?;
     if matches!(clone.spec.backup_repository.as_str(), "" | api::WITHOUT_BACKUP_REPOSITORY) {
-        return Err(invalid("spec.backupRepository names no repository".to_owned()));
+        return Err(Problem::lasting(Reason::InvalidSpec, "spec.backupRepository names no repository"));
     }
+    match clone.spec.claim_creator {
+        Some(_) => Ok(()), // class, size and modes come from the claim that Velero makes
+        None => wanted(clone).map(drop),
+    }
+}
+
+/// The claim as the backup has it, checked for what a restore needs of it.
+pub fn wanted(clone: &CloneFromSnapshot) -> Result<PersistentVolumeClaim, Problem> {
+    let invalid = |cause: String| Problem::lasting(Reason::InvalidSpec, cause);
     let blob = clone.spec.metadata.as_ref().filter(|b| !b.is_empty());
     let blob = blob.ok_or_else(|| invalid("spec.metadata is missing: it says which claim to make".to_owned()))?;
     let claim = blob.claim().map_err(|e| invalid(format!("read spec.metadata: {}", Problem::chain(&e))))?;
@@ -61,6 +78,45 @@ pub fn wanted(clone: &CloneFromSnapshot) -> Result<PersistentVolumeClaim, Proble
         return Err(invalid("the claim in spec.metadata has no storage class".to_owned()));
     }
     Ok(claim)
+}
+
+/// Name of the claim that the backup is of; `None` where the clone does not say.
+pub fn name(clone: &CloneFromSnapshot) -> Option<String> {
+    let claim = clone.spec.metadata.as_ref()?.claim().ok()?;
+    claim.metadata.name.filter(|name| !name.is_empty())
+}
+
+/// What the volume is made like: the live claim where Velero made it, since resource modifiers apply after every restore
+/// action; else the claim as the backup has it.
+pub fn model(
+    clone: &CloneFromSnapshot,
+    target: Option<&PersistentVolumeClaim>,
+) -> Result<PersistentVolumeClaim, Problem> {
+    if clone.spec.claim_creator.is_none() {
+        return wanted(clone);
+    }
+    let target = target.ok_or_else(|| Problem::passing(Reason::WaitingForClaim, "Velero's claim is not there"))?;
+    if class(target).is_empty() {
+        let name = target.metadata.name.as_deref().unwrap_or_default();
+        let cause = format!("claim {name} has no storage class, and the cluster has no default one");
+        return Err(Problem::lasting(Reason::StorageClassMissing, cause));
+    }
+    Ok(target.clone())
+}
+
+/// Refuses a claim that Velero made and that asks for less than the disk has: nobody may change it for its user, and a
+/// smaller volume would hold half a file system. A claim that we make gets what the disk needs.
+pub fn fits(clone: &CloneFromSnapshot, like: &PersistentVolumeClaim, disk_bytes: u64) -> Result<(), Problem> {
+    let asked = request(like);
+    let enough = asked.as_ref().and_then(|q| bytes(&q.0)).is_some_and(|asked| asked >= disk_bytes);
+    if clone.spec.claim_creator.is_none() || enough {
+        return Ok(());
+    }
+    let (name, asked) =
+        (like.metadata.name.as_deref().unwrap_or_default(), asked.map_or("nothing".to_owned(), |q| q.0));
+    let least = disk_bytes.div_ceil(MIB);
+    let cause = format!("claim {name} asks for {asked}; the disk has {disk_bytes} bytes ({least}Mi)");
+    Err(Problem::lasting(Reason::TargetTooSmall, cause))
 }
 
 /// The storage class a claim asks for; empty when it asks for none.

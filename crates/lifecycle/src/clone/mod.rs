@@ -1,20 +1,30 @@
 //! Decides about a `CloneFromSnapshot`: look for the restore point, make a volume through a scratch claim, let a node
 //! write it, hand it to the real claim. No claim of a user is bound before its data is flushed (design D5a).
 //!
+//! With `claimCreator: Velero` the claim comes first: Velero makes it, with a selector that no volume satisfies and whose
+//! value is the clone's uid. The volume is made like that claim. Whether the claim is still there, unbound and this
+//! clone's is asked at every step and once more right before the volume is pointed at it ([`ownership`]).
+//!
 //! Decisions look at what exists: scratch claim, volume, Download and real claim are all named or marked by the clone's
 //! uid. A failure is noted first, then everything is removed, then the phase says `Failed`; nothing is ever run again
 //! after that. What its status says is in [`status`]; the claims it makes are in [`claims`].
 
 pub mod claims;
+pub mod ownership;
 pub mod status;
+pub mod volumes;
 
 use api::conditions;
-use api::{ClaimCreator, CloneFromSnapshot, ClonePhase, Download, DownloadPhase, Reason, Timestamp, labels};
+use api::{CloneFromSnapshot, ClonePhase, Download, DownloadPhase, Reason, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::SignedDuration;
 
+pub use ownership::{is_bound, is_ours};
+pub use volumes::is_marked;
+
 use crate::Problem;
 use crate::age::{self, Finished};
+use ownership::Target;
 
 /// How long the CSI driver has to make a volume.
 pub const PROVISIONING: SignedDuration = SignedDuration::from_mins(5);
@@ -22,8 +32,11 @@ pub const PROVISIONING: SignedDuration = SignedDuration::from_mins(5);
 pub const UNTAKEN: SignedDuration = SignedDuration::from_hours(1);
 /// How long the CSI driver has to remove the volume of a restore that failed; after that the end is said all the same.
 pub const REMOVAL: SignedDuration = SignedDuration::from_mins(10);
-/// How long Velero has to create the claim, once the volume is written.
+/// How long Velero has to create the claim.
 pub const CLAIM_AWAITED: SignedDuration = SignedDuration::from_hours(1);
+
+/// How often Velero's claim is looked at while its data is on the way.
+const CLAIM_LOOK: SignedDuration = SignedDuration::from_secs(30);
 
 /// What exists for a clone.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,6 +51,8 @@ pub struct Seen {
     pub writing: bool,
     /// The claim of the wanted name in the clone's namespace, or with `claimCreator` the one that carries the uid.
     pub target: Option<PersistentVolumeClaim>,
+    /// The volume that the claim names, where it names one.
+    pub target_volume: Option<PersistentVolume>,
 }
 
 /// What to do now.
@@ -110,52 +125,61 @@ pub fn plan(clone: &CloneFromSnapshot, seen: &Seen, now: Timestamp) -> Plan {
     {
         return Plan::WakeAt(at);
     }
-    let ours = seen.target.as_ref().filter(|t| is_ours(clone, t));
-    let written = seen.volume.as_ref().is_some_and(is_marked);
-    if ours.is_some_and(is_bound) {
-        return if written { Plan::Hand(Hand::Settle) } else { Plan::Complete };
+    let target = ownership::of(clone, seen);
+    if target == Target::Has {
+        return if seen.volume.as_ref().is_some_and(is_marked) { Plan::Hand(Hand::Settle) } else { Plan::Complete };
     }
     if let Some(noted) = ending(&before.conditions) {
-        let waits = has_leftovers(clone, seen) && until(Some(&noted.last_transition_time), REMOVAL, now).is_some();
-        return match waits {
-            true if seen.writing => Plan::StopWriting,
-            true => Plan::Clean,
-            false => Plan::End,
-        };
+        return ending_plan(clone, seen, noted, now);
     }
     if clone.spec.clone_cancel {
         return Plan::StopNow;
     }
-    if let Some(problem) = refusal(clone, seen, ours.is_some()) {
+    if let Err(problem) = claims::understood(clone) {
         return Plan::GiveUp(problem);
     }
-    if written {
-        return hand_over(clone, seen, now);
+    match target {
+        Target::Refused(problem) => return Plan::GiveUp(problem),
+        Target::Absent if clone.spec.claim_creator.is_some() => return without_claim(clone, seen, now),
+        Target::Absent | Target::Waits | Target::Has => {}
+    }
+    if seen.volume.as_ref().is_some_and(is_marked) {
+        return hand_over(seen);
     }
     match seen.download.as_ref() {
         None => before_download(seen, now),
-        Some(download) => during_download(clone, seen, download, now),
+        Some(download) => during_download(seen, download, now),
     }
 }
 
-/// What is wrong with the request itself, or with what lies in its way.
-fn refusal(clone: &CloneFromSnapshot, seen: &Seen, target_is_ours: bool) -> Option<Problem> {
-    if let Some(ClaimCreator::Other(word)) = &clone.spec.claim_creator {
-        return Some(Problem::lasting(
-            Reason::InvalidSpec,
-            format!("spec.claimCreator is `{word}`; only Velero is known"),
-        ));
+/// An end is noted: what is there goes first.
+fn ending_plan(clone: &CloneFromSnapshot, seen: &Seen, noted: &api::Condition, now: Timestamp) -> Plan {
+    if until(Some(&noted.last_transition_time), REMOVAL, now).is_none() || !has_leftovers(clone, seen) {
+        return Plan::End;
     }
-    let wanted = match claims::wanted(clone) {
-        Ok(wanted) => wanted,
-        Err(problem) => return Some(problem),
-    };
-    if seen.target.is_some() && !target_is_ours {
-        let (namespace, name) = (clone.metadata.namespace.as_deref()?, wanted.metadata.name?);
-        let cause = format!("claim {namespace}/{name} is already there and is not overwritten");
-        return Some(Problem::lasting(Reason::ClaimExists, cause));
+    if seen.writing {
+        return Plan::StopWriting;
     }
-    None
+    // the volume controller is binding the two at this moment: whoever takes the volume away now leaves a lost claim
+    if volumes::is_being_bound(seen) { Plan::Hand(Hand::AwaitBound) } else { Plan::Clean }
+}
+
+/// Velero's claim is not there: not yet, or not any more.
+fn without_claim(clone: &CloneFromSnapshot, seen: &Seen, now: Timestamp) -> Plan {
+    let begun = seen.scratch.is_some() || seen.volume.is_some() || seen.download.is_some();
+    if begun {
+        let cause = "the claim that Velero made was deleted before its data was there";
+        return Plan::GiveUp(
+            Problem::lasting(Reason::ClaimNotFound, cause).with_fix(Some("Restore again.".to_owned())),
+        );
+    }
+    match until(clone.metadata.creation_timestamp.as_ref(), CLAIM_AWAITED, now) {
+        Some(at) => Plan::AwaitClaim(at),
+        None => Plan::GiveUp(Problem::lasting(
+            Reason::WaitingForClaim,
+            format!("Velero did not create the claim within {} minutes", CLAIM_AWAITED.as_mins()),
+        )),
+    }
 }
 
 fn before_download(seen: &Seen, now: Timestamp) -> Plan {
@@ -172,9 +196,9 @@ fn before_download(seen: &Seen, now: Timestamp) -> Plan {
     }
 }
 
-fn during_download(clone: &CloneFromSnapshot, seen: &Seen, download: &Download, now: Timestamp) -> Plan {
+fn during_download(seen: &Seen, download: &Download, now: Timestamp) -> Plan {
     match download.phase() {
-        Some(DownloadPhase::Completed) if seen.volume.is_some() => hand_over(clone, seen, now),
+        Some(DownloadPhase::Completed) if seen.volume.is_some() => hand_over(seen),
         Some(DownloadPhase::Completed) => {
             Plan::GiveUp(Problem::lasting(Reason::Internal, "the volume vanished after it had been written"))
         }
@@ -192,26 +216,13 @@ fn during_download(clone: &CloneFromSnapshot, seen: &Seen, download: &Download, 
     }
 }
 
-fn hand_over(clone: &CloneFromSnapshot, seen: &Seen, now: Timestamp) -> Plan {
+fn hand_over(seen: &Seen) -> Plan {
     let Some(volume) = seen.volume.as_ref().filter(|v| is_marked(v)) else { return Plan::Hand(Hand::Keep) };
     if seen.scratch.is_some() {
         return Plan::Hand(Hand::DropScratch);
     }
-    let Some(target) = seen.target.as_ref() else {
-        if clone.spec.claim_creator.is_none() {
-            return Plan::Hand(Hand::CreateClaim);
-        }
-        let written = seen.download.as_ref().and_then(|d| d.status.as_ref()?.completion_timestamp.as_ref());
-        return match until(written.or(clone.metadata.creation_timestamp.as_ref()), CLAIM_AWAITED, now) {
-            Some(at) => Plan::AwaitClaim(at),
-            None => Plan::GiveUp(Problem::lasting(
-                Reason::WaitingForClaim,
-                "Velero did not create the claim within an hour",
-            )),
-        };
-    };
-    let points_at = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()?.uid.as_ref());
-    if points_at == target.metadata.uid.as_ref() { Plan::Hand(Hand::AwaitBound) } else { Plan::Hand(Hand::Point) }
+    let Some(target) = seen.target.as_ref() else { return Plan::Hand(Hand::CreateClaim) };
+    if volumes::points_at(volume, target) { Plan::Hand(Hand::AwaitBound) } else { Plan::Hand(Hand::Point) }
 }
 
 /// `from` plus `time`, while that lies ahead.
@@ -220,26 +231,26 @@ fn until(from: Option<&api::Time>, time: SignedDuration, now: Timestamp) -> Opti
     (at > now).then_some(at)
 }
 
-/// Whether a claim was made for this clone, and not deleted since.
-pub fn is_ours(clone: &CloneFromSnapshot, claim: &PersistentVolumeClaim) -> bool {
-    let mark = claim.metadata.annotations.as_ref().and_then(|a| a.get(labels::CLONE_UID));
-    mark.is_some() && mark == clone.metadata.uid.as_ref() && claim.metadata.deletion_timestamp.is_none()
-}
-
-/// Whether a claim is bound.
-pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
-    claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound")
-}
-
-/// Whether a volume is marked as written and being handed over.
-pub fn is_marked(volume: &PersistentVolume) -> bool {
-    volume.metadata.labels.as_ref().is_some_and(|l| l.contains_key(labels::SCRATCH_FOR))
-}
-
 /// Whether anything is left that has to go. An unbound claim that we made goes too.
 fn has_leftovers(clone: &CloneFromSnapshot, seen: &Seen) -> bool {
     let our_claim = clone.spec.claim_creator.is_none() && seen.target.as_ref().is_some_and(|t| is_ours(clone, t));
     seen.writing || seen.scratch.is_some() || seen.volume.is_some() || seen.download.is_some() || our_claim
+}
+
+/// How long to wait before Velero's claim is looked for again: it comes within a second as a rule, and nothing marks it
+/// so that it could be watched for.
+pub fn claim_pause(clone: &CloneFromSnapshot, now: Timestamp) -> SignedDuration {
+    let age = clone.metadata.creation_timestamp.as_ref().map_or(SignedDuration::ZERO, |t| now.duration_since(t.0));
+    (age / 4).clamp(SignedDuration::from_secs(1), SignedDuration::from_secs(15))
+}
+
+/// When to look again at the latest while somebody else works: a claim that Velero made may be deleted meanwhile, and
+/// claims of users are not watched.
+pub fn look_by(clone: &CloneFromSnapshot, at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    match clone.spec.claim_creator {
+        Some(_) => Some(at.map_or(now + CLAIM_LOOK, |at| at.min(now + CLAIM_LOOK))),
+        None => at,
+    }
 }
 
 /// Whether an end was decided and is being prepared.

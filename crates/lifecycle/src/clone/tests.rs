@@ -1,9 +1,11 @@
-//! The restore as a table: what exists, and what is done about it.
+//! The restore as a table: what exists, and what is done about it. With Velero as the claim's maker: `velero`.
 #![allow(clippy::unwrap_used, reason = "tests")]
+
+mod velero;
 
 use super::*;
 use api::metadata::Blob;
-use api::{CloneFromSnapshotSpec, CloneFromSnapshotStatus, DownloadSpec, DownloadStatus, Time};
+use api::{CloneFromSnapshotSpec, CloneFromSnapshotStatus, DownloadSpec, DownloadStatus, Time, labels};
 use serde_json::json;
 
 fn noon() -> Timestamp {
@@ -49,6 +51,14 @@ fn claim(phase: &str, uid: &str, mark: Option<&str>, minutes_ago: i64) -> Option
     Some(claim)
 }
 
+/// As [`claim`], naming a volume.
+fn naming(claim: Option<PersistentVolumeClaim>, volume: &str) -> Option<PersistentVolumeClaim> {
+    claim.map(|mut claim| {
+        claim.spec.get_or_insert_default().volume_name = Some(volume.to_owned());
+        claim
+    })
+}
+
 fn volume(marked: bool, points_at: &str) -> Option<PersistentVolume> {
     let mut volume: PersistentVolume = serde_json::from_value(
         json!({"metadata": {"name": "pv-1"}, "spec": {"claimRef": {"uid": points_at}, "capacity": {"storage": "1Gi"}}}),
@@ -56,6 +66,14 @@ fn volume(marked: bool, points_at: &str) -> Option<PersistentVolume> {
     .unwrap();
     volume.metadata.labels = marked.then(|| [(labels::SCRATCH_FOR.to_owned(), "u-1".to_owned())].into());
     Some(volume)
+}
+
+/// The volume as it is once it is settled.
+fn settled(uid: &str) -> Option<PersistentVolume> {
+    volume(false, "real").map(|mut volume| {
+        volume.metadata.annotations = Some([(labels::CLONE_UID.to_owned(), uid.to_owned())].into());
+        volume
+    })
 }
 
 fn download(phase: &str) -> Option<Download> {
@@ -79,7 +97,7 @@ fn a_restore_step_by_step() {
     let written = || Seen { download: download("Completed"), ..bound() };
     let kept = || Seen { volume: volume(true, "scratch"), ..written() };
     let alone = || Seen { scratch: None, ..kept() };
-    let ours = |phase| claim(phase, "real", Some("u-1"), 0);
+    let ours = |phase| naming(claim(phase, "real", Some("u-1"), 0), "pv-1");
     let cases = [
         ("nothing yet", nothing(), Plan::Provision),
         (
@@ -109,7 +127,7 @@ fn a_restore_step_by_step() {
             Plan::Hand(Hand::AwaitBound),
         ),
         ("bound", Seen { target: ours("Bound"), volume: volume(true, "real"), ..alone() }, Plan::Hand(Hand::Settle)),
-        ("settled", Seen { target: ours("Bound"), ..nothing() }, Plan::Complete),
+        ("settled", Seen { target: ours("Bound"), target_volume: settled("u-1"), ..nothing() }, Plan::Complete),
     ];
     for (situation, seen, want) in cases {
         assert_eq!(plan(&clone(), &seen, noon()), want, "{situation}");
@@ -164,16 +182,6 @@ fn a_restore_that_is_asked_to_stop_removes_what_it_made() {
     assert_eq!(plan(&clone, &Seen { writing: true, ..nothing() }, noon()), Plan::StopWriting, "the Download is gone");
     assert_eq!(plan(&clone, &nothing(), noon()), Plan::End);
     assert_eq!(status::ended(clone.status.as_ref().unwrap(), noon()).phase, Some(ClonePhase::Canceled));
-}
-
-#[test]
-fn with_velero_as_creator_the_driver_waits_for_the_claim_with_its_uid() {
-    let mut clone = clone();
-    clone.spec.claim_creator = Some(ClaimCreator::Velero);
-    let seen = Seen { volume: volume(true, "scratch"), ..nothing() };
-    assert_eq!(plan(&clone, &seen, noon()), Plan::AwaitClaim(noon() + SignedDuration::from_mins(58)));
-    clone.metadata.creation_timestamp = Some(ago(61));
-    assert!(matches!(plan(&clone, &seen, noon()), Plan::GiveUp(p) if p.reason == Reason::WaitingForClaim));
 }
 
 #[test]

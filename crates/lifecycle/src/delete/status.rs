@@ -1,0 +1,68 @@
+//! What the status of a DeleteSnapshot says. The original's phases: `New` until it is done, then `Completed`.
+
+use api::conditions::{self, READY, Status};
+use api::{DeletePhase, DeleteSnapshotStatus, Reason, Time, Timestamp};
+
+use super::Waits;
+use crate::Problem;
+
+/// Its Upload is being stopped.
+pub fn waiting(before: &DeleteSnapshotStatus, waits: &Waits, now: Timestamp) -> DeleteSnapshotStatus {
+    told_once(before, waits.reason, &waits.message, now)
+}
+
+/// The first attempt begins. Later ones leave the reason of the last in place: it is what people look for.
+pub fn erasing(before: &DeleteSnapshotStatus, now: Timestamp) -> DeleteSnapshotStatus {
+    let waited = [Reason::Canceling.as_str(), Reason::NotStopping.as_str()];
+    let tried = conditions::get(&before.conditions, READY).is_some_and(|c| !waited.contains(&c.reason.as_str()));
+    if tried {
+        return before.clone();
+    }
+    working(before, Reason::Deleting, "deleting the disk snapshot and the restore point", now)
+}
+
+/// Both are gone.
+pub fn completed(before: &DeleteSnapshotStatus, now: Timestamp) -> DeleteSnapshotStatus {
+    let message = "DeleteSnapshot Successfully processed.";
+    let mut status = ended(before, DeletePhase::Completed, message, now);
+    conditions::set(&mut status.conditions, READY, Status::True, Reason::Completed, message, now);
+    status
+}
+
+/// An attempt failed and is repeated.
+pub fn not_yet(before: &DeleteSnapshotStatus, problem: &Problem, now: Timestamp) -> DeleteSnapshotStatus {
+    told_once(before, problem.reason, &problem.message(), now)
+}
+
+/// `message` says why it is not done yet. The condition keeps its first words for as long as the reason stays, so that
+/// one reason makes one event.
+fn told_once(before: &DeleteSnapshotStatus, reason: Reason, message: &str, now: Timestamp) -> DeleteSnapshotStatus {
+    let told = conditions::get(&before.conditions, READY).filter(|c| c.reason == reason.as_str());
+    let words = told.map_or_else(|| message.to_owned(), |c| c.message.clone());
+    let mut status = working(before, reason, &words, now);
+    status.message = Some(message.to_owned());
+    status
+}
+
+/// It cannot be done.
+pub fn failed(before: &DeleteSnapshotStatus, problem: &Problem, now: Timestamp) -> DeleteSnapshotStatus {
+    let mut status = ended(before, DeletePhase::Failed, &problem.message(), now);
+    conditions::set(&mut status.conditions, READY, Status::False, problem.reason, &problem.message(), now);
+    status
+}
+
+fn working(before: &DeleteSnapshotStatus, reason: Reason, message: &str, now: Timestamp) -> DeleteSnapshotStatus {
+    let mut status = before.clone();
+    status.phase.get_or_insert(DeletePhase::New);
+    conditions::set(&mut status.conditions, READY, Status::False, reason, message, now);
+    status
+}
+
+fn ended(before: &DeleteSnapshotStatus, phase: DeletePhase, message: &str, now: Timestamp) -> DeleteSnapshotStatus {
+    DeleteSnapshotStatus {
+        phase: Some(phase),
+        message: Some(message.to_owned()),
+        completion_timestamp: Some(Time(now)),
+        conditions: before.conditions.clone(),
+    }
+}

@@ -1,0 +1,145 @@
+//! A deletion at every moment of a backup's life, as a table.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use crate::transfer::upload as says;
+use api::{DeleteSnapshotSpec, DeleteSnapshotStatus, Time, UploadSpec, UploadStatus};
+
+const ID: &str = "pvc:shop/data-0:aXZkOmRpc2s6c25hcA";
+
+fn noon() -> Timestamp {
+    "2026-01-02T12:00:00Z".parse().unwrap()
+}
+
+fn delete(id: &str, minutes_ago: i64) -> DeleteSnapshot {
+    let spec = DeleteSnapshotSpec { snapshot_id: id.to_owned(), backup_repository: "br-1".to_owned() };
+    let mut delete = DeleteSnapshot::new("delete-1", spec);
+    delete.metadata.creation_timestamp = Some(Time(noon() - SignedDuration::from_mins(minutes_ago)));
+    delete
+}
+
+fn of_repository(name: &str) -> DeleteSnapshot {
+    let mut delete = delete(ID, 1);
+    delete.spec.backup_repository = name.to_owned();
+    delete
+}
+
+fn nothing() -> Seen {
+    Seen::default()
+}
+
+fn with(status: UploadStatus, cancel: bool) -> Seen {
+    let mut upload = Upload::new("upload-snap", UploadSpec { upload_cancel: cancel, ..UploadSpec::default() });
+    upload.status = Some(status);
+    Seen { upload: Some(upload), ..nothing() }
+}
+
+fn upload(phase: &str, cancel: bool) -> Seen {
+    with(UploadStatus { phase: Some(phase.into()), ..UploadStatus::default() }, cancel)
+}
+
+fn written(seen: Seen) -> Seen {
+    Seen { writing: true, ..seen }
+}
+
+fn vanishing(mut seen: Seen) -> Seen {
+    if let Some(upload) = seen.upload.as_mut() {
+        upload.metadata.deletion_timestamp = Some(Time(noon()));
+    }
+    seen
+}
+
+fn due_in(minutes: i64) -> Seen {
+    Seen { due: Some(noon() + SignedDuration::from_mins(minutes)), ..nothing() }
+}
+
+/// What is done, in a word; for a wait, its reason.
+fn does(delete: &DeleteSnapshot, seen: &Seen) -> String {
+    match plan(delete, seen, noon()) {
+        Plan::Fail(problem) => format!("Fail {}", problem.reason),
+        Plan::AwaitUpload(waits) => format!("Await {}", waits.reason),
+        Plan::WakeAt(at) => format!("WakeAt +{} s", at.duration_since(noon()).as_secs()),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_backup_can_be_deleted_at_every_moment_of_its_life() {
+    let cases = [
+        ("uploaded", delete(ID, 1), upload("Completed", false), "Erase"),
+        ("uploaded so long ago that the Upload is gone", delete(ID, 1), nothing(), "Erase"),
+        ("of a version up to 1.0.2", delete("ivd:disk:snap", 1), nothing(), "Erase"),
+        ("local mode", of_repository(""), nothing(), "Erase"),
+        ("stored, the disk snapshot stays", delete(ID, 1), upload("CleanupFailed", false), "Erase"),
+        ("gave up uploading", delete(ID, 1), upload("UploadFailedAfterRetry", false), "Erase"),
+        ("cancelled before", delete(ID, 1), upload("Canceled", true), "Erase"),
+        ("cancelled before, long ago", delete(ID, 61), upload("Canceled", true), "Erase"),
+        ("waiting for a node", delete(ID, 1), upload("New", false), "CancelUpload"),
+        ("the Upload has no phase yet", delete(ID, 1), with(UploadStatus::default(), false), "CancelUpload"),
+        ("copying", delete(ID, 1), written(upload("InProgress", false)), "CancelUpload"),
+        ("between two attempts", delete(ID, 1), upload("UploadError", false), "CancelUpload"),
+        ("asked to stop, nobody acts yet", delete(ID, 1), upload("New", true), "Await Canceling"),
+        ("stopping", delete(ID, 1), written(upload("Canceling", true)), "Await Canceling"),
+        ("no node stops it", delete(ID, 11), upload("New", true), "Await NotStopping"),
+        ("still not, an hour later", delete(ID, 61), upload("InProgress", true), "Await NotStopping"),
+        ("somebody deletes the Upload", delete(ID, 1), vanishing(upload("InProgress", true)), "Erase"),
+        ("… while a node copies", delete(ID, 1), written(vanishing(upload("InProgress", true))), "Await Canceling"),
+        ("the Upload is gone, its node is not", delete(ID, 1), written(nothing()), "Await Canceling"),
+        ("the last attempt failed", delete(ID, 90), due_in(4), "WakeAt +240 s"),
+        ("… and the pause is over", delete(ID, 90), due_in(0), "Erase"),
+        ("applied by hand a moment ago", delete(ID, 0), nothing(), "WakeAt +5 s"),
+        ("an id that is none", delete("nonsense", 1), nothing(), "Fail InvalidSpec"),
+        ("of no repository", of_repository(WITHOUT_BACKUP_REPOSITORY), nothing(), "Fail InvalidSpec"),
+    ];
+    for (situation, delete, seen, want) in cases {
+        assert_eq!(does(&delete, &seen), want, "{situation}");
+    }
+}
+
+#[test]
+fn a_finished_deletion_stays_finished_and_goes_after_a_day() {
+    let with = |status| DeleteSnapshot { status: Some(status), ..delete(ID, 1) };
+    let before = DeleteSnapshotStatus::default();
+    let hours = SignedDuration::from_hours(1);
+    let in_flight = upload("InProgress", false);
+    let invalid = Problem::lasting(Reason::InvalidSpec, "read spec.snapshotID");
+    for ended in [status::completed, |b: &_, now| status::failed(b, &Problem::lasting(Reason::InvalidSpec, "x"), now)] {
+        assert_eq!(does(&with(ended(&before, noon() - hours)), &in_flight), format!("WakeAt +{} s", 23 * 3600));
+        assert_eq!(plan(&with(ended(&before, noon() - hours * 24)), &in_flight, noon()), Plan::Remove);
+    }
+    let failed = status::failed(&before, &invalid, noon());
+    assert!(failed.completion_timestamp.is_some(), "every end carries its time");
+    let mut going = delete(ID, 1);
+    going.metadata.deletion_timestamp = Some(Time(noon()));
+    assert_eq!(plan(&going, &in_flight, noon()), Plan::Rest, "whoever deletes the request takes it back");
+}
+
+#[test]
+fn a_deletion_says_why_its_upload_does_not_stop() {
+    let away = Problem::passing(Reason::StoreUnreachable, "remove the restore point: no answer");
+    let stuck = says::cancel_waits(&says::cancelling(&says::new(noon()), noon()), &away, noon());
+    let Plan::AwaitUpload(waits) = plan(&delete(ID, 1), &with(stuck, true), noon()) else { unreachable!("it waits") };
+    assert_eq!(waits.reason, Reason::StoreUnreachable);
+    assert!(waits.message.contains("upload-snap") && waits.message.contains("no answer"), "{}", waits.message);
+}
+
+#[test]
+fn a_deletion_is_never_given_up_and_tells_each_reason_once() {
+    let ready = |status: &DeleteSnapshotStatus| conditions::get(&status.conditions, READY).unwrap().clone();
+    let attempt = |status: &DeleteSnapshotStatus, reason, cause: &str| {
+        status::not_yet(status, &Problem::passing(reason, cause), noon())
+    };
+    let first = status::erasing(&DeleteSnapshotStatus::default(), noon());
+    assert_eq!(ready(&first).reason, "Deleting");
+    let away = attempt(&first, Reason::StoreUnreachable, "connect: refused");
+    let still = attempt(&status::erasing(&away, noon()), Reason::StoreUnreachable, "connect: timed out");
+    assert_eq!(ready(&still), ready(&away), "the same reason in other words makes no second event");
+    assert!(still.message.as_ref().unwrap().contains("timed out"), "the message is of the last attempt");
+    let keyless = attempt(&still, Reason::RepositoryPasswordMissing, "find the key");
+    assert_eq!(ready(&keyless).reason, "RepositoryPasswordMissing");
+    for status in [first, away, still, keyless.clone()] {
+        assert_eq!((status.phase.as_ref(), &status.completion_timestamp), (Some(&DeletePhase::New), &None));
+    }
+    let done = status::completed(&keyless, noon());
+    assert_eq!(done.message.as_deref(), Some("DeleteSnapshot Successfully processed."));
+}
