@@ -100,6 +100,9 @@ pub const PEERS: &[Peer] = &[
         link: "",
         part: Part::Velero,
     },
+    Peer { name: "plugin-host-1.4.3", module: "plugin-host/v1.4.3", package: ".", link: "", part: Part::Checks },
+    Peer { name: "plugin-host-1.6.0", module: "plugin-host/v1.6.0", package: ".", link: "", part: Part::Checks },
+    Peer { name: "plugin-host-1.7.0", module: "plugin-host/v1.7.0", package: ".", link: "", part: Part::Checks },
     Peer { name: "helm", module: "peers/helm", package: "helm.sh/helm/v4/cmd/helm", link: "", part: Part::Checks },
 ];
 

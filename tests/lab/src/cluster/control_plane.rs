@@ -63,7 +63,8 @@ pub(crate) fn api_server(program: PathBuf, lab: &Path, facts: &mut Facts) -> Res
         format!("--token-auth-file={}", tokens.display()),
         "--authorization-mode=RBAC".to_owned(),
         "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-        "--disable-admission-plugins=ServiceAccount".to_owned(),
+        // the second would mark new nodes as not ready until a controller says otherwise, which a lab has not
+        "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".to_owned(),
         format!("--audit-policy-file={}", policy.display()),
         format!("--audit-log-path={}", audit_log(lab).display()),
     ];

@@ -127,6 +127,7 @@ fn node(name: &str) -> Value {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}},
+        "spec": {"taints": []}, // a pod may run here
         "status": {
             "capacity": room,
             "allocatable": room,
