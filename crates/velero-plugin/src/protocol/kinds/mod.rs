@@ -49,6 +49,11 @@ pub struct ItemReference {
     pub name: String,
 }
 
+/// Whether a backup is in its last pass, in which no action may start an operation (P-12).
+pub fn is_finalizing(backup: &serde_json::Value) -> bool {
+    matches!(backup["status"]["phase"].as_str(), Some("Finalizing" | "FinalizingPartiallyFailed"))
+}
+
 /// Why an action could not do what it was asked: one sentence for the user and the place it came from.
 ///
 /// Every error turns into one with `?`, its causes joined by `: `.
