@@ -23,6 +23,7 @@ mod left;
 mod midway;
 mod namespace;
 mod restic;
+mod velero;
 mod wait;
 mod world;
 
@@ -32,5 +33,6 @@ pub use explained::explained;
 pub use left::{nothing_left, still_there};
 pub use namespace::{Clone, Namespace, Snapshot};
 pub use restic::Restic;
+pub use velero::{VELERO_DEADLINE, Velero};
 pub use wait::{DEADLINE, wait_until};
 pub use world::World;

@@ -1,0 +1,75 @@
+//! `velero.io/vsphere-pvc-deleter`: the data of a claim goes with the backup. The DeleteSnapshot carries the duty: Velero
+//! drops the backup half a second later, whatever we answer (V-09).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{DeletePhase, DeleteSnapshot, Reason};
+use async_trait::async_trait;
+use kube::api::PostParams;
+use kube::runtime::wait::await_condition;
+use kube::{Api, ResourceExt as _};
+use lifecycle::Problem;
+use lifecycle::velero::delete::{self, Decision, Delete};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::reads::{self, Reads};
+use super::{failed, refused, say};
+use crate::Item;
+use crate::protocol::kinds::{ActionError, DeleteItemAction, Selector};
+
+/// How long Velero's deletion waits for ours. Whatever takes longer goes on by itself.
+const WATCHED_FOR: Duration = Duration::from_secs(30);
+
+pub(super) struct ClaimDelete(pub(super) Arc<Reads>);
+
+#[async_trait]
+impl DeleteItemAction for ClaimDelete {
+    async fn selector(&self) -> Result<Selector, ActionError> {
+        Ok(Selector::resources(["persistentvolumeclaims"]))
+    }
+
+    async fn execute(&self, item: Item, backup: &Value) -> Result<(), ActionError> {
+        let backup = reads::backup(backup)?;
+        let local_mode = self.0.settings().await?.local_mode;
+        match delete::decide(&backup, item.tree(), local_mode) {
+            Decision::Nothing(note) => {
+                say(&note);
+                Ok(())
+            }
+            Decision::Refuse(problem) => Err(refused(&problem)),
+            Decision::Delete(wanted) => self.delete(&backup, &wanted).await,
+        }
+    }
+}
+
+impl ClaimDelete {
+    async fn delete(&self, backup: &api::velero::Backup, wanted: &Delete) -> Result<(), ActionError> {
+        let repository = match wanted.local {
+            true => String::new(),
+            false => self.0.repository_at(backup.spec.storage_location.as_deref(), &wanted.source_namespace).await?,
+        };
+        let name = api::names::delete_snapshot(Uuid::new_v4());
+        let request = wanted.request(backup, self.0.velero(), &repository, &name);
+        let deletes: Api<DeleteSnapshot> = Api::namespaced(self.0.client().await?, self.0.velero());
+        let made = deletes.create(&PostParams::default(), &request).await;
+        let name = made.map_err(failed("make a DeleteSnapshot for the claim"))?.name_any();
+        let ended = |delete: Option<&DeleteSnapshot>| delete.is_none_or(|d| d.phase().is_some_and(|p| p.is_terminal()));
+        match tokio::time::timeout(WATCHED_FOR, await_condition(deletes, &name, ended)).await {
+            Ok(Ok(Some(delete))) if delete.phase() == Some(&DeletePhase::Failed) => {
+                let why = delete.status.and_then(|s| s.message).unwrap_or_default();
+                Err(refused(&Problem::lasting(Reason::Internal, format!("delete {}: {why}", wanted.snapshot_id))))
+            }
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::info!(delete = name, error = Problem::chain(&error), "not watched to its end; it goes on");
+                Ok(())
+            }
+            Err(_) => {
+                tracing::info!(delete = name, "it takes longer; the driver goes on with it");
+                Ok(())
+            }
+        }
+    }
+}

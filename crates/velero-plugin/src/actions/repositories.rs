@@ -1,0 +1,67 @@
+//! The BackupRepository for a storage location and a namespace: an existing one, or the driver makes it for a claim.
+
+use std::time::Duration;
+
+use api::velero::BackupStorageLocation;
+use api::{BackupRepositoryClaim, Reason};
+use kube::Api;
+use kube::api::{ListParams, PostParams};
+use kube::runtime::wait::await_condition;
+use lifecycle::Problem;
+use lifecycle::velero::parameters::{self, Choice, Wanted};
+
+use super::reads::Reads;
+use super::{failed, refused};
+use crate::protocol::kinds::ActionError;
+
+/// How long the driver has to answer a claim. It only makes one object, so a longer wait means that it does not run.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(120);
+
+impl Reads {
+    /// The name of the BackupRepository for claims from `namespace` in the location of that name.
+    pub(super) async fn repository_at(&self, location: Option<&str>, namespace: &str) -> Result<String, ActionError> {
+        let location = location.unwrap_or_default();
+        let found: Option<BackupStorageLocation> = self.location(location).await?;
+        let found = found.ok_or_else(|| refused(&parameters::missing(location)))?;
+        let default = self.default_credentials().await?;
+        let wanted = parameters::wanted(&found, namespace, &default).map_err(|problem| refused(&problem))?;
+        self.repository(&wanted).await
+    }
+
+    async fn repository(&self, wanted: &Wanted) -> Result<String, ActionError> {
+        let claims: Api<BackupRepositoryClaim> = Api::namespaced(self.client().await?, self.velero());
+        let present = claims.list(&ListParams::default()).await.map_err(failed("list BackupRepositoryClaims"))?.items;
+        let claim = match wanted.choose(&present) {
+            Choice::Use(repository) => return Ok(repository.to_owned()),
+            Choice::Await(claim) => claim.to_owned(),
+            Choice::Ask => {
+                let claim = wanted.claim(self.velero());
+                let name = claim.metadata.name.clone().unwrap_or_default();
+                match claims.create(&PostParams::default(), &claim).await {
+                    Ok(_) => {}
+                    Err(kube::Error::Api(status)) if status.code == 409 => {} // another plugin was faster
+                    Err(error) => return Err(failed(&format!("make BackupRepositoryClaim {name}"))(error)),
+                }
+                name
+            }
+        };
+        answered(claims, &claim).await
+    }
+}
+
+async fn answered(claims: Api<BackupRepositoryClaim>, name: &str) -> Result<String, ActionError> {
+    let has_name = |claim: Option<&BackupRepositoryClaim>| {
+        claim.is_some_and(|c| c.backup_repository.as_ref().is_some_and(|name| !name.is_empty()))
+    };
+    let waited = tokio::time::timeout(ANSWERED_WITHIN, await_condition(claims, name, has_name)).await;
+    let act = format!("wait for the repository of BackupRepositoryClaim {name}");
+    match waited {
+        Ok(Ok(Some(claim))) => Ok(claim.backup_repository.unwrap_or_default()),
+        Ok(Ok(None)) => Err(ActionError::new(format!("{act}: the claim was deleted meanwhile"))),
+        Ok(Err(error)) => Err(ActionError::new(format!("{act}: {}", Problem::chain(&error)))),
+        Err(_) => {
+            let cause = format!("{act}: nobody answered it within {} s", ANSWERED_WITHIN.as_secs());
+            Err(refused(&Problem::passing(Reason::DriverSilent, cause)))
+        }
+    }
+}
