@@ -88,3 +88,62 @@ pub fn write(snapshot: &Snapshot, claim: &PersistentVolumeClaim) -> Result<Strin
     let json = serde_json::to_vec(&complete).expect("our kinds are always JSON");
     Ok(STANDARD.encode(json))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use api::SnapshotStatus;
+    use serde_json::json;
+
+    fn annotated(text: &str) -> Value {
+        json!({"kind": "PersistentVolumeClaim", "metadata": {"name": "data-0", "namespace": "shop", "annotations": {labels::SNAPSHOT_BLOB: text}}})
+    }
+
+    fn encoded(snapshot: &Value) -> String {
+        STANDARD.encode(snapshot.to_string())
+    }
+
+    #[test]
+    fn a_record_of_the_original_is_read_without_its_kind_and_with_all_its_clutter() {
+        let written = json!({
+            "metadata": {"name": "snap-1", "uid": "u", "resourceVersion": "7", "managedFields": [{"manager": "plugin"}],
+                "labels": {"velero.io/backup-name": "nightly"}, "creationTimestamp": null},
+            "spec": {"resourceHandle": {"apiGroup": "", "kind": "PersistentVolumeClaim", "name": "data-0"}, "backupRepository": "br-1"},
+            "status": {"phase": "Snapshotted", "progress": {}, "svcSnapshotName": "", "snapshotID": "pvc:shop/data-0:x", "metadata": "CgZkYXRhLTA="}
+        });
+        let record = read(&annotated(&encoded(&written))).unwrap().unwrap();
+        assert_eq!((record.snapshot_id.as_str(), record.kind.as_str()), ("pvc:shop/data-0:x", CLAIM_KIND));
+        assert_eq!((record.backup_name.as_deref(), record.repository.as_deref()), (Some("nightly"), Some("br-1")));
+        assert!(record.metadata.is_some());
+        let padded = encoded(&json!({"status": {"snapshotID": "i"}}));
+        for text in [padded.trim_end_matches('=').to_owned(), format!("{}\n{}", &padded[..8], &padded[8..])] {
+            assert_eq!(read(&annotated(&text)).unwrap().unwrap().snapshot_id, "i", "{text}");
+        }
+    }
+
+    #[test]
+    fn w06_what_an_unlucky_writer_left_out_reads_as_absent() {
+        let record = read(&annotated(&encoded(&json!({"status": {"metadata": ""}})))).unwrap().unwrap();
+        assert_eq!((record.snapshot_id.as_str(), record.metadata, record.repository), ("", None, None));
+        assert_eq!(read(&json!({"metadata": {}})).unwrap(), None);
+        for bad in ["%", "AAAA", "MQ=="] {
+            let problem = read(&annotated(bad)).unwrap_err();
+            assert!(problem.message().contains("claim shop/data-0"), "{bad}: {}", problem.message());
+        }
+    }
+
+    #[test]
+    fn w06_a_record_is_never_written_incomplete() {
+        let claim: PersistentVolumeClaim =
+            serde_json::from_value(json!({"metadata": {"name": "data-0", "namespace": "shop"}})).unwrap();
+        let mut snapshot = Snapshot::new("snap-1", api::SnapshotSpec::default());
+        snapshot.spec.resource_handle = ResourceHandle { api_group: None, ..ResourceHandle::claim("data-0") };
+        assert!(write(&snapshot, &claim).is_err(), "no disk snapshot yet");
+        snapshot.status =
+            Some(SnapshotStatus { snapshot_id: Some("pvc:shop/data-0:x".to_owned()), ..SnapshotStatus::default() });
+        let record = read(&annotated(&write(&snapshot, &claim).unwrap())).unwrap().unwrap();
+        assert_eq!(record.metadata.unwrap().claim().unwrap().metadata.name.as_deref(), Some("data-0"));
+        assert_eq!((record.api_group.as_str(), record.kind.as_str()), ("", CLAIM_KIND));
+    }
+}

@@ -71,3 +71,64 @@ fn is_plural(plural: &str, kind: &str) -> bool {
 fn is_false(value: &str) -> bool {
     matches!(value.trim(), "0" | "f" | "F" | "false" | "FALSE" | "False")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn entry_for(version: &str, kind: &str) -> Option<String> {
+        let item = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}});
+        Blocked::by_default().entry_for(&item).map(str::to_owned)
+    }
+
+    #[test]
+    fn the_default_list_is_the_originals() {
+        let blocked = Blocked::by_default();
+        assert_eq!(blocked.entries().count(), 123);
+        for entry in blocked.entries() {
+            let (plural, group) = entry.split_once('.').expect("plural and group");
+            assert!(!plural.is_empty() && group.contains('.'), "{entry}");
+        }
+    }
+
+    #[test]
+    fn w35_every_kind_is_recognised_by_its_real_plural() {
+        let cases = [
+            ("networking.x-k8s.io/v1alpha1", "GatewayClass", Some("gatewayclasses.networking.x-k8s.io")),
+            ("networking.x-k8s.io/v1alpha1", "Gateway", Some("gateways.networking.x-k8s.io")),
+            (
+                "psp.wcp.vmware.com/v1beta1",
+                "PersistenceInstanceInfo",
+                Some("persistenceinstanceinfoes.psp.wcp.vmware.com"),
+            ),
+            ("psp.wcp.vmware.com/v1beta1", "StoragePolicy", Some("storagepolicies.psp.wcp.vmware.com")),
+            ("cns.vmware.com/v1alpha1", "CnsCsiSvFeatureStates", Some("cnscsisvfeaturestates.cns.vmware.com")),
+            ("run.tanzu.vmware.com/v1", "Compatibility", Some("compatibilities.run.tanzu.vmware.com")),
+            ("backupdriver.cnsdp.vmware.com/v1alpha1", "Snapshot", Some("snapshots.backupdriver.cnsdp.vmware.com")),
+            ("gateway.networking.k8s.io/v1", "Gateway", None),
+            ("v1", "PersistentVolumeClaim", None),
+            ("cluster.x-k8s.io/v1beta1", "", None),
+            ("cluster.x-k8s.io/v1beta1", "Machi", None),
+        ];
+        for (version, kind, want) in cases {
+            assert_eq!(entry_for(version, kind).as_deref(), want, "{version} {kind}");
+        }
+    }
+
+    #[test]
+    fn w35_an_entry_set_to_false_is_neither_refused_nor_asked_for() {
+        let data = BTreeMap::from([
+            ("widgets.shop.example".to_owned(), "true".to_owned()),
+            ("orders.shop.example".to_owned(), "false".to_owned()),
+            ("secrets".to_owned(), String::new()),
+        ]);
+        let blocked = Blocked::read(Some(&data));
+        assert_eq!(blocked.entries().collect::<Vec<_>>(), ["secrets", "widgets.shop.example"]);
+        let item = |version: &str, kind: &str| json!({"apiVersion": version, "kind": kind});
+        assert!(blocked.refuses(&item("shop.example/v1", "Widget")).is_some_and(|p| p.message().contains("\"false\"")));
+        assert!(blocked.refuses(&item("shop.example/v1", "Order")).is_none());
+        assert!(blocked.refuses(&item("v1", "Secret")).is_some(), "the core group has no group");
+        assert_eq!(Blocked::read(None), Blocked::default(), "without a ConfigMap nothing is blocked");
+    }
+}

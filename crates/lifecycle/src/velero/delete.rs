@@ -87,3 +87,75 @@ impl Delete {
         delete
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::json;
+
+    const ID: &str = "pvc:shop/data-0:aXZkOmRpc2s6c25hcA";
+
+    fn backup(name: &str) -> Backup {
+        serde_json::from_value(json!({"metadata": {"name": name}})).unwrap()
+    }
+
+    fn claim(id: &str, backup: Option<&str>, repository: Option<&str>) -> Value {
+        let labels = backup.map(|name| json!({"velero.io/backup-name": name}));
+        let snapshot = json!({"metadata": {"labels": labels}, "spec": {"backupRepository": repository}, "status": {"snapshotID": id}});
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data-0", "namespace": "shop",
+            "annotations": {labels::SNAPSHOT_BLOB: STANDARD.encode(snapshot.to_string())}}})
+    }
+
+    #[test]
+    fn what_goes_with_a_backup_that_is_deleted() {
+        let old = "ivd:disk:snap";
+        let plain = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data-0"}});
+        let mut damaged = plain.clone();
+        damaged["metadata"]["annotations"] = json!({labels::SNAPSHOT_BLOB: "%"});
+        let cases = [
+            ("ours", claim(ID, Some("nightly"), Some("br-1")), "delete"),
+            ("of a writer that leaves no label", claim(ID, None, None), "delete"),
+            ("of a version up to 1.0.2", claim(old, Some("nightly"), Some("br-1")), "delete"),
+            ("made in local mode, whatever the mode is today (W-48)", claim(ID, Some("nightly"), Some("")), "local"),
+            ("W-12: of an older backup", claim(ID, Some("last-week"), Some("br-1")), "nothing"),
+            ("W-12: of another claim", claim("pvc:old/data-0:aXZkOmRpc2s6c25hcA", None, None), "nothing"),
+            ("no data of ours", plain, "nothing"),
+            ("W-06: nothing was recorded", claim("", Some("nightly"), Some("br-1")), "nothing"),
+            ("another kind", json!({"apiVersion": "v1", "kind": "Pod"}), "nothing"),
+            ("damaged", damaged, "refuse"),
+        ];
+        for (situation, item, want) in cases {
+            let got = match decide(&backup("nightly"), &item, false) {
+                Decision::Delete(delete) => {
+                    if delete.local {
+                        "local"
+                    } else {
+                        "delete"
+                    }
+                }
+                Decision::Nothing(_) => "nothing",
+                Decision::Refuse(_) => "refuse",
+            };
+            assert_eq!(got, want, "{situation}");
+        }
+        let Decision::Delete(delete) = decide(&backup("nightly"), &claim(ID, None, None), true) else { panic!("ours") };
+        assert!(delete.local, "a record that does not say follows the setting");
+    }
+
+    #[test]
+    fn the_request_outlives_claim_and_namespace() {
+        let Decision::Delete(delete) = decide(&backup("nightly"), &claim(ID, Some("nightly"), Some("br-1")), false)
+        else {
+            panic!("ours")
+        };
+        assert_eq!(delete.source_namespace, "shop");
+        let request = delete.request(&backup("nightly"), "velero", "br-9", "delete-1");
+        assert_eq!(request.metadata.namespace.as_deref(), Some("velero"));
+        assert_eq!((request.spec.snapshot_id.as_str(), request.spec.backup_repository.as_str()), (ID, "br-9"));
+        let local = Delete { local: true, ..delete };
+        assert_eq!(local.request(&backup("nightly"), "velero", "br-9", "delete-1").spec.backup_repository, "");
+    }
+}

@@ -44,3 +44,70 @@ fn may_run(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
     phase.is_none_or(|phase| phase == "Running")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use serde_json::json;
+
+    fn backup(spec: serde_json::Value) -> Backup {
+        serde_json::from_value(json!({ "spec": spec })).unwrap()
+    }
+
+    fn pod(annotation: (&str, &str), volume: &str, phase: Option<&str>) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web-0", "annotations": {annotation.0: annotation.1}},
+            "spec": {"containers": [], "volumes": [
+                {"name": "config", "configMap": {"name": "c"}},
+                {"name": volume, "persistentVolumeClaim": {"claimName": "data-0"}},
+                {"name": "logs", "persistentVolumeClaim": {"claimName": "logs-0"}}]},
+            "status": {"phase": phase}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn both_kinds_of_volume_in_one_backup_chosen_per_volume() {
+        let (some, all) = (backup(json!({})), backup(json!({"defaultVolumesToFsBackup": true})));
+        let older = backup(json!({"defaultVolumesToRestic": true}));
+        let newer_wins = backup(json!({"defaultVolumesToRestic": true, "defaultVolumesToFsBackup": false}));
+        let none = ("", "");
+        let cases = [
+            ("opted in", &some, pod((INCLUDED, "logs,data"), "data", Some("Running")), true),
+            ("the other volume is opted in", &some, pod((INCLUDED, "logs"), "data", Some("Running")), false),
+            ("nothing said", &some, pod(none, "data", Some("Running")), false),
+            (
+                "a name with a space is another name, as for Velero",
+                &some,
+                pod((INCLUDED, "logs, data"), "data", Some("Running")),
+                false,
+            ),
+            ("all", &all, pod(none, "data", Some("Running")), true),
+            ("all, by the older name", &older, pod(none, "data", Some("Running")), true),
+            ("the newer name wins", &newer_wins, pod(none, "data", Some("Running")), false),
+            ("all but this one", &all, pod((EXCLUDED, "data"), "data", Some("Running")), false),
+            ("all but the other one", &all, pod((EXCLUDED, "logs"), "data", Some("Running")), true),
+            (
+                "opting in means nothing where all are taken",
+                &all,
+                pod((INCLUDED, "logs"), "data", Some("Running")),
+                true,
+            ),
+            ("a token's volume", &all, pod(none, "default-token-x", Some("Running")), false),
+            ("a pod that has ended cannot be copied from", &all, pod(none, "data", Some("Succeeded")), false),
+            ("a pod that has not begun", &all, pod(none, "data", Some("Pending")), false),
+            ("a pod without status", &all, pod(none, "data", None), true),
+        ];
+        for (situation, backup, pod, want) in cases {
+            assert_eq!(taken_by(backup, std::slice::from_ref(&pod), "data-0").is_some(), want, "{situation}");
+        }
+        assert_eq!(taken_by(&all, &[], "data-0"), None, "nobody mounts it");
+    }
+
+    #[test]
+    fn any_of_several_pods_may_give_it_to_fs_backup() {
+        let pods = [pod(("", ""), "data", Some("Running")), pod((INCLUDED, "data"), "data", Some("Running"))];
+        assert_eq!(taken_by(&backup(json!({})), &pods, "data-0"), Some(("web-0", "data")));
+    }
+}

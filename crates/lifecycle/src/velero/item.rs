@@ -9,7 +9,8 @@ use crate::Problem;
 use api::Reason;
 
 /// Annotations of ours that a claim carries in a backup, or after a restore.
-const MARKS: [&str; 3] = [labels::SNAPSHOT_BLOB, labels::PLUGIN_VERSION, labels::CLONE_UID];
+const MARKS: [&str; 5] =
+    [labels::SNAPSHOT_BLOB, labels::PLUGIN_VERSION, labels::CLONE_UID, labels::RECLAIM_POLICY, labels::VOLUME_LABELS];
 
 /// API group of an item; empty for the core group.
 pub fn group(item: &Value) -> &str {

@@ -67,6 +67,8 @@ pub struct Take {
     pub source_namespace: String,
     /// Class to write into the item; `None` leaves what is there.
     pub storage_class: Option<String>,
+    /// What the old volume had and the new one is to have: annotations of the CloneFromSnapshot (V-05).
+    pub of_the_volume: BTreeMap<String, String>,
     /// The CloneFromSnapshot's spec, but for the name of the repository.
     pub spec: CloneFromSnapshotSpec,
 }
@@ -134,7 +136,21 @@ fn take(facts: &Facts<'_>) -> Result<Decision, Problem> {
         clone_cancel: false,
         claim_creator: Some(ClaimCreator::Velero),
     };
-    Ok(Decision::Take(Box::new(Take { namespace, source_namespace, storage_class: class.to_write, spec })))
+    let of_the_volume = of_the_volume(facts.item_from_backup);
+    Ok(Decision::Take(Box::new(Take {
+        namespace,
+        source_namespace,
+        storage_class: class.to_write,
+        of_the_volume,
+        spec,
+    })))
+}
+
+/// What the backup says about the claim's old volume.
+fn of_the_volume(item_from_backup: &Value) -> BTreeMap<String, String> {
+    let said = [labels::RECLAIM_POLICY, labels::VOLUME_LABELS].into_iter();
+    let said = said.filter_map(|key| Some((key.to_owned(), item::annotation(item_from_backup, key)?.to_owned())));
+    said.collect()
 }
 
 /// An existing claim is nobody's to overwrite, whatever `--existing-resource-policy` says (V-03).
@@ -203,6 +219,7 @@ impl Take {
         let mut marks = labels::ours();
         marks.insert(labels::RESTORE_NAME.to_owned(), labels::backup_name(restore.name()));
         clone.metadata.labels = Some(marks);
+        clone.metadata.annotations = Some(self.of_the_volume.clone()).filter(|a| !a.is_empty());
         clone
     }
 }
@@ -281,3 +298,6 @@ pub fn decide_own_kind(item_from_backup: &Value) -> Decision {
     let said = item::said(item_from_backup);
     Decision::SkipRestore(Note::info(format!("{said} is a request to vSphere backup, not a thing to restore")))
 }
+
+#[cfg(test)]
+mod tests;

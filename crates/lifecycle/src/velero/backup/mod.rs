@@ -1,15 +1,19 @@
 //! What becomes of a claim, or of a volume, in a backup.
 
-use api::conditions::{self, READY};
+mod disk_snapshot;
+mod volume;
+
 use api::velero::Backup;
-use api::{Reason, ResourceHandle, Snapshot, SnapshotPhase, SnapshotSpec, labels};
+use api::{Reason, labels};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::jiff::SignedDuration;
 use serde_json::Value;
+
+pub use disk_snapshot::{Waited, not_in_time, recorded, snapshot_for, waited};
+pub use volume::{VolumeDecision, VolumeFacts, decide_volume, marked};
 
 use super::blocked::Blocked;
 use super::policy::{Action, Policies};
-use super::{Note, Settings, blob, fs_backup, item};
+use super::{Note, Settings, fs_backup, item};
 use crate::{Problem, snapshot};
 
 /// Annotations that Velero's own CSI action has just put on a claim whose snapshot it took.
@@ -175,150 +179,5 @@ fn not_ours(said: &str, volume: &PersistentVolume) -> Option<Note> {
     })
 }
 
-/// What is known when a volume is to be decided.
-#[derive(Debug, Clone, Copy)]
-pub struct VolumeFacts<'a> {
-    /// The backup.
-    pub backup: &'a Backup,
-    /// The volume.
-    pub volume: &'a PersistentVolume,
-    /// The claim that it is bound to, if there is one.
-    pub claim: Option<&'a PersistentVolumeClaim>,
-    /// The user's settings.
-    pub settings: Settings,
-    /// The volume policies that the backup names, if it names some.
-    pub policies: Option<&'a Policies>,
-    /// The pods of the claim's namespace.
-    pub pods: &'a [Pod],
-}
-
-/// What becomes of a volume.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VolumeDecision {
-    /// It goes into the backup as it is.
-    Leave(Note),
-    /// It goes into the backup [marked](marked), so that a restore does not bring it back without its data (V-01).
-    Mark,
-}
-
-/// Decides about a volume, which comes before its claim: the same rules, asked for the claim that it is bound to.
-///
-/// That Velero's CSI action may yet take the claim cannot be seen from here and does not matter: a restore provisions
-/// such a volume anew and never asks about the old one.
-pub fn decide_volume(facts: &VolumeFacts<'_>) -> VolumeDecision {
-    let said = format!("volume {}", facts.volume.metadata.name.as_deref().unwrap_or_default());
-    let leave = |why: &str| VolumeDecision::Leave(Note::info(format!("{said}: {why}")));
-    if facts.backup.is_finalizing() || facts.backup.spec.snapshot_volumes == Some(false) {
-        return leave("no volume is snapshotted");
-    }
-    let Some(claim) = facts.claim.filter(|claim| is_bound_to(facts.volume, claim)) else {
-        return leave("no claim is bound to it");
-    };
-    let excluded = claim.metadata.labels.as_ref().and_then(|l| l.get(labels::EXCLUDE_FROM_BACKUP));
-    if excluded.is_some_and(|value| value == "true") {
-        return leave("its claim is excluded from backups by label");
-    }
-    let volume = Some(facts.volume);
-    match decide_claim(facts.backup, facts.settings, facts.policies, claim, volume, facts.pods) {
-        Decision::Take(Destination::Repository) => VolumeDecision::Mark,
-        Decision::Take(Destination::Local) => leave("local mode, its data stays in vSphere"),
-        Decision::Leave(note) => VolumeDecision::Leave(Note { text: format!("{said} of {}", note.text), ..note }),
-        Decision::Refuse(problem) => leave(&problem.cause),
-    }
-}
-
-fn is_bound_to(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
-    let named = claim.spec.as_ref().and_then(|s| s.volume_name.as_ref());
-    named.is_some() && named == volume.metadata.name.as_ref()
-}
-
-/// A volume that a restore does not bring back.
-pub fn marked(volume: &Value) -> Value {
-    let mut changed = volume.clone();
-    item::annotate(&mut changed, labels::VOLUME_DATA, labels::IN_REPOSITORY);
-    changed
-}
-
-/// The Snapshot to make for a claim, with the uid of the backup on it. `repository` is empty in local mode.
-pub fn snapshot_for(backup: &Backup, claim: &Value, repository: &str, name: &str) -> Snapshot {
-    let spec = SnapshotSpec {
-        resource_handle: ResourceHandle::claim(item::name(claim)),
-        backup_repository: repository.to_owned(),
-        snapshot_cancel: false,
-    };
-    let mut snapshot = Snapshot::new(name, spec);
-    snapshot.metadata.namespace = Some(item::namespace(claim).to_owned());
-    let mut marks = labels::ours();
-    marks.insert(labels::BACKUP_NAME.to_owned(), labels::backup_name(backup.name()));
-    if !backup.uid().is_empty() {
-        marks.insert(labels::BACKUP_UID.to_owned(), backup.uid().to_owned());
-    }
-    snapshot.metadata.labels = Some(marks);
-    snapshot
-}
-
-/// How a Snapshot that is waited for stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Waited {
-    /// No disk snapshot yet.
-    NotYet,
-    /// The disk snapshot exists and is recorded: `Execute` may return.
-    Ready,
-    /// There will be none.
-    Failed(Problem),
-}
-
-/// Whether `Execute` may return: when the disk snapshot exists, whatever the phase says by then.
-pub fn waited(snapshot: Option<&Snapshot>) -> Waited {
-    let Some(snapshot) = snapshot else {
-        let cause = "wait for the disk snapshot: its Snapshot was deleted meanwhile";
-        return Waited::Failed(Problem::lasting(Reason::RequestDeleted, cause));
-    };
-    match snapshot.phase() {
-        Some(SnapshotPhase::SnapshotFailed | SnapshotPhase::Canceled | SnapshotPhase::UploadFailedAfterRetry) => {
-            Waited::Failed(problem_of(snapshot))
-        }
-        _ if is_recorded(snapshot) => Waited::Ready,
-        _ => Waited::NotYet,
-    }
-}
-
-fn is_recorded(snapshot: &Snapshot) -> bool {
-    let id = snapshot.status.as_ref().and_then(|s| s.snapshot_id.as_deref());
-    id.is_some_and(|id| !id.is_empty())
-}
-
-/// Why a Snapshot ended without what it is for.
-pub(super) fn problem_of(snapshot: &Snapshot) -> Problem {
-    let status = snapshot.status.clone().unwrap_or_default();
-    super::progress::told(&status.conditions, status.message.as_deref())
-}
-
-/// The disk snapshot was not there in time; what it waits for is in the Snapshot, if the driver has seen it at all.
-pub fn not_in_time(snapshot: &Snapshot, timeout: SignedDuration) -> Problem {
-    let name = snapshot.metadata.name.as_deref().unwrap_or_default();
-    let minutes = timeout.as_mins();
-    let status = snapshot.status.clone().unwrap_or_default();
-    let Some(ready) = conditions::get(&status.conditions, READY) else {
-        let cause = format!("wait for the disk snapshot of Snapshot {name}: nobody acted on it within {minutes} min");
-        return Problem::passing(Reason::DriverSilent, cause);
-    };
-    let reason = Reason::from_word(&ready.reason).unwrap_or(Reason::DriverSilent);
-    let cause =
-        format!("wait for the disk snapshot of Snapshot {name}: not there after {minutes} min, {}", ready.message);
-    Problem::passing(reason, cause)
-}
-
-/// The claim as it goes into the backup: with its record, without what belongs to the cluster it is in.
-///
-/// # Errors
-/// As [`blob::write`], and `InvalidSpec` when the item is no claim.
-pub fn recorded(item: &Value, snapshot: &Snapshot, plugin_version: &str) -> Result<Value, Problem> {
-    let record = blob::write(snapshot, &item::claim(item)?)?;
-    let mut changed = item.clone();
-    item::remove_our_marks(&mut changed);
-    item::remove_annotations(&mut changed, &labels::VOLUME_HEALTH);
-    item::annotate(&mut changed, labels::SNAPSHOT_BLOB, &record);
-    item::annotate(&mut changed, labels::PLUGIN_VERSION, plugin_version);
-    Ok(changed)
-}
+#[cfg(test)]
+mod tests;

@@ -186,3 +186,6 @@ impl Wanted {
         [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use api::conditions::{self, READY};
 use api::{CloneFromSnapshot, ClonePhase, Condition, Progress, Reason, Snapshot, SnapshotPhase, Time, Timestamp};
 use k8s_openapi::jiff::SignedDuration;
 
-use super::{Settings, backup};
+use super::Settings;
 use crate::{Again, Problem};
 
 /// Unit of the counts.
@@ -60,7 +60,7 @@ pub fn of_snapshot(id: &str, snapshot: Option<&Snapshot>, asked: &Asked) -> Answ
     let local = snapshot.spec.backup_repository.is_empty();
     match status.phase {
         Some(SnapshotPhase::SnapshotFailed | SnapshotPhase::Canceled | SnapshotPhase::UploadFailedAfterRetry) => {
-            seen.failed(backup::problem_of(snapshot), asked)
+            seen.failed(told(&status.conditions, status.message.as_deref()), asked)
         }
         Some(SnapshotPhase::Uploaded) => seen.well("the data is in the repository", asked),
         Some(_) if recorded && local => seen.well("local mode: the disk snapshot stays in vSphere", asked),
@@ -168,7 +168,7 @@ impl Seen<'_> {
 /// A phase in words: what it is doing, how fast, and what the driver says beyond that.
 fn described(reason: Reason, message: &str, progress: &Progress) -> String {
     let mut text = reason.meaning().trim_end_matches('.').to_owned();
-    if text.chars().nth(1).is_some_and(char::is_lowercase) {
+    if !text.chars().nth(1).is_some_and(char::is_uppercase) {
         text = text[..1].to_lowercase() + &text[1..];
     }
     if progress.bytes_per_second > 0 && matches!(reason, Reason::Uploading | Reason::Downloading) {
@@ -191,3 +191,6 @@ pub(super) fn told(conditions_: &[Condition], message: Option<&str>) -> Problem 
     let cause = cause.trim_end_matches(reason.fix()).trim_end().to_owned();
     Problem { reason, cause, fix: None, again: Again::Never }
 }
+
+#[cfg(test)]
+mod tests;

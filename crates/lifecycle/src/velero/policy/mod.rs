@@ -271,3 +271,6 @@ fn type_of(volume: &PersistentVolume) -> Option<&'static str> {
     ];
     sources.iter().find(|(_, is)| *is).map(|(name, _)| *name)
 }
+
+#[cfg(test)]
+mod tests;
