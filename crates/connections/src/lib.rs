@@ -18,6 +18,7 @@
 //! This crate decides nothing about backups and writes nothing to the cluster.
 
 mod credentials;
+mod location;
 mod problems;
 mod repositories;
 mod secrets;

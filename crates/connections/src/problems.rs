@@ -20,6 +20,7 @@ pub fn from_repository(act: &str, error: &repository::Error) -> Problem {
         ErrorKind::Damaged => Reason::RepositoryDamaged,
         ErrorKind::PointMissing => Reason::RestorePointMissing,
         ErrorKind::InvalidUse => Reason::Internal,
+        ErrorKind::Cancelled => Reason::Canceled,
         other => {
             tracing::warn!(?other, "a repository error of a kind without a reason of its own");
             Reason::Internal

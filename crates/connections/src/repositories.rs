@@ -13,8 +13,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 use url::Url;
 
-use crate::secrets::{secret, text};
-use crate::{credentials, from_kube, from_repository};
+use crate::secrets::{of_location, secret, text};
+use crate::{credentials, from_kube, from_repository, location};
 
 /// Folder of all our repositories in a bucket, below the storage location's prefix.
 const FOLDER: &str = "plugins/vsphere-restic-repo";
@@ -138,9 +138,12 @@ impl Repositories {
         let endpoint = endpoint.map_err(|e| invalid(format!("parameter `s3Url` is not a URL: {e}")))?;
         let password = self.password().await?;
         let (credentials, credentials_text) = self.credentials(described, &parameters).await?;
+        let trusted = location::trusted(&self.client, &self.namespace, &parameters).await?;
+        let encryption = location::encryption(&self.client, &self.namespace, &parameters).await?;
         let prefix = location_of(&parameters, from);
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-        for part in [password.expose_secret(), &credentials_text, parameters.ca_cert.as_deref().unwrap_or_default()] {
+        let settings = format!("{encryption:?} {}", parameters.insecure_skip_tls_verify);
+        for part in [password.expose_secret(), &credentials_text, trusted.as_deref().unwrap_or_default(), &settings] {
             digest.update(&(part.len() as u64).to_le_bytes());
             digest.update(part.as_bytes());
         }
@@ -154,7 +157,9 @@ impl Repositories {
         let options = S3Options {
             region: parameters.region,
             path_style: parameters.s3_force_path_style,
-            ca_pem: parameters.ca_cert,
+            ca_pem: trusted,
+            skip_tls_verify: parameters.insecure_skip_tls_verify,
+            encryption,
             credentials,
             ..S3Options::new(endpoint, parameters.bucket, prefix)
         };
@@ -189,19 +194,17 @@ impl Repositories {
     ) -> Result<(Credentials, String), Problem> {
         if let Some(named) = &described.credential_secret {
             let namespace = named.namespace.as_deref().unwrap_or(&self.namespace);
-            let place = format!("{namespace}/{}", named.name);
+            let what = "the bucket's keys";
+            let bytes = of_location(&self.client, namespace, &named.name, &named.key, what).await?;
             let missing = |why: String| {
-                Problem::passing(
-                    Reason::StoreAccessDenied,
-                    format!("read the bucket's keys from Secret {place}: {why}"),
-                )
+                let cause = format!("read {what} from Secret {namespace}/{}, key `{}`: {why}", named.name, named.key);
+                Problem::passing(Reason::StoreAccessDenied, cause)
             };
-            let found = secret(&self.client, namespace, &named.name).await?;
-            let found = found.ok_or_else(|| missing("there is none".to_owned()))?;
-            let file = text(&found, &named.key).ok_or_else(|| missing(format!("it has no key `{}`", named.key)))?;
+            let file = String::from_utf8(bytes).map_err(|_| missing("it is not text".to_owned()))?;
+            let file = SecretString::from(file);
             let profile = parameters.profile.as_deref().unwrap_or("default");
             let keys = credentials::parse(file.expose_secret(), profile).map_err(missing)?;
-            return Ok((keys, file.expose_secret().to_owned()));
+            return Ok((keys, format!("{profile}\n{}", file.expose_secret())));
         }
         Ok(match &parameters.static_keys {
             Some(keys) => {

@@ -1,5 +1,6 @@
 //! Reading Secrets by name, the only way our accounts may.
 
+use api::Reason;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use lifecycle::Problem;
@@ -17,4 +18,29 @@ pub(crate) async fn secret(client: &Client, namespace: &str, name: &str) -> Resu
 pub(crate) fn text(secret: &Secret, key: &str) -> Option<SecretString> {
     let bytes = secret.data.as_ref()?.get(key)?;
     String::from_utf8(bytes.0.clone()).ok().map(SecretString::from)
+}
+
+/// A key of a Secret that a storage location names, as bytes. `what` says what it holds, for messages.
+///
+/// Whatever is wrong with it, somebody may mend it while we back off.
+pub(crate) async fn of_location(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    key: &str,
+    what: &str,
+) -> Result<Vec<u8>, Problem> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let act = format!("read {what} from Secret {namespace}/{name}");
+    let missing = |why: String| Problem::passing(Reason::RepositoryInvalid, format!("{act}: {why}"));
+    let found = match secrets.get_opt(name).await {
+        Ok(found) => found.ok_or_else(|| missing("there is none".to_owned()))?,
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            let fix = "Add its name to `storageSecrets` of the chart, so that the programs may read it.";
+            return Err(missing("our account may not read it".to_owned()).with_fix(Some(fix.to_owned())));
+        }
+        Err(error) => return Err(from_kube(&act, &error)),
+    };
+    let bytes = found.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.clone());
+    bytes.ok_or_else(|| missing(format!("it has no key `{key}`")))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-use crate::store::{self, FolderStore, S3Store, Store};
+use crate::store::{self, FolderStore, S3Store, Store, StoreEncryption};
 
 /// A place for a repository, without the keys to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,12 @@ pub struct S3Options {
     pub path_style: bool,
     /// Certificates to trust, in PEM, instead of the system's.
     pub ca_pem: Option<String>,
+    /// Take any certificate of the server. Whoever stands in between can then read and change what is sent; the
+    /// repository's own encryption keeps the contents secret and shows changes, the key to the bucket is signed with and
+    /// never sent.
+    pub skip_tls_verify: bool,
+    /// How the store is asked to encrypt at rest.
+    pub encryption: StoreEncryption,
     /// The key to the bucket.
     pub credentials: Credentials,
     /// Longest wait for a connection.
@@ -89,6 +95,8 @@ impl S3Options {
             prefix: prefix.into(),
             path_style: true,
             ca_pem: None,
+            skip_tls_verify: false,
+            encryption: StoreEncryption::default(),
             credentials: Credentials::Environment,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),

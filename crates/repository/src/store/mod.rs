@@ -3,17 +3,20 @@
 //! A store knows keys and bytes. It knows nothing of restic, of chunks or of disks, and retries nothing that its own
 //! client does not retry: retry lives in one layer.
 
+mod encryption;
 mod faulty;
 mod folder;
 mod s3;
 #[cfg(test)]
 mod suite;
+mod unverified;
 
 use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use encryption::{CustomerKey, StoreEncryption};
 pub use faulty::{Fault, FaultyStore, Operation};
 pub use folder::FolderStore;
 pub use s3::S3Store;

@@ -27,7 +27,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
 
-use super::{Body, Error, ErrorKind, Object, PutNew, Store};
+use super::encryption::Encrypted as _;
+use super::unverified;
+use super::{Body, Error, ErrorKind, Object, PutNew, Store, StoreEncryption};
 use crate::hash::hex;
 use crate::location::{Credentials, S3Options};
 
@@ -51,6 +53,7 @@ pub struct S3Store {
     timeout: Duration,
     put_timeout: TimeoutConfig,
     attempts: u32,
+    encryption: StoreEncryption,
 }
 
 impl fmt::Debug for S3Store {
@@ -68,8 +71,11 @@ impl S3Store {
             options.endpoint.as_ref().map_or("AWS".to_owned(), |url| url.as_str().trim_end_matches('/').to_owned());
         let place =
             format!("bucket {} at {server}{}{prefix}", options.bucket, if prefix.is_empty() { "" } else { "/" });
-        let http = http_client(options.ca_pem.as_deref())
-            .map_err(|cause| Error::new(ErrorKind::Failed, "use", "", place.as_str(), cause))?;
+        let http = match options.skip_tls_verify {
+            true => unverified::http_client(options.connect_timeout),
+            false => http_client(options.ca_pem.as_deref()),
+        }
+        .map_err(|cause| Error::new(ErrorKind::Failed, "use", "", place.as_str(), cause))?;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.read_timeout)
@@ -108,7 +114,7 @@ impl S3Store {
         }
         let client = Client::from_conf(config.build());
         let (bucket, timeout, attempts) = (options.bucket, options.operation_timeout, options.attempts.max(1));
-        Ok(Self { client, bucket, prefix, place, timeout, put_timeout, attempts })
+        Ok(Self { client, bucket, prefix, place, timeout, put_timeout, attempts, encryption: options.encryption })
     }
 
     fn name(&self, key: &str) -> String {
@@ -153,7 +159,7 @@ impl S3Store {
     }
 
     async fn upload(&self, request: PutObjectFluentBuilder, body: Body) -> Result<(), PutError> {
-        let request = request.body(ByteStream::from(body.bytes));
+        let request = request.encrypted(&self.encryption).body(ByteStream::from(body.bytes));
         let overrides = aws_sdk_s3::Config::builder().timeout_config(self.put_timeout.clone());
         let mut request = request.customize().config_override(overrides);
         if let Some(sha256) = body.sha256 {
@@ -296,7 +302,8 @@ impl Store for S3Store {
     }
 
     async fn get(&self, key: &str) -> Result<Bytes, Error> {
-        self.download(key, self.client.get_object().bucket(&self.bucket).key(self.name(key))).await
+        let request = self.client.get_object().bucket(&self.bucket).key(self.name(key));
+        self.download(key, request.encrypted(&self.encryption)).await
     }
 
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Bytes, Error> {
@@ -305,7 +312,7 @@ impl Store for S3Store {
         }
         let range = format!("bytes={offset}-{}", offset + length - 1);
         let request = self.client.get_object().bucket(&self.bucket).key(self.name(key)).range(range);
-        let bytes = self.download(key, request).await?;
+        let bytes = self.download(key, request.encrypted(&self.encryption)).await?;
         if bytes.len() as u64 != length {
             let cause = format!("{} bytes came instead of {length}", bytes.len());
             return Err(Error::new(ErrorKind::Failed, "get", key, self.place.clone(), cause));
@@ -335,7 +342,8 @@ impl Store for S3Store {
     }
 
     async fn size(&self, key: &str) -> Result<Option<u64>, Error> {
-        match self.client.head_object().bucket(&self.bucket).key(self.name(key)).send().await {
+        let request = self.client.head_object().bucket(&self.bucket).key(self.name(key));
+        match request.encrypted(&self.encryption).send().await {
             Ok(head) => Ok(head.content_length().and_then(|length| u64::try_from(length).ok())),
             Err(cause) => match self.failed("look at", key, cause) {
                 // an answer to HEAD has no words: it may be the bucket or the key to it that is unknown, so ask in another way

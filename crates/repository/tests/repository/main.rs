@@ -9,6 +9,7 @@ mod judge;
 mod locking;
 mod restic_reads;
 mod s3;
+mod storage_settings;
 mod versitygw;
 
 use repository::{Credentials, S3Options};
