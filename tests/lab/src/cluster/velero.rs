@@ -22,6 +22,9 @@ use crate::processes::Launch;
 /// Name of the server among the processes of a lab, and of its Deployment.
 pub(crate) const NAME: &str = "velero";
 
+/// The plugins that a lab puts into Velero's folder: that for S3, which is a peer, and ours.
+pub(crate) const PLUGINS: [&str; 2] = ["velero-plugin-for-aws", "velero-plugin-for-vsphere"];
+
 /// How the server differs from what the Deployment asks for and users have: less waiting. The Deployment may overrule it.
 const QUICK: [&str; 2] = ["--item-operation-sync-frequency=1s", "--backup-sync-period=1s"];
 
@@ -139,9 +142,18 @@ pub(crate) fn plugin_folder(lab: &Path) -> PathBuf {
     workloads::folder(lab, NAME).join("plugins")
 }
 
-/// Copies plugins into Velero's folder. Each is complete when it appears there.
+/// Copies plugins into Velero's folder, each complete when it appears there, and takes away those of an earlier start that
+/// are no longer built. What others have put there stays.
 fn put_plugins(plugins: &[PathBuf], folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    for name in PLUGINS.iter().filter(|name| !plugins.iter().any(|plugin| plugin.ends_with(name))) {
+        match fs::remove_file(folder.join(name)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("remove {name}"));
+            }
+            _ => (),
+        }
+    }
     for plugin in plugins {
         let name = plugin.file_name().context("a plugin is a file")?;
         let half_made = folder.with_file_name("plugin.partial");
@@ -201,20 +213,26 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_whole_plugins_is_in_the_folder_whose_executables_velero_runs() {
+    fn only_whole_plugins_that_are_built_lie_in_the_folder_whose_executables_velero_runs() {
         let lab = tempfile::tempdir().unwrap();
         let made = lab.path().join("made");
         fs::create_dir(&made).unwrap();
-        for name in ["a", "b"] {
-            fs::write(made.join(name), name).unwrap();
-        }
+        let [s3, ours] = PLUGINS.map(|name| made.join(name));
+        fs::write(&s3, "s3").unwrap();
+        fs::write(&ours, "ours").unwrap();
         let folder = plugin_folder(lab.path());
-        for _ in 0..2 {
-            put_plugins(&[made.join("a"), made.join("b")], &folder).unwrap();
-        }
-        let mut there: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
-        there.sort();
-        assert_eq!(there, ["a", "b"]);
-        assert_eq!(fs::read_to_string(folder.join("b")).unwrap(), "b");
+        let there = || {
+            let mut there: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+            there.sort();
+            there
+        };
+        put_plugins(&[s3.clone(), ours.clone()], &folder).unwrap();
+        fs::write(&ours, "ours, built anew").unwrap();
+        put_plugins(&[s3.clone(), ours.clone()], &folder).unwrap();
+        assert_eq!(there(), PLUGINS);
+        assert_eq!(fs::read_to_string(folder.join(PLUGINS[1])).unwrap(), "ours, built anew");
+        fs::write(folder.join("somebody-else"), "x").unwrap();
+        put_plugins(&[s3], &folder).unwrap();
+        assert_eq!(there(), ["somebody-else", PLUGINS[0]]);
     }
 }

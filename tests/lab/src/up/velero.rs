@@ -15,12 +15,6 @@ pub(super) const VELERO: &[&str] = &[velero::NAME, SCHEDULER];
 
 const SCHEDULER: &str = "kube-scheduler";
 
-/// Velero's S3 plugin among the peers.
-const S3_PLUGIN: &str = "velero-plugin-for-aws";
-
-/// Our plugin among our programs; a lab lives without it until it is built.
-const OUR_PLUGIN: &str = "velero-plugin-for-vsphere";
-
 impl Start {
     /// The scheduler, Velero's objects and its server; waits for neither process.
     pub(super) async fn velero(&mut self, client: &Client) -> Result<()> {
@@ -78,13 +72,15 @@ impl Start {
         self.processes.start(&launch).map(drop)
     }
 
+    /// The plugin for S3, and ours; a lab lives without ours until it is built.
     async fn plugins(&self) -> Result<Vec<PathBuf>> {
-        let mut plugins = vec![self.builds.path(S3_PLUGIN).await?];
-        let ours = self.programs.join(OUR_PLUGIN);
-        if ours.is_file() {
-            plugins.push(ours);
+        let [s3, ours] = velero::PLUGINS;
+        let mut plugins = vec![self.builds.path(s3).await?];
+        let program = self.programs.join(ours);
+        if program.is_file() {
+            plugins.push(program);
         } else {
-            eprintln!("lab: {OUR_PLUGIN} is not built in {}: Velero runs without it", self.programs.display());
+            eprintln!("lab: {ours} is not built in {}: Velero runs without it", self.programs.display());
         }
         Ok(plugins)
     }
