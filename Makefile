@@ -22,7 +22,8 @@ build: setup
 peers: build
 	@$(LAB_BIN) peers
 
-demo bench: export LAB_VELERO := off # neither needs it, and nobody should wait for its build
+# neither needs Velero, and nobody should wait for its build
+demo bench: export LAB_VELERO := off
 
 demo: peers ## a backup and a restore of one disk, shown step by step on a lab of its own
 	@tests/demo/run
