@@ -73,7 +73,7 @@ pub fn before_reading(backup: &Backup, item: &Value, blocked: &Blocked) -> Optio
     if !item::is_claim(item) {
         return Some(Decision::Leave(Note::info(format!("{said} is no claim"))));
     }
-    taken_by_csi(backup, item).map(|note| Decision::Leave(note))
+    taken_by_csi(backup, item).map(Decision::Leave)
 }
 
 /// Decides about a claim.
