@@ -45,6 +45,14 @@ pub const RECLAIM_POLICY: &str = "velero-plugin-for-vsphere/reclaim-policy";
 pub const VOLUME_LABELS: &str = "velero-plugin-for-vsphere/volume-labels";
 /// Label on scratch claims and their volumes: uid of the CloneFromSnapshot they work for.
 pub const SCRATCH_FOR: &str = "velero-plugin-for-vsphere/scratch-for";
+/// Annotation on a BackupRepository, any text: free the space of deleted backups now. Removed when it is done.
+pub const MAINTAIN: &str = "velero-plugin-for-vsphere/maintain";
+/// Annotation on a BackupRepository, a time: a backup was deleted and its space is not freed yet.
+pub const MAINTENANCE_DELETED: &str = "velero-plugin-for-vsphere/maintenance-deleted";
+/// Annotation on a BackupRepository, a time: when the last maintenance run that ended well had begun.
+pub const MAINTENANCE_RAN: &str = "velero-plugin-for-vsphere/maintenance-ran";
+/// Annotation on a BackupRepository, a time: when the first of what is marked may be removed.
+pub const MAINTENANCE_DUE: &str = "velero-plugin-for-vsphere/maintenance-due";
 
 /// Longest value a label may have, in characters.
 const LONGEST_VALUE: usize = 63;

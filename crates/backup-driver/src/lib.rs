@@ -2,7 +2,8 @@
 //!
 //! It moves no bytes. [`server::run`] starts a controller for each kind it owns: Snapshot ([`snapshots`]),
 //! CloneFromSnapshot ([`clones`]), DeleteSnapshot ([`deletes`]) and BackupRepositoryClaim ([`claims`]); finished
-//! transfers are removed by [`transfers`], and what deleted restores left behind by [`sweep`]. Every decision is in the
+//! transfers are removed by [`transfers`], what deleted restores left behind by [`sweep`], and the data of deleted backups
+//! by [`maintenance`]. Every decision is in the
 //! `lifecycle` crate; here things are read and written.
 //!
 //! ```no_run
@@ -23,6 +24,7 @@ mod context;
 pub mod deletes;
 mod error;
 mod locks;
+pub mod maintenance;
 mod pauses;
 pub mod server;
 pub mod snapshots;

@@ -12,7 +12,7 @@ use operator::{Health, Lease, Leases, Metrics, Pace, Publisher, client, serve, s
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Server;
-use crate::{Context, claims, clones, deletes, locks, snapshots, sweep, transfers};
+use crate::{Context, claims, clones, deletes, locks, maintenance, snapshots, sweep, transfers};
 
 /// How long work at hand may go on after we were asked to stop. Whatever is cut off is found again at the next start.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -77,6 +77,7 @@ async fn work(ctx: &Arc<Context>, stop: &CancellationToken, lease: &Lease) -> an
             transfers::run(ctx.clone(), ask.clone()),
             sweep::run(ctx.clone(), ask.clone()),
             locks::run(ctx.clone(), ask.clone()),
+            maintenance::run(ctx.clone(), ask.clone()),
         );
     };
     let patience = async {

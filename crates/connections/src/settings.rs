@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
-use lifecycle::Problem;
+use lifecycle::{Problem, maintenance};
 
 use crate::from_kube;
 
@@ -44,6 +44,13 @@ impl Settings {
     /// `upload-cr-retry-max` as it is written.
     pub fn upload_retry_max(&self) -> Option<&str> {
         set(&self.config, "upload-cr-retry-max")
+    }
+
+    /// When and how the space of deleted backups is freed.
+    pub fn maintenance(&self) -> maintenance::Settings {
+        let allowed = set(&self.config, "allow-short-grace").is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        let (interval, grace) = (set(&self.config, "maintenance-interval"), set(&self.config, "maintenance-grace"));
+        maintenance::Settings::read(interval, grace, allowed)
     }
 }
 

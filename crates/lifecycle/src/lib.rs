@@ -18,6 +18,7 @@ pub mod age;
 pub mod claim;
 pub mod clone;
 pub mod delete;
+pub mod maintenance;
 pub mod orphans;
 mod problem;
 pub mod retry;

@@ -12,6 +12,7 @@ use lifecycle::{Problem, retry};
 use serde_json::json;
 
 use crate::error::is_code;
+use crate::maintenance::note_deletion;
 use crate::steps::Step;
 use crate::{Context, Error};
 
@@ -147,6 +148,8 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
         repository.forget(&point.id).await.map_err(failed)?;
         tracing::info!(point = %point.id, disk_snapshot = %target.disk_snapshot, "deleted the restore point");
     }
+    // also where there was no restore point: what a cancelled upload had sent lies there
+    note_deletion(&described, ctx).await;
     Ok(())
 }
 

@@ -1,0 +1,235 @@
+//! Frees the space of deleted backups: watches BackupRepositories, and runs [`Repository::maintain`] when
+//! `lifecycle::maintenance` says it is time. One run at a time; transfers neither stop it nor wait for it.
+//!
+//! What a restart must know stands in annotations of the BackupRepository; how the last run ended, in its condition
+//! `Maintenance`.
+//!
+//! [`Repository::maintain`]: repository::Repository::maintain
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::conditions::{self, Status};
+use api::{BackupRepository, REPOSITORY_DRIVER, Reason, RepositoryStatus, Timestamp, Weight};
+use connections::{Settings, from_repository};
+use futures::StreamExt;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt};
+use lifecycle::maintenance::{self, Noted, Plan, after_run, plan};
+use lifecycle::{Problem, retry};
+use operator::Note;
+use repository::{MaintenanceOptions, Report};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Context, Error};
+
+/// Condition of a BackupRepository: how the last run ended.
+const MAINTENANCE: &str = "Maintenance";
+/// A changed setting is seen after this long at the latest; ConfigMaps are not watched.
+const SETTINGS: Duration = Duration::from_secs(3600);
+/// Tries to note the end of a run on an object that others change too.
+const TRIES: usize = 5;
+
+/// Runs the controller until `stop`, which also ends a run under way: whatever it leaves is whole.
+pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
+    let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
+    let shared = Arc::new(Shared { ctx, stop: stop.clone() });
+    Controller::new(repositories, watcher::Config::default())
+        .with_config(Config::default().concurrency(1))
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, |repository, error, shared| shared.ctx.after_error(&*repository, error), shared)
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+/// What a look needs.
+struct Shared {
+    ctx: Arc<Context>,
+    stop: CancellationToken,
+}
+
+/// Notes that a backup was deleted from a repository. Failing to note it is logged: the deletion itself is done.
+pub(crate) async fn note_deletion(described: &BackupRepository, ctx: &Context) {
+    let (key, value) = maintenance::deletion(ctx.now());
+    let patch = Patch::Merge(json!({ "metadata": { "annotations": { key: value } } }));
+    let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
+    if let Err(error) = repositories.patch(&described.name_any(), &PatchParams::default(), &patch).await {
+        let repository = described.name_any();
+        tracing::warn!(repository, %error, "a deletion was not noted; its space is freed after the next one");
+    }
+}
+
+async fn reconcile(known: Arc<BackupRepository>, shared: Arc<Shared>) -> Result<Action, Error> {
+    let (ctx, stop) = (shared.ctx.as_ref(), &shared.stop);
+    if known.repository_driver != REPOSITORY_DRIVER || Noted::of(&known).is_nothing() {
+        return Ok(Action::await_change());
+    }
+    let name = known.name_any();
+    let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
+    let read = repositories.get_opt(&name).await.map_err(Error::cluster(format!("read BackupRepository {name}")))?;
+    let Some(described) = read.filter(|r| r.uid() == known.uid()) else { return Ok(Action::await_change()) };
+    let noted = Noted::of(&described);
+    let settings = Settings::read(&ctx.client, &ctx.namespace).await?.maintenance();
+    let attempts = attempts_of(&described);
+    match plan(&noted, &settings, ctx.pauses.due(&attempts), ctx.now()) {
+        Plan::Rest => Ok(Action::requeue(SETTINGS)),
+        Plan::WakeAt(at) => Ok(Action::requeue(retry::wake(at, ctx.now()).min(SETTINGS))),
+        Plan::Run => {
+            let began = ctx.now();
+            match on_a_thread(&described, &settings, &shared).await {
+                Ok(reports) => {
+                    ctx.pauses.forget(&attempts);
+                    finished(&described, &noted, began, &reports, &settings, ctx).await?;
+                    Ok(Action::requeue(Duration::from_secs(1))) // when is the next one due?
+                }
+                Err(_) if stop.is_cancelled() => Ok(Action::await_change()),
+                Err(problem) => {
+                    let due = ctx.pauses.after_failure(&attempts, ctx.now(), pause);
+                    failed(&described, &problem, ctx).await?;
+                    Ok(ctx.wake_at(due))
+                }
+            }
+        }
+    }
+}
+
+/// What the attempts with a repository are counted by.
+fn attempts_of(described: &BackupRepository) -> String {
+    format!("maintenance/{}", described.uid().unwrap_or_default())
+}
+
+/// Minutes, as with uploads: somebody else's `prune` may take hours.
+fn pause(failures: u32) -> Duration {
+    Duration::from_secs(u64::from(retry::upload_back_off_minutes(failures)) * 60)
+}
+
+/// A run on a thread of its own: it decrypts and reads every tree of a repository, and other controllers go on.
+async fn on_a_thread(
+    described: &BackupRepository,
+    settings: &maintenance::Settings,
+    shared: &Arc<Shared>,
+) -> Result<Vec<Report>, Problem> {
+    let (described, settings, shared) = (described.clone(), settings.clone(), shared.clone());
+    let runtime = tokio::runtime::Handle::current();
+    let run = tokio::task::spawn_blocking(move || {
+        runtime.block_on(maintain(&described, &settings, &shared.ctx, &shared.stop))
+    });
+    run.await
+        .unwrap_or_else(|_| Err(Problem::passing(Reason::Internal, "free the space of deleted backups: it panicked")))
+}
+
+/// A run in each of its repositories: one a namespace.
+async fn maintain(
+    described: &BackupRepository,
+    settings: &maintenance::Settings,
+    ctx: &Context,
+    stop: &CancellationToken,
+) -> Result<Vec<Report>, Problem> {
+    let options = MaintenanceOptions {
+        holder: format!("backup-driver.{}", ctx.cluster),
+        grace: Duration::try_from(settings.grace).unwrap_or(repository::maintenance::GRACE),
+        allow_short_grace: settings.short_grace,
+        ..MaintenanceOptions::default()
+    };
+    let mut reports = Vec::new();
+    for namespace in &described.allowed_namespaces {
+        let repository = match ctx.repositories.open(described, namespace).await {
+            Ok(repository) => repository,
+            Err(problem) if problem.reason == Reason::RepositoryMissing => continue, // nobody ever wrote there
+            Err(problem) => return Err(problem),
+        };
+        let failed = |e: repository::Error| from_repository("free the space of deleted backups", &e);
+        // one driver is active in a cluster: a lock of this name is of one that died
+        repository.remove_locks_of(&options.holder).await.map_err(failed)?;
+        let report = repository.maintain(&options, stop).await.map_err(failed)?;
+        let (repository, ran) = (described.name_any(), serde_json::to_string(&report).unwrap_or_default());
+        tracing::info!(repository, namespace, report = ran, "maintenance ran");
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+/// Notes a run that ended well. Others write annotations too, so a refused write is made anew from what is there then.
+async fn finished(
+    described: &BackupRepository,
+    noted: &Noted,
+    began: Timestamp,
+    reports: &[Report],
+    settings: &maintenance::Settings,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
+    let name = described.name_any();
+    let next_due = reports.iter().filter_map(|report| report.next_due).min();
+    let message = summary(reports, settings);
+    let mut last = None;
+    for _ in 0..TRIES {
+        let read =
+            repositories.get_opt(&name).await.map_err(Error::cluster(format!("read BackupRepository {name}")))?;
+        let Some(now) = read.filter(|r| r.uid() == described.uid()) else { return Ok(()) };
+        let annotations = after_run(noted, &Noted::of(&now), began, next_due);
+        let status = with_condition(&now, Status::True, Reason::Completed, &message, ctx.now());
+        let patch = Patch::Merge(json!({
+            "metadata": { "annotations": annotations, "resourceVersion": now.resource_version() },
+            "status": status,
+        }));
+        match repositories.patch(&name, &PatchParams::default(), &patch).await {
+            Ok(_) => return Ok(()),
+            Err(error) => last = Some(Error::cluster(format!("note maintenance of BackupRepository {name}"))(error)),
+        }
+        if !last.as_ref().is_some_and(Error::is_conflict) {
+            break;
+        }
+    }
+    last.map_or(Ok(()), Err)
+}
+
+/// Says why a run did not end well; an event when the reason is new.
+async fn failed(described: &BackupRepository, problem: &Problem, ctx: &Context) -> Result<(), Error> {
+    let name = described.name_any();
+    let before = described.status.as_ref().and_then(|s| conditions::get(&s.conditions, MAINTENANCE));
+    let told = before.is_some_and(|c| c.reason == problem.reason.as_str());
+    tracing::warn!(repository = name, %problem, "maintenance did not end well; tried again later");
+    let status = with_condition(described, Status::False, problem.reason, &problem.message(), ctx.now());
+    let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
+    let patched = repositories.patch(&name, &PatchParams::default(), &Patch::Merge(json!({ "status": status }))).await;
+    patched.map_err(Error::cluster(format!("say why BackupRepository {name} was not maintained")))?;
+    if !told {
+        let warning = problem.reason.weight() == Weight::Trouble;
+        ctx.publisher.note(described, &Note { reason: problem.reason, message: problem.message(), warning }).await;
+    }
+    Ok(())
+}
+
+fn with_condition(
+    described: &BackupRepository,
+    holds: Status,
+    reason: Reason,
+    message: &str,
+    now: Timestamp,
+) -> RepositoryStatus {
+    let mut status = described.status.clone().unwrap_or_default();
+    conditions::set(&mut status.conditions, MAINTENANCE, holds, reason, message, now);
+    status
+}
+
+fn summary(reports: &[Report], settings: &maintenance::Settings) -> String {
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    let count = |of: fn(&Report) -> usize| reports.iter().map(of).sum::<usize>();
+    let mut text = format!(
+        "removed {} of {} packs ({} of {} bytes); {} bytes wait for their grace to end",
+        count(|r| r.packs_removed),
+        count(|r| r.packs),
+        sum(|r| r.bytes_removed),
+        sum(|r| r.bytes),
+        sum(|r| r.bytes_unused.saturating_sub(r.bytes_removed)),
+    );
+    for refused in &settings.refused {
+        text.push_str("; ");
+        text.push_str(refused);
+    }
+    text
+}
