@@ -1,6 +1,7 @@
 //! How a lab starts: each process as soon as what it needs is there. Running already is fine; what was built anew is
 //! started again.
 
+mod again;
 mod velero;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
 use serde_json::Value;
@@ -24,7 +25,6 @@ use crate::place::{FIRST, Place, programs};
 use crate::processes::{Launch, Processes};
 use crate::readiness::{self, answers};
 use crate::{certificates, env_file, keeper, peer_process};
-use velero::VELERO;
 
 /// Time that a process of an earlier build gets to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -273,72 +273,6 @@ impl Start {
             folders.extend(path.parent().filter(|_| path.is_file()).map(Path::to_owned));
         }
         env_file::write(&self.place, &self.facts, &folders)
-    }
-}
-
-impl Lab {
-    /// Starts a process that was killed, with variables added to its environment, and waits until it is ready.
-    ///
-    /// # Errors
-    /// When the lab has no process of that name, or it does not become ready.
-    pub async fn start_process(&mut self, name: &str, env: &BTreeMap<String, String>) -> Result<()> {
-        let _only_one = lock(&self.place.folder)?;
-        let mut options = Options::at(self.place.clone());
-        options.env = env.clone();
-        if !VELERO.contains(&name) {
-            options.velero = Velero::Leave;
-        }
-        let mut start = Start::new(self.place.clone(), options)?;
-        if SERVERS.contains(&name) {
-            start.server(name).await?;
-        } else if VOLUMES.contains(&name) {
-            start.volumes(self.client()).await?;
-        } else if VELERO.contains(&name) {
-            start.restart_of_velero(name, self.client()).await?;
-        } else {
-            let wanted = workloads::wanted(&start.manifests()?, &start.facts.nodes)?;
-            let Some(wanted) = wanted.iter().find(|w| w.name == name) else {
-                let ours: Vec<_> = wanted.iter().map(|w| w.name.as_str()).collect();
-                bail!(
-                    "this lab has no process {name:?}; it has {}",
-                    [SERVERS, VOLUMES, VELERO, &ours].concat().join(", ")
-                );
-            };
-            let probe = start.our_program(wanted, self.client()).await?;
-            start.wait_probe(name, probe).await?;
-        }
-        self.facts = start.facts.clone();
-        Ok(())
-    }
-}
-
-impl Start {
-    /// One of the servers that the others talk to, until it answers.
-    async fn server(&mut self, name: &str) -> Result<()> {
-        let lab = self.folder();
-        let peer = if name == "s3" { "versitygw" } else { name };
-        let program = self.builds.path(peer).await?;
-        let path = program.clone();
-        match name {
-            "etcd" => {
-                self.ensure(name, &path, |facts| control_plane::etcd(program, &lab, facts)).await?;
-                self.wait_http(name, &format!("http://127.0.0.1:{}/health", self.facts.port("etcd")?)).await
-            }
-            "kube-apiserver" => {
-                self.ensure(name, &path, |facts| control_plane::api_server(program, &lab, facts)).await?;
-                let client = connect(&lab.join("kubeconfig")).await?;
-                readiness::wait(&self.processes, name, async || is_ready(&client).await).await
-            }
-            "s3" if !self.owns_s3() => bail!("the S3 server is that of the lab in {}", self.facts.s3.owner.display()),
-            "s3" => {
-                self.ensure(name, &path, |facts| peer_process::s3(program, &lab, facts)).await?;
-                self.wait_http(name, &format!("{}/health", self.facts.s3.endpoint)).await
-            }
-            _ => {
-                self.ensure(name, &path, |facts| peer_process::vcenter(program, &lab, facts)).await?;
-                self.wait_http(name, &format!("{}/healthz", self.facts.control_url()?)).await
-            }
-        }
     }
 }
 
