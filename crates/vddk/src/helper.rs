@@ -64,8 +64,8 @@ impl Default for LaunchOptions {
 
 /// One disk, served by a process of its own.
 ///
-/// [`stop`](Self::stop) ends the access and says whether that went well. Dropping it does the same in the background,
-/// kills the process at the deadline, and tells nobody.
+/// [`stop`](Self::stop) ends the access and says whether that went well. Dropping it kills the process at once; what the
+/// library leaves then is ended before the disk is next opened.
 #[derive(Debug)]
 pub struct Helper {
     uri: nbd::Uri,
@@ -73,6 +73,7 @@ pub struct Helper {
     transport_mode: String,
     process_id: u32,
     stop: CancellationToken,
+    abandon: CancellationToken,
     ended: watch::Receiver<Option<Error>>,
 }
 
@@ -122,16 +123,31 @@ impl Helper {
         info!(%disk, transport_mode, size, process_id, "disk opened");
         let stop = CancellationToken::new();
         let (report, ended) = watch::channel(None);
-        let stopping = stop.clone();
+        let abandon = CancellationToken::new();
+        let (stopping, abandoning) = (stop.clone(), abandon.clone());
         tokio::spawn(async move {
-            let cause = process.watch(stopping).await;
+            let cause = tokio::select! {
+                cause = process.watch(stopping) => cause,
+                () = abandoning.cancelled() => {
+                    process.kill().await;
+                    Error::Stopped
+                }
+            };
             if !matches!(cause, Error::Stopped) {
                 warn!(%disk, process_id, error = %cause, "disk is not served any more");
             }
             drop(process); // the folder is gone before anyone learns of the end
             let _ = report.send(Some(cause));
         });
-        Ok(Self { uri: nbd::Uri::unix(socket, target.export_name()), size, transport_mode, process_id, stop, ended })
+        Ok(Self {
+            uri: nbd::Uri::unix(socket, target.export_name()),
+            size,
+            transport_mode,
+            process_id,
+            stop,
+            abandon,
+            ended,
+        })
     }
 
     /// Where the disk is served.
@@ -177,7 +193,7 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.abandon.cancel(); // nobody waits for an end in order, and the disk may be somebody else's in a moment
     }
 }
 

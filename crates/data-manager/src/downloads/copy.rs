@@ -1,12 +1,15 @@
 //! One attempt to write a restore point onto a volume.
 
 use api::entity::DiskEntity;
-use api::{Download, Reason};
-use connections::{from_repository, from_vsphere};
+use api::{Download, Reason, labels};
+use connections::{from_kube, from_repository, from_vsphere};
 use data_path::{Progress, RestoreOptions, TargetContent};
 use disk::{DiskId, DiskSnapshot};
-use kube::ResourceExt as _;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
+use lifecycle::clone::claims::scratch_name_of;
+use lifecycle::snapshot::disk_of;
 use lifecycle::transfer::download as says;
 use repository::Repository;
 use vsphere::Vcenter;
@@ -100,7 +103,7 @@ async fn write_locked(
         return Err(Problem::lasting(Reason::TargetTooSmall, cause).into());
     }
     let open = ctx.disks.write(vcenter, volume).await?;
-    let fresh = !touched && made_for_us(&report.object().await);
+    let fresh = !touched && is_blank(ctx, &report.object().await, volume).await?;
     write_open(report, interrupt, &reader, open, fresh).await
 }
 
@@ -161,8 +164,19 @@ fn volume_of(download: &Download) -> Result<DiskId, Problem> {
     Ok(entity.disk)
 }
 
-/// Whether the driver made the volume for this very restore, so that it reads as zeroes.
-fn made_for_us(download: &Download) -> bool {
-    let clone = download.spec.clone_from_snapshot_reference.as_deref().unwrap_or_default();
-    clone.split_once('/').is_some_and(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
+/// Whether the driver made the volume for this very restore, so that it reads as zeroes and holes need not be written.
+///
+/// The Download's own word is no proof: anybody may write one. The proof is the scratch claim of the clone that the
+/// Download is marked with: it is bound to this disk, and nobody but the CSI driver makes its volume.
+async fn is_blank(ctx: &Context, download: &Download, disk: &DiskId) -> Result<bool, Problem> {
+    let Some(clone_uid) = download.labels().get(labels::SCRATCH_FOR) else { return Ok(false) };
+    let name = scratch_name_of(clone_uid);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let claim = claims.get_opt(&name).await.map_err(|e| from_kube(&format!("read the scratch claim {name}"), &e))?;
+    let Some(volume) = claim.and_then(|c| c.spec?.volume_name).filter(|name| !name.is_empty()) else {
+        return Ok(false);
+    };
+    let volumes: Api<PersistentVolume> = Api::all(ctx.client.clone());
+    let found = volumes.get_opt(&volume).await.map_err(|e| from_kube(&format!("read volume {volume}"), &e))?;
+    Ok(found.is_some_and(|v| disk_of(&v).is_ok_and(|of_claim| of_claim == *disk)))
 }

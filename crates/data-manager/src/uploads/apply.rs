@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Upload, names};
+use api::{Reason, Upload, names};
 use connections::{Settings, from_repository, from_vsphere};
 use disk::DiskSnapshot;
 use kube::ResourceExt as _;
+use lifecycle::Problem;
 use lifecycle::retry::UploadRetries;
 use lifecycle::transfer::Work;
 use lifecycle::transfer::upload::{self as says, AfterFailure};
-use lifecycle::{Again, Problem};
 use repository::Repository;
 use tracing::Instrument as _;
 
@@ -124,16 +124,19 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
     report.say(says::cancelling).await;
     let outcome = async {
         let upload = report.object().await;
+        // the disk snapshot first: it costs the datastore, and nothing below may keep it from going
         let snapshot = copy::snapshot_of(&upload).ok(); // `None`: it names none, so there is none to delete
-        match copy::repository_of(ctx, &upload).await {
-            Ok(repository) => forget(&repository, &upload.name_any(), snapshot.as_ref()).await?,
-            // a store that is away for a moment may hold a restore point; one that cannot be opened at all never did
-            Err(problem) if problem.again == Again::Later && began(&upload) => return Err(problem),
-            Err(problem) => tracing::info!(%problem, "nothing to remove from the repository"),
+        if let Some(snapshot) = &snapshot {
+            delete_snapshot(ctx, snapshot).await?;
         }
-        match snapshot {
-            Some(snapshot) => delete_snapshot(ctx, &snapshot).await,
-            None => Ok(()),
+        match copy::repository_of(ctx, &upload).await {
+            Ok(repository) => forget(&repository, &upload.name_any(), snapshot.as_ref()).await,
+            // a store that is away for a moment may hold a restore point; one that cannot be opened at all never did
+            Err(problem) if is_away(&problem) && began(&upload) => Err(problem),
+            Err(problem) => {
+                tracing::info!(%problem, "nothing to remove from the repository");
+                Ok(())
+            }
         }
     };
     match outcome.await {
@@ -142,16 +145,23 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
     };
 }
 
+/// Whether a repository cannot be reached for a while, in contrast to one that is not there or not ours.
+fn is_away(problem: &Problem) -> bool {
+    use Reason::{Internal, RepositoryLocked, StoreFailed, StoreUnreachable};
+    matches!(problem.reason, StoreUnreachable | StoreFailed | RepositoryLocked | Internal)
+}
+
 /// Whether a node has begun to copy.
 fn began(upload: &Upload) -> bool {
     upload.status.as_ref().is_some_and(|status| status.start_timestamp.is_some())
 }
 
-/// Removes the lock of a copy that was killed, and the restore point of one that was cancelled as it finished.
+/// Removes the lock of a copy that was killed, and the restore point of one that was cancelled as it finished. A restore
+/// point belongs to the Upload that has the name of its disk snapshot; another one of that disk snapshot leaves it alone.
 async fn forget(repository: &Repository, name: &str, snapshot: Option<&DiskSnapshot>) -> Result<(), Problem> {
     let failed = |act: &str, e: repository::Error| from_repository(act, &e);
     repository.remove_locks_of(name).await.map_err(|e| failed("remove the lock of the copy", e))?;
-    let Some(snapshot) = snapshot else { return Ok(()) };
+    let Some(snapshot) = snapshot.filter(|s| name == names::upload(&s.snapshot)) else { return Ok(()) };
     let point = repository.find(snapshot).await.map_err(|e| failed("look for the restore point", e))?;
     let Some(point) = point else { return Ok(()) };
     tracing::info!(point = %point.id, "the copy had finished; removing its restore point");

@@ -82,7 +82,10 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
     if let Some(point) = repository.find(&snapshot).await.map_err(|e| failed("look for the restore point", e))? {
         tracing::info!(point = %point.id, "the restore point is there already");
-        return Ok(Copied { snapshot, progress: upload.status.unwrap_or_default().progress });
+        let size = repository.reader(&point.id).await.map_err(|e| failed("read the restore point", e))?.size();
+        let told = upload.status.unwrap_or_default().progress;
+        let progress = api::Progress { total_bytes: size, bytes_done: size, ..told };
+        return Ok(Copied { snapshot, progress });
     }
     let vcenter = ctx.vcenters.get().await?.for_operation(name.as_str());
     let (disk, taken) = look(&vcenter, &snapshot).await?;
