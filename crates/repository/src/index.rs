@@ -291,6 +291,11 @@ impl Index {
         }
     }
 
+    /// How many packs are known to be gone or too short, whatever index files say.
+    pub(crate) fn lost(&self) -> usize {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).lost.len()
+    }
+
     /// Forgets what a pack holds: it is gone or too short, whatever index files say.
     pub(crate) fn distrust(&self, pack: &PackRef) {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);

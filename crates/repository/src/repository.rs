@@ -62,6 +62,13 @@ impl Repository {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// The same repository in `store`, as another process would open it, without deriving its key again.
+    #[cfg(test)]
+    pub(crate) fn reopened(&self, store: Arc<dyn Store>) -> Self {
+        let key = OpenKey { object: String::new(), cipher: self.inner.cipher.clone() };
+        Self::with(store, self.inner.config.clone(), key).expect("it was opened before")
+    }
+
     /// The id in `config`: 64 hex digits.
     pub fn id(&self) -> &str {
         &self.inner.config.id
@@ -161,18 +168,23 @@ impl Repository {
         let file = file.await?.ok_or_else(missing)?;
         let point = file.restore_point(*id).ok_or_else(missing)?;
         self.renew_index().await?;
-        let damage = match Reader::open(self.clone(), point.clone()).await {
-            Err(damage @ Error::Damaged { .. }) => damage,
-            other => return other,
-        };
-        // what a lost pack held may have been stored again since, in a pack that other index files list
-        self.inner.index.reset(true).await;
-        self.renew_index().await?;
-        let again = Reader::open(self.clone(), point).await;
-        if again.is_err() {
-            self.inner.index.reset(false).await; // whoever asks next looks with fresh eyes
+        let mut first = None;
+        loop {
+            let lost = self.inner.index.lost();
+            let damage = match Reader::open(self.clone(), point.clone()).await {
+                Err(damage @ Error::Damaged { .. }) => damage,
+                other => return other,
+            };
+            let damage = first.take().unwrap_or(damage);
+            if self.inner.index.lost() == lost {
+                self.inner.index.reset(false).await; // whoever asks next looks with fresh eyes
+                return Err(damage);
+            }
+            first = Some(damage);
+            // what a lost pack held may have been stored again since, in a pack that other index files list
+            self.inner.index.reset(true).await;
+            self.renew_index().await?;
         }
-        again.map_err(|_| damage)
     }
 
     /// Lists the index files afresh, for who reads.

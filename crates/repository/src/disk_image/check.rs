@@ -91,9 +91,10 @@ pub(super) async fn check(repository: &Repository, name: &str, head: &Head) -> R
                     return Ok(Missing::default());
                 }
             }
-            // a tree's pack may have gone since it was found: then the next look says which
+            // a tree's pack may have gone since it was found: then the next look says whose
             Err(error @ Error::Damaged { .. }) => {
-                if looks == LOOKS || !distrust_broken(repository, head).await? {
+                distrust_broken(repository, head).await?;
+                if looks == LOOKS || head.missing(&repository.inner.index).is_empty() {
                     return Err(error);
                 }
             }

@@ -7,6 +7,7 @@ mod failures;
 mod initialising;
 mod judge;
 mod locking;
+mod maintenance;
 mod restic_reads;
 mod s3;
 mod storage_settings;
