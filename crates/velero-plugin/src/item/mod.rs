@@ -84,6 +84,10 @@ impl Item {
     }
 
     fn of(text: Box<RawValue>) -> Result<Self, ItemError> {
+        // a struct would also be read from a list
+        if !text.get().starts_with('{') {
+            return Err(ItemError::NotAnObject(serde::de::Error::custom("it is no JSON object")));
+        }
         let head: Head = serde_json::from_str(text.get()).map_err(ItemError::NotAnObject)?;
         let given = |field: &Option<String>| field.as_ref().is_some_and(|f| !f.is_empty());
         if !given(&head.api_version) {

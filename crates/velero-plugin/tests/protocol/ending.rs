@@ -70,7 +70,7 @@ async fn sigterm_is_a_shutdown_and_sigint_is_not_for_us() -> Result<()> {
     plugin.connect().await?.backup().execute(execute(item("echo"))).await?;
     let asked = Instant::now();
     plugin.signal(Signal::TERM)?;
-    let end = plugin.wait(asked)?;
+    let end = plugin.wait(asked).await?;
     end.expect_clean();
     assert!(end.took < AT_ONCE, "{:?}", end.took);
     Ok(())
@@ -81,7 +81,7 @@ async fn an_action_that_kills_the_process_is_told_as_unavailable() -> Result<()>
     let error = plugin.connect().await?.backup().execute(execute(item("abort"))).await.unwrap_err();
     assert!(matches!(error.code(), tonic::Code::Unavailable | tonic::Code::Unknown), "{error:?}");
     let socket = plugin.socket();
-    assert!(plugin.wait(Instant::now())?.status.code().is_none());
+    assert!(plugin.wait(Instant::now()).await?.status.code().is_none());
     std::fs::remove_file(socket)?; // nobody was left to do it
     let again = Plugin::start(&Start::rehearsal())?; // as the server does before the next call
     again.connect().await?.backup().execute(execute(item("echo"))).await?;

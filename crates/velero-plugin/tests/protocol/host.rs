@@ -126,7 +126,7 @@ impl Plugin {
         let asked = Instant::now();
         connection.controller().shutdown(velero_plugin::protocol::wire::plugin::Empty {}).await?;
         drop(connection);
-        self.wait(asked)
+        self.wait(asked).await
     }
 
     /// Sends it a signal.
@@ -136,7 +136,7 @@ impl Plugin {
     }
 
     /// Waits for its end, which `since` is when it was asked for.
-    pub(crate) fn wait(mut self, since: Instant) -> Result<End> {
+    pub(crate) async fn wait(mut self, since: Instant) -> Result<End> {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
@@ -145,7 +145,7 @@ impl Plugin {
             if Instant::now() > deadline {
                 bail!("the plugin does not end");
             }
-            std::thread::sleep(Duration::from_millis(1)); // a poll, with a deadline
+            tokio::time::sleep(Duration::from_millis(1)).await; // a poll, with a deadline; connections go on meanwhile
         };
         let took = since.elapsed();
         let log = self.log.take().context("the log is read once")?.join().map_err(|_| anyhow::anyhow!("log reader"))?;
