@@ -1,6 +1,5 @@
 //! One attempt at a transfer: claimed by its lease, and ended in order when it is asked to stop.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use kube::{Api, Resource};
@@ -15,6 +14,9 @@ use crate::interrupt::{Interrupt, Why};
 /// How long a copy that is asked to stop may take to close its disk and give its lock back. What takes longer is a call
 /// to a server that does not answer; it is dropped.
 const ENDS_WITHIN: Duration = Duration::from_secs(4);
+
+/// How long the helper of an attempt that was dropped may take to go: it is given two seconds to end the access.
+const HELPERS_GO_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why an attempt did not do what it was made for.
 pub(crate) enum NotDone {
@@ -74,19 +76,24 @@ fn has_room(planned: Work, work: Work) -> bool {
     matches!(planned, Work::Copy { .. }) || !matches!(work, Work::Copy { .. })
 }
 
-/// Waits for `attempt`. Once interrupted, it is given a moment to stop by itself, so that disk, helper and lock are
-/// closed when this returns; then its outcome counts only if it was done and nobody minds.
+/// Waits for `attempt`. Once interrupted, it is given a moment to stop by itself. When this returns no helper has the disk
+/// open any more; the outcome counts only if the attempt was done and nobody minds.
 pub(crate) async fn in_order<T>(
     interrupt: &Interrupt,
     attempt: impl Future<Output = Result<T, NotDone>>,
 ) -> Result<T, NotDone> {
-    let mut attempt = pin!(attempt);
+    let mut attempt = Box::pin(attempt);
     tokio::select! {
         biased;
         () = interrupt.any.cancelled() => {}
         done = &mut attempt => return done,
     }
-    match tokio::time::timeout(ENDS_WITHIN, attempt).await {
+    let outcome = tokio::time::timeout(ENDS_WITHIN, attempt).await;
+    interrupt.helpers.close();
+    if tokio::time::timeout(HELPERS_GO_WITHIN, interrupt.helpers.wait()).await.is_err() {
+        tracing::warn!("the disk's helper has not ended: it waits in the kernel");
+    }
+    match outcome {
         Ok(Ok(done)) if interrupt.why() == Some(Why::Shutdown) => Ok(done),
         _ => Err(NotDone::interrupted(interrupt)),
     }

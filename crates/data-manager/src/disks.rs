@@ -11,6 +11,7 @@ use lifecycle::Problem;
 use vsphere::Vcenter;
 
 use crate::attempt::NotDone;
+use crate::interrupt::Interrupt;
 
 /// How much longer the NBD connection waits than the helper lets the library take.
 const LAST_WORDS: Duration = Duration::from_secs(30);
@@ -47,28 +48,38 @@ pub(crate) struct OpenDisk {
 
 impl Disks {
     /// Opens a disk snapshot for reading.
-    pub(crate) async fn read(&self, vcenter: &Vcenter, snapshot: &DiskSnapshot) -> Result<OpenDisk, Problem> {
+    pub(crate) async fn read(
+        &self,
+        vcenter: &Vcenter,
+        snapshot: &DiskSnapshot,
+        interrupt: &Interrupt,
+    ) -> Result<OpenDisk, Problem> {
         let target = vddk::Target {
             disk: snapshot.disk.clone(),
             snapshot: Some(snapshot.snapshot.clone()),
             access: vddk::Access::Read,
             identity: identity(snapshot.snapshot.as_str()),
         };
-        self.open(vcenter, target).await
+        self.open(vcenter, target, interrupt).await
     }
 
     /// Opens a disk for writing.
-    pub(crate) async fn write(&self, vcenter: &Vcenter, disk: &DiskId) -> Result<OpenDisk, Problem> {
+    pub(crate) async fn write(
+        &self,
+        vcenter: &Vcenter,
+        disk: &DiskId,
+        interrupt: &Interrupt,
+    ) -> Result<OpenDisk, Problem> {
         let target = vddk::Target {
             disk: disk.clone(),
             snapshot: None,
             access: vddk::Access::Write,
             identity: identity(disk.as_str()),
         };
-        self.open(vcenter, target).await
+        self.open(vcenter, target, interrupt).await
     }
 
-    async fn open(&self, vcenter: &Vcenter, target: vddk::Target) -> Result<OpenDisk, Problem> {
+    async fn open(&self, vcenter: &Vcenter, target: vddk::Target, interrupt: &Interrupt) -> Result<OpenDisk, Problem> {
         let act = format!("open disk {}", target.disk);
         // the datastore is asked for right before: storage vMotion may have moved the disk
         let described = vcenter.retrieve_disk(&target.disk).await.map_err(|e| from_vsphere(&act, &e))?;
@@ -85,6 +96,7 @@ impl Disks {
         };
         let options = vddk::LaunchOptions { call_deadline: self.call_deadline, ..vddk::LaunchOptions::default() };
         let helper = self.launch(connection, target, options).await.map_err(|e| from_vddk(&act, &e))?;
+        interrupt.helpers.spawn(helper.gone());
         // the helper ends a call that hangs and says so; a connection that gave up before it would hide that
         let patience = self.call_deadline + LAST_WORDS;
         let patient = nbd::ConnectOptions { request_deadline: patience, ..nbd::ConnectOptions::default() };

@@ -1,6 +1,7 @@
 //! Why a transfer stops early: the object asks for it, another node may have it now, or the process ends.
 
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 /// The three reasons to stop early, as one token for the copy.
 pub(crate) struct Interrupt {
@@ -9,6 +10,8 @@ pub(crate) struct Interrupt {
     shutdown: CancellationToken,
     /// Cancelled as soon as one of the three is.
     pub(crate) any: CancellationToken,
+    /// The helpers that serve the transfer's disk: it has ended when they are gone.
+    pub(crate) helpers: TaskTracker,
     _watching: DropGuard,
 }
 
@@ -36,7 +39,7 @@ impl Interrupt {
                 () = over.cancelled() => {}
             }
         });
-        Self { asked, lease_lost, shutdown, any, _watching: watching.drop_guard() }
+        Self { asked, lease_lost, shutdown, any, helpers: TaskTracker::new(), _watching: watching.drop_guard() }
     }
 
     /// Why it should stop; `None` while it should not.

@@ -32,6 +32,8 @@ const KEPT_LINES: usize = 20;
 const MAX_LINE: usize = 2000;
 /// A socket's path must fit into 108 bytes with its end.
 const MAX_SOCKET_PATH: usize = 107;
+/// How long ending the access may take when the helper was dropped.
+const ABANDONED_WITHIN: Duration = Duration::from_secs(2);
 /// After a kill the kernel needs a moment; a process in an uninterruptible wait needs longer, and we do not wait for it.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -64,8 +66,8 @@ impl Default for LaunchOptions {
 
 /// One disk, served by a process of its own.
 ///
-/// [`stop`](Self::stop) ends the access and says whether that went well. Dropping it kills the process at once; what the
-/// library leaves then is ended before the disk is next opened.
+/// [`stop`](Self::stop) ends the access and says whether that went well. Dropping it does the same in the background and
+/// tells nobody; a call that holds this up is given 2 s, then the process is killed. [`gone`](Self::gone) waits for that.
 #[derive(Debug)]
 pub struct Helper {
     uri: nbd::Uri,
@@ -128,10 +130,7 @@ impl Helper {
         tokio::spawn(async move {
             let cause = tokio::select! {
                 cause = process.watch(stopping) => cause,
-                () = abandoning.cancelled() => {
-                    process.kill().await;
-                    Error::Stopped
-                }
+                () = abandoning.cancelled() => process.abandon().await,
             };
             if !matches!(cause, Error::Stopped) {
                 warn!(%disk, process_id, error = %cause, "disk is not served any more");
@@ -179,6 +178,14 @@ impl Helper {
         }
     }
 
+    /// Resolves when the process is gone, however that came about; also after the helper was dropped.
+    pub fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.ended.clone();
+        async move {
+            let _ = ended.wait_for(Option::is_some).await; // an error: the runtime is shutting down
+        }
+    }
+
     /// Ends the access in order and waits until the process is gone. Disconnect NBD clients before.
     ///
     /// After writing, an error here means that data may be missing on the disk.
@@ -193,7 +200,7 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        self.abandon.cancel(); // nobody waits for an end in order, and the disk may be somebody else's in a moment
+        self.abandon.cancel();
     }
 }
 
@@ -295,6 +302,18 @@ impl Process {
                     self.kill().await;
                     return Error::Hung { act: "total silence".into(), seconds: silence.as_secs() };
                 }
+            }
+        }
+    }
+
+    /// Ends the access in order if that is quick, and the process in any case: nobody waits, and the disk may be
+    /// somebody else's in a moment.
+    async fn abandon(&mut self) -> Error {
+        match timeout(ABANDONED_WITHIN, self.end()).await {
+            Ok(cause) => cause,
+            Err(_) => {
+                self.kill().await;
+                Error::Stopped
             }
         }
     }

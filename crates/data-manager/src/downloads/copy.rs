@@ -102,7 +102,7 @@ async fn write_locked(
         );
         return Err(Problem::lasting(Reason::TargetTooSmall, cause).into());
     }
-    let open = ctx.disks.write(vcenter, volume).await?;
+    let open = ctx.disks.write(vcenter, volume, interrupt).await?;
     let fresh = !touched && is_blank(ctx, &report.object().await, volume).await?;
     write_open(report, interrupt, &reader, open, fresh).await
 }

@@ -90,7 +90,7 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     let vcenter = ctx.vcenters.get().await?.for_operation(name.as_str());
     let (disk, taken) = look(&vcenter, &snapshot).await?;
     let lock = repository.lock(&name).await.map_err(|e| failed("lock the repository", e))?;
-    let open = ctx.disks.read(&vcenter, &snapshot).await;
+    let open = ctx.disks.read(&vcenter, &snapshot, interrupt).await;
     let copied = match open {
         Ok(open) => {
             copy_open(report, interrupt, &repository, open, new_point(&upload, &vcenter, &snapshot, &disk, &taken))
