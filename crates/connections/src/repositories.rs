@@ -136,6 +136,10 @@ impl Repositories {
             RepositoryParameters::from_map(&described.repository_parameters).map_err(|e| invalid(e.to_string()))?;
         let endpoint = parameters.s3_url.as_deref().map(Url::parse).transpose();
         let endpoint = endpoint.map_err(|e| invalid(format!("parameter `s3Url` is not a URL: {e}")))?;
+        if endpoint.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+            // it would be shown wherever the repository is named; so it is not even repeated here
+            return Err(invalid("parameter `s3Url` holds a user or password; keys belong into a Secret".to_owned()));
+        }
         let password = self.password().await?;
         let (credentials, credentials_text) = self.credentials(described, &parameters).await?;
         let trusted = location::trusted(&self.client, &self.namespace, &parameters).await?;

@@ -303,16 +303,21 @@ impl Index {
         tables.distrust(&pack.id);
     }
 
-    /// Knows nothing again before it is renewed, except, when `keep_distrust`, which packs are lost: then a blob that is in
-    /// one of these and in another pack is found in the other.
-    pub(crate) async fn reset(&self, keep_distrust: bool) {
+    /// Reads all index files anew, beside what is known: others go on with that until it is replaced. With `keep_distrust`
+    /// lost packs stay lost, so that a blob that is in one of these and in another pack is found in the other.
+    pub(crate) async fn rebuild(&self, store: &dyn Store, cipher: &Cipher, keep_distrust: bool) -> Result<(), Error> {
         let _one_at_a_time = self.renewing.lock().await;
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        let mut empty = tables.emptied();
-        if !keep_distrust {
-            empty.lost.clear();
+        let forgiven = match keep_distrust {
+            true => HashSet::new(),
+            false => self.tables.read().unwrap_or_else(PoisonError::into_inner).lost.clone(),
+        };
+        for _ in 0..LISTINGS {
+            let listed = unpacked::ids(store, Folder::Index).await?;
+            if self.read_anew(store, cipher, listed, &forgiven).await? {
+                return Ok(());
+            }
         }
-        *tables = empty;
+        Err(Error::IndexUnsteady)
     }
 
     /// Takes note of an index file that we wrote.
@@ -342,13 +347,25 @@ impl Index {
         if !vanished {
             return read_files(store, cipher, new, |id, packs| self.add(id, packs)).await;
         }
+        self.read_anew(store, cipher, listed.into_iter().collect(), &HashSet::new()).await
+    }
+
+    /// Puts what these index files say in the place of what is known; `false` when one is gone since the listing. Packs
+    /// that were lost and are `forgiven` count as there again.
+    async fn read_anew(
+        &self,
+        store: &dyn Store,
+        cipher: &Cipher,
+        listed: Vec<[u8; 32]>,
+        forgiven: &HashSet<[u8; 32]>,
+    ) -> Result<bool, Error> {
         let mut fresh = self.tables.read().unwrap_or_else(PoisonError::into_inner).emptied();
-        let complete =
-            read_files(store, cipher, listed.into_iter().collect(), |id, packs| fresh.add(id, packs)).await?;
+        fresh.lost.retain(|pack| !forgiven.contains(pack));
+        let complete = read_files(store, cipher, listed, |id, packs| fresh.add(id, packs)).await?;
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         // what was learnt about packs while the files were read
         fresh.generation = tables.generation + 1;
-        tables.lost.iter().for_each(|pack| fresh.distrust(pack));
+        tables.lost.iter().filter(|pack| !forgiven.contains(*pack)).for_each(|pack| fresh.distrust(pack));
         fresh.avoid(std::mem::take(&mut tables.condemned));
         *tables = fresh;
         Ok(complete)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use disk::DiskSnapshot;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, VERSION};
@@ -43,6 +43,19 @@ pub(crate) struct Inner {
     pub(crate) locks_held: AtomicUsize,
     /// Snapshot files never change, so each is read once. `None`: another program's.
     points: Mutex<HashMap<[u8; 32], Option<RestorePoint>>>,
+}
+
+/// What lies under `snapshots/`.
+struct Points {
+    readable: Vec<RestorePoint>,
+    /// Snapshot files, of whomever, that cannot be read.
+    damaged: Vec<(RestorePointId, Error)>,
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl Repository {
@@ -89,12 +102,29 @@ impl Repository {
         Ok(now.is_some_and(|now| now.id == self.inner.config.id))
     }
 
-    /// All restore points of ours, oldest first. Snapshots of other programs are left out.
+    /// All restore points of ours, oldest first. Snapshots of other programs are left out, and so are unreadable ones, with
+    /// a warning: one damaged file must not hide all others.
     pub async fn restore_points(&self) -> Result<Vec<RestorePoint>, Error> {
+        let Points { readable, damaged } = self.points().await?;
+        for (_, damage) in damaged {
+            tracing::warn!(damage = chain(&damage), "a snapshot file is left out");
+        }
+        Ok(readable)
+    }
+
+    async fn points(&self) -> Result<Points, Error> {
         let ids = unpacked::ids(self.inner.store.as_ref(), Folder::Snapshots).await?;
-        let points = stream::iter(ids).map(|id| self.point(id)).buffer_unordered(SNAPSHOTS_AT_ONCE);
-        let mut points: Vec<_> = points.try_filter_map(|point| async { Ok(point) }).try_collect().await?;
-        points.sort_by_key(|point: &RestorePoint| (point.time, point.id));
+        let point = |id| async move { (id, self.point(id).await) };
+        let mut read = stream::iter(ids).map(point).buffer_unordered(SNAPSHOTS_AT_ONCE);
+        let mut points = Points { readable: Vec::new(), damaged: Vec::new() };
+        while let Some((id, point)) = read.next().await {
+            match point {
+                Ok(point) => points.readable.extend(point),
+                Err(damage @ Error::Damaged { .. }) => points.damaged.push((RestorePointId(id), damage)),
+                Err(other) => return Err(other),
+            }
+        }
+        points.readable.sort_by_key(|point| (point.time, point.id));
         Ok(points)
     }
 
@@ -113,19 +143,35 @@ impl Repository {
         Ok(point)
     }
 
-    /// The newest restore point of this disk snapshot, whatever restic's id for it is by now.
+    /// The newest restore point of this disk snapshot, whatever restic's id for it is by now. Where none is found and a
+    /// snapshot file cannot be read, it may be that one: then the damage is the answer.
     pub async fn find(&self, identity: &DiskSnapshot) -> Result<Option<RestorePoint>, Error> {
+        let Points { readable, damaged } = self.points().await?;
+        let found = readable.into_iter().rev().find(|point| point.identity().as_ref() == Some(identity));
+        match (found, damaged.into_iter().next()) {
+            (None, Some((_, damage))) => Err(damage),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// Whether there is a readable restore point of this disk snapshot, for who would write it again.
+    pub async fn find_readable(&self, identity: &DiskSnapshot) -> Result<Option<RestorePoint>, Error> {
         let points = self.restore_points().await?;
         Ok(points.into_iter().rev().find(|point| point.identity().as_ref() == Some(identity)))
     }
 
     /// The restore point whose id begins with `prefix` (hex digits).
     pub async fn find_by_prefix(&self, prefix: &str) -> Result<RestorePoint, Error> {
-        let points = self.restore_points().await?;
-        let mut found: Vec<_> = points.into_iter().filter(|point| point.id.to_string().starts_with(prefix)).collect();
+        let Points { readable, damaged } = self.points().await?;
+        let fits = |id: &RestorePointId| id.to_string().starts_with(prefix);
+        let mut found: Vec<_> = readable.into_iter().filter(|point| fits(&point.id)).collect();
+        let damaged = damaged.into_iter().find(|(id, _)| !prefix.is_empty() && fits(id));
         match (found.len(), found.pop()) {
             (1, Some(point)) if !prefix.is_empty() => Ok(point),
-            (0, _) => Err(Error::PointMissing { wanted: prefix.to_owned() }),
+            (0, _) => match damaged {
+                Some((_, damage)) => Err(damage),
+                None => Err(Error::PointMissing { wanted: prefix.to_owned() }),
+            },
             (count, _) => Err(Error::PointAmbiguous { wanted: prefix.to_owned(), count }),
         }
     }
@@ -177,14 +223,20 @@ impl Repository {
             };
             let damage = first.take().unwrap_or(damage);
             if self.inner.index.lost() == lost {
-                self.inner.index.reset(false).await; // whoever asks next looks with fresh eyes
+                // whoever asks next looks with fresh eyes
+                if let Err(cause) = self.rebuild_index(false).await {
+                    tracing::warn!(%cause, "the index was not read anew after a damage");
+                }
                 return Err(damage);
             }
             first = Some(damage);
             // what a lost pack held may have been stored again since, in a pack that other index files list
-            self.inner.index.reset(true).await;
-            self.renew_index().await?;
+            self.rebuild_index(true).await?;
         }
+    }
+
+    async fn rebuild_index(&self, keep_distrust: bool) -> Result<(), Error> {
+        self.inner.index.rebuild(self.inner.store.as_ref(), &self.inner.cipher, keep_distrust).await
     }
 
     /// Lists the index files afresh, for who reads.

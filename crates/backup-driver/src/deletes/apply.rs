@@ -144,7 +144,7 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
         Err(problem) => return Err(problem),
     };
     let failed = |e: repository::Error| from_repository("delete the restore point", &e);
-    while let Some(point) = repository.find(&target.disk_snapshot).await.map_err(failed)? {
+    while let Some(point) = repository.find_readable(&target.disk_snapshot).await.map_err(failed)? {
         repository.forget(&point.id).await.map_err(failed)?;
         tracing::info!(point = %point.id, disk_snapshot = %target.disk_snapshot, "deleted the restore point");
     }

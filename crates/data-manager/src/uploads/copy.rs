@@ -80,7 +80,9 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     let failed = |act: &str, e: repository::Error| NotDone::from(from_repository(act, &e));
     // a copy that was killed may have left its lock: the lease says that it is ours to remove
     repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
-    if let Some(point) = repository.find(&snapshot).await.map_err(|e| failed("look for the restore point", e))? {
+    if let Some(point) =
+        repository.find_readable(&snapshot).await.map_err(|e| failed("look for the restore point", e))?
+    {
         tracing::info!(point = %point.id, "the restore point is there already");
         let size = repository.reader(&point.id).await.map_err(|e| failed("read the restore point", e))?.size();
         let told = upload.status.unwrap_or_default().progress;

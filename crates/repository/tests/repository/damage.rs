@@ -154,3 +154,34 @@ async fn an_index_that_vanishes_while_we_write_is_noticed_before_the_snapshot_fi
     place.restic().check();
     two.assert_is_read(&repository.reader(&point.id).await.unwrap()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_unreadable_snapshot_file_hides_no_other_restore_point() {
+    let place = Place::new();
+    let (_, point) = written(&place, &TestDisk::random(5 * MIB, 11)).await;
+    let garbage = "ab".repeat(32);
+    std::fs::write(place.objects("snapshots")[0].with_file_name(&garbage), "garbage").unwrap();
+    let repository = repository::open(place.store(), &password()).await.unwrap();
+    assert_eq!(repository.restore_points().await.unwrap(), std::slice::from_ref(&point));
+    let found = repository.find_by_prefix(&point.id.to_string()[..8]).await.unwrap();
+    read_all(&repository, &found).await.unwrap();
+    let error = repository.find_by_prefix("abab").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "who asks for it is told: {}", chain(&error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opening_a_damaged_restore_point_fails_no_sound_one_of_the_same_process() {
+    let place = Place::new();
+    let repository = place.initialised().await;
+    let damaged = TestDisk::random(5 * MIB, 12).back_up(&repository).await.unwrap();
+    std::fs::remove_file(largest(&place, "data")).unwrap();
+    let sound = TestDisk::random(5 * MIB, 13).back_up(&repository).await.unwrap();
+    for round in 0..20 {
+        let opening = (0..8).map(|_| repository.reader(&sound.id));
+        let (broken, opened) = futures::join!(repository.reader(&damaged.id), futures::future::join_all(opening));
+        assert_eq!(broken.err().map(|e| e.kind()), Some(ErrorKind::Damaged));
+        for reader in opened {
+            assert!(reader.is_ok(), "round {round}: {}", chain(&reader.unwrap_err()));
+        }
+    }
+}
