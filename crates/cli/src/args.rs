@@ -1,5 +1,6 @@
 //! The command line as a person types it. Says what may be asked for; does nothing.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -16,7 +17,7 @@ Exit codes:
   10   there is no repository at that place
   11   the repository is locked by another program
   12   the key does not open the repository
-  130  cancelled (Ctrl-C)
+  130  cancelled (Ctrl-C or SIGTERM; once more, two seconds later or after that, ends the program at once)
 
 Environment:
   RESTIC_PASSWORD or RESTIC_PASSWORD_FILE        the repository's key
@@ -42,7 +43,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Output {
     /// For people; a progress bar on a terminal.
     Text,
-    /// One JSON document on standard output, also for failures.
+    /// One JSON document on standard output, also for failures: what was found, with `error`, `fix` and `exitCode`.
     Json,
 }
 
@@ -118,6 +119,9 @@ pub(crate) struct VerifyArguments {
     #[command(flatten)]
     pub(crate) repository: RepositoryArguments,
     /// Compare with this disk, byte for byte
+    ///
+    /// A shorter disk differs in what it lacks. A longer one differs where it holds anything but zeroes behind the
+    /// restore point's end: a disk that was only enlarged is equal.
     #[arg(long, value_name = "SOURCE")]
     pub(crate) against: Option<Place>,
     /// Which disk `latest` means, when the repository holds several
@@ -151,6 +155,12 @@ fn disk_path(text: &str) -> Result<String, String> {
     plain
         .then(|| text.to_owned())
         .ok_or_else(|| "a disk's name in the repository is not empty and is one line".to_owned())
+}
+
+/// Whether a command line that cannot be parsed wants its failure as a document.
+pub(crate) fn asks_for_json(args: impl IntoIterator<Item = OsString>) -> bool {
+    let args: Vec<_> = args.into_iter().take_while(|arg| arg != "--").collect();
+    args.iter().any(|arg| arg == "--output=json") || args.windows(2).any(|two| two[0] == "--output" && two[1] == "json")
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use data_path::{BackupOptions, BackupReport, Progress};
 use jiff::Timestamp;
 use repository::{DiskFacts, NewRestorePoint, Repository, RestorePoint, WriterOptions};
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 use crate::args::{BackupArguments, Output};
 use crate::disks::{self, Opened};
 use crate::failure::Refused;
+use crate::interrupt::Interrupt;
 use crate::output::{self, Bar};
 use crate::place::Place;
 use crate::repositories::{self, Access};
@@ -34,15 +34,16 @@ struct Done<'a> {
     seconds: f64,
 }
 
-pub(crate) async fn run(arguments: &BackupArguments, output: Output, cancel: &CancellationToken) -> Result<()> {
+pub(crate) async fn run(arguments: &BackupArguments, output: Output, interrupt: &Interrupt) -> Result<()> {
     let access = Access::new(&arguments.repository.repository)?;
     let path = disk_path(&arguments.source, arguments.path.as_deref())?;
     // the disk first: a mistyped source must not leave a repository behind
     let source = disks::open_source(&arguments.source).await?;
     let act = format!("back up {}", arguments.source);
     let repository = access.open_or_make().await.with_context(|| act.clone())?;
+    interrupt.hold();
     let lock = repository.lock(&repositories::host()).await.with_context(|| act.clone())?;
-    let copied = copy(&repository, &source, &path, output, cancel).await;
+    let copied = copy(&repository, &source, &path, output, interrupt).await;
     let released = lock.release().await;
     let report = copied.context(act)?;
     if let Err(error) = released {
@@ -66,14 +67,15 @@ async fn copy(
     source: &Opened,
     path: &str,
     output: Output,
-    cancel: &CancellationToken,
+    interrupt: &Interrupt,
 ) -> Result<BackupReport> {
     let facts = DiskFacts { content_found: Some("full".to_owned()), ..DiskFacts::of_size(source.disk.size()) };
     let point = NewRestorePoint::new(repositories::host(), path, Timestamp::now(), facts);
-    let writer = repository.writer(point.clone(), WriterOptions::default()).await?;
+    let opening = async { Ok(repository.writer(point.clone(), WriterOptions::default()).await?) };
+    let writer = interrupt.or(opening).await?;
     let progress = Arc::new(Progress::new());
     let _bar = Bar::follow(output, "backup", &progress);
-    let copied = data_path::backup(&source.disk, writer, &BackupOptions::default(), &progress, cancel).await;
+    let copied = data_path::backup(&source.disk, writer, &BackupOptions::default(), &progress, interrupt.token()).await;
     if matches!(copied, Err(data_path::Error::Cancelled)) {
         // the writer removes what it may have committed in the background, and we are about to end
         let _ = tokio::time::timeout(CLEAN_UP, forget(repository, &point)).await;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::args::{ClusterArguments, ListArguments, Output, StatusArguments};
 use crate::backup::short;
+use crate::failure::{Refused, WithResult, exit};
 use crate::list::when;
 use crate::output;
 
@@ -187,15 +188,40 @@ pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()
             if !seen.insert((repository.place(), repository.id().to_owned())) {
                 continue;
             }
-            for point in repository.restore_points().await? {
-                found.push(Found { backup_repository: described.name_any(), point });
+            match repository.restore_points().await {
+                Ok(points) => found
+                    .extend(points.into_iter().map(|point| Found { backup_repository: described.name_any(), point })),
+                Err(error) => failures.push(format!("{:#}", anyhow::Error::from(error))),
             }
         }
     }
     found.retain(|found| arguments.path.as_ref().is_none_or(|path| *path == found.point.path));
     found.sort_by_key(|found| found.point.time);
-    output::result(output, &found, || list_text(&found));
-    if failures.is_empty() { Ok(()) } else { Err(anyhow!("list restore points: {}", failures.join("; "))) }
+    listed(found, failures, output)
+}
+
+/// What could be listed, when some repositories could not.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    restore_points: Vec<Found>,
+    failures: Vec<String>,
+}
+
+/// One document in every case: when some repositories failed, the restore points of the others are part of the failure's.
+fn listed(found: Vec<Found>, failures: Vec<String>, output: Output) -> Result<()> {
+    if failures.is_empty() || output == Output::Text {
+        output::result(output, &found, || list_text(&found));
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let failure = Refused {
+        message: format!("list restore points: {}", failures.join("; ")),
+        fix: "mend what is named; the other repositories are listed",
+        code: exit::FAILED,
+    };
+    Err(WithResult::new(failure, &Listed { restore_points: found, failures }).into())
 }
 
 fn list_text(found: &[Found]) -> String {

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -118,6 +119,13 @@ async fn file_target(path: &Path, size: u64, force: bool) -> Result<Target> {
     match std::fs::metadata(path) {
         Err(cause) if cause.kind() == ErrorKind::NotFound => return new_file(path, size).await,
         Err(cause) => return Err(cause.into()),
+        Ok(known) if known.is_dir() => {
+            return Err(Refused::new("it is a folder", "name a file in it, which may be missing").into());
+        }
+        Ok(known) if !known.is_file() && !known.file_type().is_block_device() => {
+            let message = "it is neither a file nor a block device";
+            return Err(Refused::new(message, "name a raw file, a block device, or an NBD URI").into());
+        }
         Ok(known) if known.is_file() && known.len() != size => {
             let message = format!("it has {} bytes and the restore point {size}", known.len());
             return Err(Refused::new(message, "remove the file, or name one that does not exist").into());
@@ -143,6 +151,9 @@ async fn new_file(path: &Path, size: u64) -> Result<Target> {
 
 async fn nbd_target(uri: &Uri, force: bool) -> Result<Target> {
     let opened = connect(uri).await?;
+    if opened.disk.read_only() {
+        return Err(Refused::new("its server refuses writes", "start the server without its read-only option").into());
+    }
     let content = match opened.disk.holds_data().await? {
         Some(false) => TargetContent::KnownZero,
         Some(true) if !force => {

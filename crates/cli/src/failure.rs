@@ -2,6 +2,8 @@
 
 use data_path::ErrorKind as Copy;
 use repository::ErrorKind as Store;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// Exit codes, as `--help` lists them.
 pub(crate) mod exit {
@@ -34,6 +36,26 @@ impl Refused {
     }
 }
 
+/// A failure that has a result nevertheless: scripts find both in the failure's document.
+#[derive(Debug, thiserror::Error)]
+#[error("{failure}")]
+pub(crate) struct WithResult {
+    pub(crate) failure: Refused,
+    /// What becomes part of the document.
+    pub(crate) result: Map<String, Value>,
+}
+
+impl WithResult {
+    /// `result` is written as a JSON object.
+    pub(crate) fn new(failure: Refused, result: &impl Serialize) -> Self {
+        let result = match serde_json::to_value(result).expect("results are strings, numbers and times") {
+            Value::Object(result) => result,
+            other => Map::from_iter([("result".to_owned(), other)]),
+        };
+        Self { failure, result }
+    }
+}
+
 /// What an error means for who called us.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Meaning {
@@ -46,8 +68,9 @@ pub(crate) struct Meaning {
 /// Looks along the chain of causes for the first one that we know.
 pub(crate) fn meaning(error: &anyhow::Error) -> Meaning {
     let known = error.chain().find_map(|cause| {
-        let refused = cause.downcast_ref::<Refused>().map(|refused| (refused.code, refused.fix));
-        let copy = || cause.downcast_ref::<data_path::Error>().map(|error| of_copy(error.kind()));
+        let with_result = cause.downcast_ref::<WithResult>().map(|found| &found.failure);
+        let refused = cause.downcast_ref::<Refused>().or(with_result).map(|refused| (refused.code, refused.fix));
+        let copy = || cause.downcast_ref::<data_path::Error>().map(of_copy);
         let store = || cause.downcast_ref::<repository::Error>().map(|error| of_repository(error.kind()));
         let location = || cause.downcast_ref::<repository::InvalidLocation>().map(|_| (exit::REFUSED, ""));
         refused.or_else(copy).or_else(store).or_else(location)
@@ -56,11 +79,12 @@ pub(crate) fn meaning(error: &anyhow::Error) -> Meaning {
     Meaning { code, fix: Some(fix).filter(|fix| !fix.is_empty()) }
 }
 
-fn of_copy(kind: Copy) -> (u8, &'static str) {
-    match kind {
-        Copy::DiskRead => {
-            (exit::FAILED, "look at the disk's server, then start again; what is stored already is not sent twice")
-        }
+fn of_copy(error: &data_path::Error) -> (u8, &'static str) {
+    if matches!(error, data_path::Error::Connect { .. }) {
+        return (exit::FAILED, "check the disk's address and that its server runs, then start again");
+    }
+    match error.kind() {
+        Copy::DiskRead => (exit::FAILED, "look at the disk's server, then start again"),
         Copy::DiskWrite => (
             exit::FAILED,
             "look at the target's server and its free space, then restore again: the target is incomplete",

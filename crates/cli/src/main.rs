@@ -14,6 +14,7 @@ mod backup;
 mod cluster;
 mod disks;
 mod failure;
+mod interrupt;
 mod list;
 mod memory;
 mod output;
@@ -22,24 +23,34 @@ mod repositories;
 mod restore;
 mod verify;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Arguments, Command, Output};
+use crate::interrupt::Interrupt;
+
+/// Calls of the system that cannot be taken back (a name server, a network file system) are left alone after this long.
+const LAST_CALLS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     memory::bound();
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
     let log = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(log).with_writer(io::stderr).without_time().with_target(false).init();
-    let outcome = tokio::runtime::Runtime::new()
-        .context("start the runtime")
-        .and_then(|runtime| runtime.block_on(run(&arguments.command, arguments.output)));
+    let lines = tracing_subscriber::fmt().with_env_filter(log).without_time().with_target(false);
+    lines.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
+    let outcome = tokio::runtime::Runtime::new().context("start the runtime").and_then(|runtime| {
+        let outcome = runtime.block_on(run(&arguments.command, arguments.output));
+        runtime.shutdown_timeout(LAST_CALLS);
+        outcome
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -51,12 +62,12 @@ fn main() -> ExitCode {
 }
 
 async fn run(command: &Command, output: Output) -> Result<()> {
-    let cancel: CancellationToken = operator::stop::on_signal()?;
+    let interrupt = Interrupt::new(operator::stop::on_signal()?);
     let work = async {
         match command {
-            Command::Backup(arguments) => backup::run(arguments, output, &cancel).await,
-            Command::Restore(arguments) => restore::run(arguments, output, &cancel).await,
-            Command::Verify(arguments) => verify::run(arguments, output, &cancel).await,
+            Command::Backup(arguments) => backup::run(arguments, output, &interrupt).await,
+            Command::Restore(arguments) => restore::run(arguments, output, &interrupt).await,
+            Command::Verify(arguments) => verify::run(arguments, output, &interrupt).await,
             Command::List(arguments) => match &arguments.repository {
                 Some(place) => list::run(place, arguments, output).await,
                 None => cluster::list(arguments, output).await,
@@ -64,5 +75,15 @@ async fn run(command: &Command, output: Output) -> Result<()> {
             Command::Status(arguments) => cluster::status(arguments, output).await,
         }
     };
-    work.await
+    interrupt.bound(work).await
+}
+
+/// The command line cannot be understood, or asked for help. Only the arguments themselves tell who reads the answer.
+fn usage(error: &clap::Error) -> ExitCode {
+    let scripts = args::asks_for_json(std::env::args_os());
+    if error.use_stderr() && scripts {
+        output::usage_failure(error);
+    }
+    let _ = error.print(); // a reader that went away is no failure of ours
+    ExitCode::from(if error.use_stderr() { failure::exit::REFUSED } else { 0 })
 }

@@ -4,13 +4,15 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use data_path::Progress;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::args::Output;
-use crate::failure::Meaning;
+use crate::failure::{Meaning, WithResult, exit};
 
 /// Between two looks at the counters.
 const REFRESH: Duration = Duration::from_millis(100);
@@ -24,17 +26,35 @@ pub(crate) fn result(output: Output, value: &impl Serialize, text: impl FnOnce()
     let _ = writeln!(io::stdout(), "{}", printed.trim_end());
 }
 
-/// Prints a failure: for people always, for scripts as a document besides.
+/// Prints a failure: for people always, for scripts as the one document, together with what was found all the same.
 pub(crate) fn failure(output: Output, error: &anyhow::Error, meaning: &Meaning) {
     let message = format!("{error:#}");
     if output == Output::Json {
-        let value = serde_json::json!({ "error": message, "fix": meaning.fix, "exitCode": meaning.code });
-        let _ = writeln!(io::stdout(), "{value:#}");
+        let found = error.chain().find_map(|cause| cause.downcast_ref::<WithResult>());
+        document(&message, meaning, found.map(|found| found.result.clone()).unwrap_or_default());
     }
     let _ = writeln!(io::stderr(), "vsphere-backup: {message}");
     if let Some(fix) = meaning.fix {
         let _ = writeln!(io::stderr(), "  to do: {fix}");
     }
+}
+
+/// Prints for scripts that the command line was not understood; clap tells people.
+pub(crate) fn usage_failure(error: &clap::Error) {
+    let text = error.to_string();
+    let message = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing",
+        _ => text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").trim(),
+    };
+    document(message, &Meaning { code: exit::REFUSED, fix: Some("see --help") }, Map::new());
+}
+
+fn document(message: &str, meaning: &Meaning, found: Map<String, Value>) {
+    let mut document = found;
+    document.insert("error".to_owned(), message.into());
+    document.insert("fix".to_owned(), meaning.fix.into());
+    document.insert("exitCode".to_owned(), meaning.code.into());
+    let _ = writeln!(io::stdout(), "{:#}", Value::Object(document));
 }
 
 /// Bytes for people.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use repository::store::Store;
-use repository::{Credentials, Location, Repository, RestorePoint};
+use repository::{Credentials, Location, Reader, Repository, RestorePoint};
 use secrecy::SecretString;
 
 use crate::failure::{Refused, exit};
@@ -83,8 +83,19 @@ fn password() -> Result<SecretString> {
     }
 }
 
+/// The restore point that `wanted` means, ready to be read.
+pub(crate) async fn find_and_open(
+    repository: &Repository,
+    wanted: &str,
+    path: Option<&str>,
+) -> Result<(RestorePoint, Reader)> {
+    let point = find(repository, wanted, path).await?;
+    let reader = repository.reader(&point.id).await?;
+    Ok((point, reader))
+}
+
 /// The restore point that `wanted` means: `latest`, or the beginning of an id.
-pub(crate) async fn find(repository: &Repository, wanted: &str, path: Option<&str>) -> Result<RestorePoint> {
+async fn find(repository: &Repository, wanted: &str, path: Option<&str>) -> Result<RestorePoint> {
     if wanted != LATEST {
         return Ok(repository.find_by_prefix(&wanted.to_ascii_lowercase()).await?);
     }

@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 use data_path::{Progress, RestoreOptions, RestoreReport};
 use repository::{Reader, RestorePoint};
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 use crate::args::{Output, RestoreArguments};
 use crate::backup::short;
 use crate::disks;
+use crate::interrupt::Interrupt;
 use crate::output::{self, Bar};
 use crate::repositories::{self, Access};
 
@@ -28,13 +28,14 @@ struct Done<'a> {
     seconds: f64,
 }
 
-pub(crate) async fn run(arguments: &RestoreArguments, output: Output, cancel: &CancellationToken) -> Result<()> {
+pub(crate) async fn run(arguments: &RestoreArguments, output: Output, interrupt: &Interrupt) -> Result<()> {
     let repository = Access::new(&arguments.repository.repository)?.open().await?;
+    interrupt.hold();
     let lock = repository.lock(&repositories::host()).await?;
     let restored = async {
-        let point = repositories::find(&repository, &arguments.restore_point, arguments.path.as_deref()).await?;
-        let reader = repository.reader(&point.id).await?;
-        let report = write(&reader, arguments, output, cancel).await?;
+        let finding = repositories::find_and_open(&repository, &arguments.restore_point, arguments.path.as_deref());
+        let (point, reader) = interrupt.or(finding).await?;
+        let report = write(&reader, arguments, output, interrupt).await?;
         Ok::<_, anyhow::Error>((point, report))
     };
     let restored = restored.await.with_context(|| format!("restore {}", arguments.restore_point));
@@ -51,14 +52,14 @@ async fn write(
     reader: &Reader,
     arguments: &RestoreArguments,
     output: Output,
-    cancel: &CancellationToken,
+    interrupt: &Interrupt,
 ) -> Result<RestoreReport> {
     let (opened, content, half_made) =
-        disks::open_target(&arguments.target, reader.size(), arguments.force).await?.split();
+        interrupt.or(disks::open_target(&arguments.target, reader.size(), arguments.force)).await?.split();
     let progress = Arc::new(Progress::new());
     let _bar = Bar::follow(output, "restore", &progress);
     let options = RestoreOptions { target: content };
-    let report = data_path::restore(reader, opened.disk, &options, &progress, cancel)
+    let report = data_path::restore(reader, opened.disk, &options, &progress, interrupt.token())
         .await
         .with_context(|| format!("write {}", arguments.target))?;
     if let Some(half_made) = half_made {

@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 use data_path::{Progress, VerifyReport};
 use repository::RestorePoint;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 use crate::args::{Output, VerifyArguments};
 use crate::backup::short;
 use crate::disks;
-use crate::failure::{Refused, exit};
+use crate::failure::{Refused, WithResult, exit};
+use crate::interrupt::Interrupt;
 use crate::output::{self, Bar};
 use crate::repositories::{self, Access};
 
@@ -26,6 +26,8 @@ struct Done<'a> {
     sound: bool,
     bytes_total: u64,
     bytes_read: u64,
+    /// By how much the disk compared with is longer than the restore point.
+    bytes_beyond: u64,
     damages: &'a [String],
     damage_count: u64,
     differences: Vec<disk::ByteRange>,
@@ -33,49 +35,65 @@ struct Done<'a> {
     seconds: f64,
 }
 
-pub(crate) async fn run(arguments: &VerifyArguments, output: Output, cancel: &CancellationToken) -> Result<()> {
+/// What was looked at, and what was found.
+struct Verified {
+    point: RestorePoint,
+    size: u64,
+    beyond: u64,
+    report: VerifyReport,
+}
+
+pub(crate) async fn run(arguments: &VerifyArguments, output: Output, interrupt: &Interrupt) -> Result<()> {
     let repository = Access::new(&arguments.repository.repository)?.open().await?;
     let against = match &arguments.against {
         Some(place) => Some(disks::open_source(place).await?),
         None => None,
     };
+    interrupt.hold();
     let lock = repository.lock(&repositories::host()).await?;
     let verified = async {
-        let point = repositories::find(&repository, &arguments.restore_point, arguments.path.as_deref()).await?;
-        let reader = repository.reader(&point.id).await?;
+        let finding = repositories::find_and_open(&repository, &arguments.restore_point, arguments.path.as_deref());
+        let (point, reader) = interrupt.or(finding).await?;
         let progress = Arc::new(Progress::new());
         let _bar = Bar::follow(output, "verify", &progress);
         let disk = against.as_ref().map(|opened| &opened.disk);
-        let report = data_path::verify(&reader, disk, &progress, cancel).await?;
-        Ok::<_, anyhow::Error>((point, report))
+        let report = data_path::verify(&reader, disk, &progress, interrupt.token()).await?;
+        let size = reader.size();
+        let beyond = disk.map_or(0, |disk| disk.size().saturating_sub(size));
+        Ok::<_, anyhow::Error>(Verified { point, size, beyond, report })
     };
     let verified = verified.await.with_context(|| format!("verify {}", arguments.restore_point));
     let released = lock.release().await;
-    let (point, report) = verified?;
-    released?;
-    print(&point, &report, arguments, output);
-    if report.is_sound() { Ok(()) } else { Err(unsound(&report).into()) }
+    let verified = verified?;
+    if let Err(error) = released {
+        tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "everything was looked at, but the lock could not be removed");
+    }
+    conclude(&verified, arguments, output)
 }
 
-fn print(point: &RestorePoint, report: &VerifyReport, arguments: &VerifyArguments, output: Output) {
+/// One document in every case: what was found is part of the failure's.
+fn conclude(verified: &Verified, arguments: &VerifyArguments, output: Output) -> Result<()> {
+    let report = &verified.report;
     let done = Done {
-        restore_point: point,
+        restore_point: &verified.point,
         sound: report.is_sound(),
-        bytes_total: report.counts.total,
+        bytes_total: verified.size,
         bytes_read: report.counts.read,
+        bytes_beyond: verified.beyond,
         damages: &report.damages,
         damage_count: report.damage_count,
         differences: report.differences.iter().collect(),
         bytes_different: report.differences.bytes(),
         seconds: report.elapsed.as_secs_f64(),
     };
-    if output == Output::Json && !report.is_sound() {
-        return; // the failure's document is the one document
+    if report.is_sound() || output == Output::Text {
+        output::result(output, &done, || text(verified, arguments));
     }
-    output::result(output, &done, || text(point, report, arguments));
+    if report.is_sound() { Ok(()) } else { Err(WithResult::new(unsound(report), &done).into()) }
 }
 
-fn text(point: &RestorePoint, report: &VerifyReport, arguments: &VerifyArguments) -> String {
+fn text(verified: &Verified, arguments: &VerifyArguments) -> String {
+    let Verified { point, size, beyond, report } = verified;
     let mut text = String::new();
     for damage in &report.damages {
         text.push_str(&format!("damaged: {damage}\n"));
@@ -84,15 +102,16 @@ fn text(point: &RestorePoint, report: &VerifyReport, arguments: &VerifyArguments
         text.push_str(&format!("different: {} bytes at {}\n", span.length, span.offset));
     }
     if report.is_sound() {
-        let equal = match &arguments.against {
-            Some(place) => format!(" and equal to {place}"),
-            None => String::new(),
+        let equal = match (&arguments.against, beyond) {
+            (None, _) => String::new(),
+            (Some(place), 0) => format!(" and equal to {place}"),
+            (Some(place), beyond) => format!(" and equal to {place}, which goes on with {beyond} bytes of zeroes"),
         };
         text.push_str(&format!("restore point {} of {} is sound{equal}\n", short(point), point.path));
     }
     text.push_str(&format!(
         "{} disk, {} read, {}",
-        output::bytes(report.counts.total),
+        output::bytes(*size),
         output::bytes(report.counts.read),
         output::seconds(report.elapsed)
     ));

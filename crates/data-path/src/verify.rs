@@ -41,7 +41,7 @@ impl VerifyReport {
 }
 
 /// Reads and checks all chunks of the restore point. With `against`, compares byte for byte: a disk that is shorter
-/// differs in what it lacks; what it has beyond the restore point's end is not looked at.
+/// differs in what it lacks, one that is longer in what it holds beyond the restore point's end and is not zero.
 ///
 /// # Errors
 /// Damage and differences are findings, not errors; an error means that not everything was looked at.
@@ -53,12 +53,18 @@ pub async fn verify(
 ) -> Result<VerifyReport, Error> {
     let began = Instant::now();
     let size = reader.size();
-    progress.begin(size);
+    let end = against.map_or(size, |disk| disk.size().max(size));
+    progress.begin(end);
     let mut found = Found::default();
     let looking = async {
         for window in select::windows(size, WINDOW_BYTES.next_multiple_of(reader.chunk_size())) {
             look_at_data(reader, against, window, progress, &mut found).await?;
-            look_at_zeroes(reader, against, window, progress, &mut found).await?;
+            let zeroes = zero_ranges(reader, window);
+            look_at_zeroes(&zeroes, against, window, progress, &mut found).await?;
+        }
+        for part in select::windows(end - size, WINDOW_BYTES) {
+            let beyond = ByteRange::new(size + part.offset, part.length);
+            look_at_zeroes(&Ranges::from_iter([beyond]), against, beyond, progress, &mut found).await?;
         }
         Ok::<_, Error>(())
     };
@@ -156,28 +162,26 @@ fn different(a: &[u8], b: &[u8]) -> (u64, u64) {
     (first as u64, last as u64)
 }
 
-/// Where the restore point has zeroes, the disk must have them.
+/// Where the restore point has zeroes, and behind its end, the disk must read as zeroes.
 async fn look_at_zeroes(
-    reader: &Reader,
+    zeroes: &Ranges,
     against: Option<&Disk>,
     window: ByteRange,
     progress: &Progress,
     found: &mut Found,
 ) -> Result<(), Error> {
-    let zeroes = zero_ranges(reader, window);
     if let Some(disk) = against {
         let there = window.intersection(&ByteRange::new(0, disk.size()));
         for lacking in zeroes.iter().map(|range| ByteRange::between(range.offset.max(there.end()), range.end())) {
             found.differences.insert(lacking);
         }
-        let suspects = if there.is_empty() { Ranges::new() } else { disk.data_in(there).await?.intersection(&zeroes) };
+        let suspects = if there.is_empty() { Ranges::new() } else { disk.data_in(there).await?.intersection(zeroes) };
         let parts: Vec<_> = suspects.iter().flat_map(parts).collect();
         let looked = stream::iter(parts).map(|part| async move { disk.read(part).await.map(|bytes| (part, bytes)) });
         let mut looked = looked.buffer_unordered(READS_IN_FLIGHT);
         while let Some((part, bytes)) = looked.try_next().await? {
             if !is_zero(&bytes) {
-                let zeroes = vec![0; bytes.len()];
-                let (first, last) = different(&bytes, &zeroes);
+                let (first, last) = different(&bytes, &vec![0; bytes.len()]);
                 found.differences.insert(ByteRange::between(part.offset + first, part.offset + last));
             }
         }

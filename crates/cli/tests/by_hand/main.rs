@@ -1,106 +1,18 @@
 //! The command line as a person calls it: exit codes, texts, and what restic says about the result.
 #![allow(clippy::unwrap_used, missing_docs)] // a panic is how a test fails
 
-use std::io::{Read, Seek, SeekFrom};
-use std::net::TcpListener;
+mod answers;
+mod bench;
+mod interrupts;
+mod refusals;
+
+use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-const MIB: u64 = 1 << 20;
-const KEY: &str = "correct horse";
-/// Longest time a server of a test may take to listen.
-const START: Duration = Duration::from_secs(20);
-
-struct Bench {
-    folder: tempfile::TempDir,
-    /// Variables for our program and for restic.
-    variables: Vec<(&'static str, String)>,
-    place: String,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().join("repository").display().to_string();
-        Self { folder, variables: vec![("RESTIC_PASSWORD", KEY.to_owned())], place }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn raw(&self, name: &str, size: u64, parts: &[(u64, &[u8])]) -> PathBuf {
-        let path = self.file(name);
-        let file = std::fs::File::create_new(&path).unwrap();
-        file.set_len(size).unwrap();
-        parts.iter().for_each(|(offset, bytes)| file.write_all_at(bytes, *offset).unwrap());
-        path
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RESTIC_") || name.starts_with("AWS_")) {
-            command.env_remove(name);
-        }
-        command.env("RESTIC_CACHE_DIR", self.file("restic-cache")).current_dir(self.folder.path());
-        command.envs(self.variables.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
-        command
-    }
-
-    /// Runs our program on the test's repository.
-    fn run(&self, args: &[&str]) -> Output {
-        let mut command = self.command(env!("CARGO_BIN_EXE_vsphere-backup"));
-        command.args(args).args(["--repository", &self.place]).output().unwrap()
-    }
-
-    /// Runs it and expects success; gives its standard output.
-    fn done(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs it and expects this exit code and a message with these words, and never a backtrace.
-    fn refused(&self, args: &[&str], code: i32, words: &[&str]) {
-        let output = self.run(args);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        for word in words {
-            assert!(said.contains(word), "{args:?}: `{word}` is missing in: {said}");
-        }
-        assert!(!said.contains("stack backtrace") && !said.contains("panicked"), "{said}");
-    }
-
-    fn restic(&self, args: &[&str]) -> Output {
-        let output = self.command("restic").args(["-r", &self.place]).args(args).output().unwrap();
-        assert!(output.status.success(), "restic {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        output
-    }
-
-    /// What `docs/repository.md` tells a user without our program to do.
-    fn dumped_by_restic(&self, into: &Path) {
-        let line = "restic -r \"$PLACE\" dump latest /extents | tar xO | dd of=\"$INTO\" bs=1M iflag=fullblock conv=sparse status=none";
-        let mut command = self.command("bash");
-        command.args(["-o", "pipefail", "-c", line]).env("PLACE", &self.place).env("INTO", into);
-        assert!(command.status().unwrap().success(), "restic dump failed");
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn same(a: &Path, b: &Path) -> bool {
-    Command::new("cmp").arg(a).arg(b).status().unwrap().success()
-}
-
-fn random(length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    rand::RngCore::fill_bytes(&mut rand::rng(), &mut bytes);
-    bytes
-}
+use bench::{Bench, KEY, MIB, Running, Store, random, same, text, until};
 
 #[test]
 fn a_disk_comes_back_and_restic_agrees() {
@@ -203,39 +115,10 @@ fn verify_tells_a_difference_by_its_exit_code() {
     bench.refused(&["verify", "latest", "--against", "other.raw"], 3, &["differs in 3 bytes"]);
 }
 
-/// A process of the test; ends with its value.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // ended already is fine
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn until(what: &str, mut ready: impl FnMut() -> bool) {
-    let due = Instant::now() + START;
-    while !ready() {
-        assert!(Instant::now() < due, "{what} took too long");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 #[test]
 fn a_disk_goes_from_one_nbd_server_through_s3_to_another() {
     let mut bench = Bench::new();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let gateway = lab::peer("versitygw").unwrap().build(&root).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    std::fs::create_dir_all(bench.file("s3/bucket")).unwrap();
-    let mut server = Command::new(gateway);
-    server.env("ROOT_ACCESS_KEY", "user").env("ROOT_SECRET_KEY", "secret");
-    server.args(["--quiet", "--port", &format!("127.0.0.1:{port}"), "posix", text(&bench.file("s3"))]);
-    let _s3 = Running(server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    until("versitygw", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    bench.variables.extend([("AWS_ACCESS_KEY_ID", "user".to_owned()), ("AWS_SECRET_ACCESS_KEY", "secret".to_owned())]);
-    bench.place = format!("s3:http://127.0.0.1:{port}/bucket/some/prefix");
+    let store = Store::start(&mut bench);
 
     let source = bench.raw("disk.raw", 17 * MIB, &[(MIB, &random(5 << 20)), (17 * MIB - 512, &[1; 512])]);
     let target = bench.raw("target.raw", 17 * MIB, &[]);
@@ -255,39 +138,8 @@ fn a_disk_goes_from_one_nbd_server_through_s3_to_another() {
     assert!(same(&source, &target), "came back differently");
     bench.restic(&["check", "--read-data"]);
 
-    bench.place = format!("s3:http://127.0.0.1:{port}/no-such-bucket");
+    bench.place = store.place("no-such-bucket");
     bench.refused(&["backup", "disk.raw"], 10, &["bucket"]);
-}
-
-#[test]
-fn ctrl_c_ends_a_backup_and_leaves_no_restore_point() {
-    let bench = Bench::new();
-    let source = bench.raw("disk.raw", 64 * MIB, &[(0, &random(64 << 20))]);
-    bench.raw("first.raw", MIB, &[]);
-    bench.done(&["backup", "first.raw"]);
-    let socket = bench.file("slow.sock");
-    let mut server = Command::new("nbdkit");
-    server.args(["--foreground", "--exit-with-parent", "--unix"]).arg(&socket);
-    let _slow = Running(server.args(["--filter=delay", "file"]).arg(&source).arg("rdelay=20").spawn().unwrap());
-    until("nbdkit", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
-
-    let mut command = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
-    command.args(["backup", &format!("nbd+unix:///?socket={}", socket.display()), "--repository", &bench.place]);
-    let mut child = Running(command.stderr(Stdio::piped()).spawn().unwrap());
-    // its lock is the last thing before it begins to read
-    let locks = bench.file("repository/locks");
-    until("the backup", || std::fs::read_dir(&locks).is_ok_and(|mut locks| locks.next().is_some()));
-    let asked = Instant::now();
-    let pid = child.0.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    let status = child.0.wait().unwrap();
-    assert_eq!(status.code(), Some(130));
-    assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
-    let mut said = String::new();
-    child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(said.contains("cancelled"), "{said}");
-    assert!(!bench.done(&["list"]).contains("/nbd"), "a cancelled backup is listed");
-    assert!(std::fs::read_dir(&locks).unwrap().next().is_none(), "a lock was left");
 }
 
 #[test]

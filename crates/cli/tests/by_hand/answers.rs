@@ -1,0 +1,115 @@
+//! What scripts read: one JSON document in every case, with everything that was found.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::bench::{Bench, MIB, random, text};
+
+#[test]
+fn verify_tells_scripts_where_a_disk_differs() {
+    let bench = Bench::new();
+    bench.raw("disk.raw", 3 * MIB, &[(0, b"one")]);
+    bench.raw("other.raw", 3 * MIB, &[(0, b"one"), (2 * MIB + 7, b"two")]);
+    bench.done(&["backup", "disk.raw"]);
+    let found = bench.document(&["verify", "latest", "--against", "other.raw"], 3);
+    assert_eq!(found["sound"], false, "{found}");
+    assert_eq!(found["differences"], serde_json::json!([{ "offset": 2 * MIB + 7, "length": 3 }]), "{found}");
+    assert_eq!(found["bytesDifferent"], 3);
+    assert_eq!(found["exitCode"], 3);
+    assert!(found["error"].as_str().unwrap().contains("differs in 3 bytes"), "{found}");
+}
+
+#[test]
+fn verify_tells_scripts_what_is_damaged() {
+    let bench = Bench::new();
+    bench.raw("disk.raw", MIB, &[(0, &random(1 << 20))]);
+    bench.done(&["backup", "disk.raw"]);
+    let pack = largest_below(&bench.file("repository/data"));
+    let mut permissions = std::fs::metadata(&pack).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
+    std::fs::set_permissions(&pack, permissions).unwrap();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&pack).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 5000).unwrap();
+    file.write_all_at(&[!byte[0]], 5000).unwrap();
+    let found = bench.document(&["verify", "latest"], 3);
+    assert_eq!((&found["sound"], &found["damageCount"]), (&false.into(), &1.into()), "{found}");
+    assert!(found["damages"][0].as_str().unwrap().contains("pack"), "{found}");
+    assert_eq!(found["exitCode"], 3);
+}
+
+fn largest_below(folder: &Path) -> PathBuf {
+    let folders = std::fs::read_dir(folder).unwrap().map(|folder| folder.unwrap().path());
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()));
+    files.max_by_key(|file| file.metadata().unwrap().len()).unwrap()
+}
+
+#[test]
+fn what_a_longer_disk_holds_behind_the_end_is_a_difference_unless_it_is_zero() {
+    let bench = Bench::new();
+    let size = 2 * MIB + 512; // the end lies within a chunk
+    let data = random(1 << 20);
+    bench.raw("disk.raw", size, &[(0, &data)]);
+    bench.done(&["backup", "disk.raw"]);
+    bench.raw("enlarged.raw", size + 5 * MIB, &[(0, &data)]);
+    let said = bench.done(&["verify", "latest", "--against", "enlarged.raw"]);
+    assert!(said.contains("equal") && said.contains(&format!("{} bytes of zeroes", 5 * MIB)), "{said}");
+    for at in [size, size + 3 * MIB, size + 5 * MIB - 1] {
+        bench.raw(&format!("other-{at}.raw"), size + 5 * MIB, &[(0, &data), (at, b"x")]);
+        let found = bench.document(&["verify", "latest", "--against", &format!("other-{at}.raw")], 3);
+        assert_eq!(found["differences"], serde_json::json!([{ "offset": at, "length": 1 }]), "{found}");
+        assert_eq!((&found["bytesTotal"], &found["bytesBeyond"]), (&size.into(), &(5 * MIB).into()));
+    }
+    bench.raw("shorter.raw", size - 512, &[(0, &data)]);
+    bench.refused(&["verify", "latest", "--against", "shorter.raw"], 3, &["differs in 512 bytes"]);
+}
+
+#[test]
+fn a_command_line_that_is_not_understood_is_a_document_too() {
+    let bench = Bench::new();
+    for args in [vec!["backup"], vec!["frobnicate"], vec!["list", "--pth", "x"], vec![]] {
+        let found = bench.document(&args, 2);
+        assert!(!found["error"].as_str().unwrap().is_empty(), "{found}");
+        assert_eq!(found["exitCode"], 2);
+    }
+    let help = bench.run(&["--output", "json", "--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&help.stdout).contains("Exit codes"));
+}
+
+/// The API server's answers to a list of BackupRepositories: one that nobody can open.
+const REPOSITORIES: &str = r#"{"apiVersion":"backupdriver.cnsdp.vmware.com/v1alpha1","kind":"BackupRepositoryList",
+"metadata":{"resourceVersion":"1"},"items":[{"apiVersion":"backupdriver.cnsdp.vmware.com/v1alpha1",
+"kind":"BackupRepository","metadata":{"name":"odd-one"},"allowedNamespaces":["shop"],"repositoryDriver":"floppy"}]}"#;
+
+#[test]
+fn one_bad_repository_of_a_cluster_is_part_of_the_one_document() {
+    let bench = Bench::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for connection in server.incoming() {
+            let mut connection = connection.unwrap();
+            let mut question = [0; 4096];
+            let _ = connection.read(&mut question).unwrap();
+            let length = REPOSITORIES.len();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n");
+            connection.write_all(format!("{head}connection: close\r\n\r\n{REPOSITORIES}").as_bytes()).unwrap();
+        }
+    });
+    let kubeconfig = bench.file("kubeconfig");
+    let config = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}]\n\
+         contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
+    );
+    std::fs::write(&kubeconfig, config).unwrap();
+    let mut command = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
+    let output = command.args(["list", "--output", "json", "--kubeconfig", text(&kubeconfig)]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(found["restorePoints"], serde_json::json!([]));
+    assert!(found["failures"][0].as_str().unwrap().contains("odd-one"), "{found}");
+    assert!(found["error"].as_str().unwrap().contains("floppy"), "{found}");
+}

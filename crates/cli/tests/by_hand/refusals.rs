@@ -1,0 +1,69 @@
+//! What is refused, and that the message and the advice are true.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use crate::bench::{Bench, MIB, Running, until};
+
+#[test]
+fn a_repository_of_a_kind_we_do_not_know_makes_no_folder() {
+    let mut bench = Bench::new();
+    bench.raw("disk.raw", MIB, &[(0, b"data")]);
+    for place in ["b2:x", "gs:x", "azure:x", "rclone:x:y", "sftp:x", "rest:x", "swift:x"] {
+        bench.place = place.to_owned();
+        bench.refused(&["backup", "disk.raw"], 2, &["not supported", "a folder, or s3:", "./"]);
+        assert!(!bench.file(place).exists(), "{place} became a folder");
+    }
+    bench.place = "./b2:x".to_owned();
+    bench.done(&["backup", "disk.raw"]);
+    assert!(bench.file("b2:x/config").exists());
+    bench.place = "s3:http://127.0.0.1:9/bucket?versionId=1".to_owned();
+    bench.refused(&["list"], 2, &["would be ignored"]);
+}
+
+#[test]
+fn keys_in_an_address_are_not_repeated_on_the_terminal() {
+    let mut bench = Bench::new();
+    bench.place = "s3:http://user:pw12345@host/bucket".to_owned();
+    let output = bench.run(&["list", "--output", "json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = [output.stdout, output.stderr].concat();
+    assert!(!String::from_utf8_lossy(&said).contains("pw12345"), "{}", String::from_utf8_lossy(&said));
+    assert!(String::from_utf8_lossy(&said).contains("holds keys"));
+}
+
+#[test]
+fn advice_on_a_target_can_be_followed() {
+    let bench = Bench::new();
+    bench.raw("disk.raw", MIB, &[(0, b"data")]);
+    bench.done(&["backup", "disk.raw"]);
+    let says_not = |target: &str, code: i32, words: &[&str], not: &str| {
+        bench.refused(&["restore", "latest", target], code, words);
+        let said = bench.run(&["restore", "latest", target]).stderr;
+        assert!(!String::from_utf8_lossy(&said).contains(not), "{target}: {}", String::from_utf8_lossy(&said));
+    };
+    std::fs::create_dir(bench.file("folder")).unwrap();
+    says_not("folder", 2, &["it is a folder", "name a file in it"], "--force");
+    says_not("/dev/null", 2, &["neither a file nor a block device"], "--force");
+
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    says_not(&format!("nbd://{closed}/disk"), 1, &["check the disk's address"], "sent twice");
+
+    let socket = bench.file("read-only.sock");
+    let mut server = Command::new("qemu-nbd");
+    server.args(["--persistent", "--read-only", "--format=raw", "--socket"]).arg(&socket);
+    let _server = Running(server.arg(bench.raw("target.raw", MIB, &[])).spawn().unwrap());
+    until("qemu-nbd", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    let target = format!("nbd+unix:///?socket={}", socket.display());
+    says_not(&target, 2, &["refuses writes", "read-only"], "incomplete");
+}
+
+#[test]
+fn a_log_in_a_file_has_no_colours() {
+    let mut bench = Bench::new();
+    bench.raw("disk.raw", MIB, &[(0, b"data")]);
+    bench.variables.push(("RUST_LOG", "debug".to_owned()));
+    let output = bench.run(&["backup", "disk.raw"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("DEBUG"), "nothing was logged");
+    assert!(!output.stderr.contains(&0x1b), "{}", String::from_utf8_lossy(&output.stderr));
+}
