@@ -6,7 +6,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
-//! let world = e2e::World::start("e2e").await?;
+//! let world = e2e::World::start("e2e", e2e::Server::Absent).await?;
 //! let shop = world.namespace("shop").await?;
 //! let claim = shop.claim("data-0").mib(17).create().await?;
 //! claim.fill_random(1)?;
@@ -35,4 +35,4 @@ pub use namespace::{Clone, Namespace, Snapshot};
 pub use restic::Restic;
 pub use velero::{VELERO_DEADLINE, Velero};
 pub use wait::{DEADLINE, wait_until};
-pub use world::World;
+pub use world::{Server, World};

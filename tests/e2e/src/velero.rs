@@ -104,7 +104,8 @@ impl Velero {
         if status.phase != phase {
             let told = self.run(&["backup", "describe", name, "--details"]).await?;
             let log = self.run(&["backup", "logs", name]).await.unwrap_or_default();
-            let log: Vec<&str> = log.lines().filter(|l| l.contains("level=error") || l.contains("level=warn")).collect();
+            let log: Vec<&str> =
+                log.lines().filter(|l| l.contains("level=error") || l.contains("level=warn")).collect();
             ensure!(false, "backup {name} should be {phase}; it is\n{told}\n{}", log.join("\n"));
         }
         Ok(status)

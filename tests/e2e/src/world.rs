@@ -13,10 +13,21 @@ use crate::{Control, DEADLINE, Namespace};
 /// Pause between two looks at what sends no event.
 pub(crate) const LOOK: Duration = Duration::from_millis(300);
 
+/// Whether Velero's server and the scheduler are part of a lab. It starts faster without, and takes our custom resources
+/// from whoever writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// They run.
+    Runs,
+    /// They do not.
+    Absent,
+}
+
 /// A running lab. [`World::stop`] ends it; `LAB_KEEP=1` leaves it to be looked at.
 #[derive(Clone)]
 pub struct World {
     name: String,
+    velero: Server,
     env: BTreeMap<String, String>,
     client: kube::Client,
 }
@@ -26,18 +37,18 @@ impl World {
     ///
     /// # Errors
     /// When the `lab` program is missing or a part of the lab does not become ready in time.
-    pub async fn start(name: &str) -> Result<Self> {
-        lab(name, &["clean"]).await?;
-        Self::join(name).await
+    pub async fn start(name: &str, velero: Server) -> Result<Self> {
+        lab(name, velero, &["clean"]).await?;
+        Self::join(name, velero).await
     }
 
     /// Starts the lab of that name with its data of an earlier run, or joins it when it runs.
     ///
     /// # Errors
     /// As [`World::start`].
-    pub async fn join(name: &str) -> Result<Self> {
+    pub async fn join(name: &str, velero: Server) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default(); // a second lab finds it installed
-        lab(name, &["up"]).await?;
+        lab(name, velero, &["up"]).await?;
         let file = root().join(format!("target/lab-{name}/env"));
         let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         let env = exports(&text);
@@ -45,7 +56,7 @@ impl World {
         let config =
             kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default())
                 .await?;
-        Ok(Self { name: name.to_owned(), env, client: kube::Client::try_from(config)? })
+        Ok(Self { name: name.to_owned(), velero, env, client: kube::Client::try_from(config)? })
     }
 
     /// Stops the lab and forgets its data, unless `LAB_KEEP` is set.
@@ -56,7 +67,7 @@ impl World {
         if std::env::var_os("LAB_KEEP").is_some() {
             return Ok(());
         }
-        lab(&self.name, &["clean"]).await.map(drop)
+        lab(&self.name, self.velero, &["clean"]).await.map(drop)
     }
 
     /// A client with every right.
@@ -100,7 +111,7 @@ impl World {
     /// # Errors
     /// When there is no such process.
     pub async fn kill(&self, process: &str) -> Result<()> {
-        lab(&self.name, &["kill", process]).await.map(drop)
+        lab(&self.name, self.velero, &["kill", process]).await.map(drop)
     }
 
     /// Starts a process that was killed.
@@ -108,7 +119,7 @@ impl World {
     /// # Errors
     /// When it does not become ready.
     pub async fn start_process(&self, process: &str) -> Result<()> {
-        lab(&self.name, &["start", process]).await.map(drop)
+        lab(&self.name, self.velero, &["start", process]).await.map(drop)
     }
 
     /// Starts a process that was killed, with variables added to its environment.
@@ -119,7 +130,7 @@ impl World {
         let variables: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut arguments = vec!["start", process];
         arguments.extend(variables.iter().map(String::as_str));
-        lab(&self.name, &arguments).await.map(drop)
+        lab(&self.name, self.velero, &arguments).await.map(drop)
     }
 
     /// Waits until a process of the lab has ended by itself.
@@ -155,6 +166,21 @@ impl World {
         Ok(peak.context("a peak")?.trim().parse::<u64>()? / 1024)
     }
 
+    /// Waits until no process has a file of that disk open: its helper is gone.
+    ///
+    /// # Errors
+    /// When one still has in 10 s.
+    pub async fn lets_go_of(&self, disk: &str) -> Result<()> {
+        let due = tokio::time::Instant::now() + Duration::from_secs(10);
+        while let Some(process) = holder_of(disk)? {
+            if tokio::time::Instant::now() > due {
+                bail!("process {process} still has disk {disk} open");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     /// The lab's own folder.
     pub fn folder(&self) -> PathBuf {
         root().join(format!("target/lab-{}", self.name))
@@ -171,7 +197,7 @@ impl World {
     /// # Errors
     /// When there is no such process.
     pub async fn logs(&self, process: &str) -> Result<String> {
-        lab(&self.name, &["logs", process]).await
+        lab(&self.name, self.velero, &["logs", process]).await
     }
 
     /// What `lab ps` prints.
@@ -179,7 +205,7 @@ impl World {
     /// # Errors
     /// When the lab is not there.
     pub async fn ps(&self) -> Result<String> {
-        lab(&self.name, &["ps"]).await
+        lab(&self.name, self.velero, &["ps"]).await
     }
 
     /// Runs a program with the lab's environment and returns its standard output.
@@ -208,6 +234,22 @@ impl World {
     }
 }
 
+/// A process that has a file below a folder of that name open.
+fn holder_of(disk: &str) -> Result<Option<String>> {
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        let name = process.file_name().to_string_lossy().into_owned();
+        if !name.bytes().all(|b| b.is_ascii_digit()) {
+            continue;
+        }
+        let Ok(open) = std::fs::read_dir(process.path().join("fd")) else { continue }; // it has ended meanwhile
+        let holds = |link: PathBuf| link.to_string_lossy().contains(&format!("/{disk}/"));
+        if open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(holds) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
 /// The root of the checkout.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/e2e lies two levels deep").to_owned()
@@ -220,13 +262,13 @@ fn programs() -> Result<PathBuf> {
     Ok(folder.context("the `lab` program is not built; run `cargo build --workspace` first")?.to_owned())
 }
 
-async fn lab(name: &str, arguments: &[&str]) -> Result<String> {
+async fn lab(name: &str, velero: Server, arguments: &[&str]) -> Result<String> {
     let out = Command::new(programs()?.join("lab"))
         .args(arguments)
         .env("LAB", name)
         .env("LAB_ROOT", root())
         .env("LAB_S3", "own") // scenarios look into its folder, and kill it
-        .env("LAB_VELERO", "off") // these scenarios write our custom resources themselves
+        .env("LAB_VELERO", if velero == Server::Runs { "on" } else { "off" })
         .current_dir(root())
         .output()
         .await?;

@@ -37,6 +37,7 @@ crate::scenarios![
     garbage_in_objects_stops_nobody_elses_backup,
     objects_of_the_original_are_accepted_and_come_back_unchanged,
     a_bucket_that_was_wiped_gets_a_new_repository,
+    a_restore_onto_a_used_disk_leaves_nothing_of_what_was_there,
 ];
 
 /// The Snapshot fails for that reason before anything is made.
@@ -506,5 +507,35 @@ async fn a_bucket_that_was_wiped_gets_a_new_repository(world: World) -> Result<(
     shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
     let back = Claim::bound(&world, shop.name(), "back").await?;
     ensure!(back.digest()? == claim.digest()?, "came back different");
+    nothing_left(&world, &shop, 1).await
+}
+
+async fn a_restore_onto_a_used_disk_leaves_nothing_of_what_was_there(world: World) -> Result<()> {
+    let shop = world.namespace("used").await?;
+    let claim = shop.claim("data").mib(16).create().await?;
+    claim.write_random(59, 3 << 20, 1 << 20)?; // holes all around
+    let source = disk_snapshot(&back_up(&shop, &claim).await?)?;
+    let target = shop.claim("used").mib(16).create().await?;
+    target.fill_random(60)?;
+    let spec = DownloadSpec {
+        snapshot_id: Some(DiskEntity::from(source.clone()).to_string()),
+        protected_entity_id: Some(DiskEntity::from(target.disk.clone()).to_string()),
+        backup_repository_name: Some(shop.repository().to_owned()),
+        source_namespace: Some(shop.name().to_owned()),
+        // its word alone, that the disk was made for this restore, must not be believed
+        clone_from_snapshot_reference: Some(format!("{}/nobody", shop.name())),
+        ..DownloadSpec::default()
+    };
+    let downloads: Api<Download> = Api::namespaced(world.client(), world.velero());
+    let name = api::names::download(&source.snapshot, Uuid::new_v4());
+    downloads.create(&PostParams::default(), &Download::new(&name, spec)).await?;
+    let seen = wait_until(&downloads, &name, DEADLINE, "has ended", |d| {
+        d.and_then(Download::phase).is_some_and(DownloadPhase::is_terminal)
+    })
+    .await?;
+    let phase = seen.as_ref().and_then(Download::phase).cloned();
+    ensure!(phase == Some(DownloadPhase::Completed), "it is {:#?}", seen.and_then(|d| d.status));
+    ensure!(target.digest()? == claim.digest()?, "what was on the disk before is still there");
+    downloads.delete(&name, &DeleteParams::default()).await?;
     nothing_left(&world, &shop, 1).await
 }

@@ -19,6 +19,7 @@ async fn an_upload_cancelled_in_the_middle_leaves_nothing(world: World) -> Resul
     let asked = shop.snapshot(&claim).await?;
     asked.copying().await?;
     asked.cancel().await?;
+    world.lets_go_of(claim.disk.as_str()).await?;
     ensure!(claim.disk_snapshots().await?.is_empty(), "Canceled says that the disk snapshot is gone");
     world.restic(shop.name()).check().await?;
     nothing_left(&world, &shop, 0).await?;
@@ -47,6 +48,7 @@ async fn restore_stopped(world: &World, prefix: &str, how: Stop) -> Result<()> {
         Stop::Deleted => clone.api().delete(&clone.name, &DeleteParams::default()).await.map(drop)?,
     }
     nothing_left(world, &shop, 1).await?;
+    world.lets_go_of(&target).await?;
     ensure!(shop.claims().get_opt("back").await?.is_none(), "a claim was made without its data");
     ensure!(world.control().disk(&target).await.is_err(), "the half-written disk stays in vCenter");
     world.control().heal_disk(&target).await

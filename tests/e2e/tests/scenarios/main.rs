@@ -11,6 +11,7 @@ mod cancelling;
 mod command_line;
 mod disk_faults;
 mod round_trip;
+mod velero;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
-use e2e::World;
+use e2e::{Server, World};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 
@@ -41,20 +42,21 @@ const ALONE: [&str; 2] = ["e2e-alone-a", "e2e-alone-b"];
 /// One lab, started when the first scenario needs it.
 struct Stage {
     lab: String,
+    velero: Server,
     runtime: Arc<Runtime>,
     world: tokio::sync::OnceCell<World>,
 }
 
 impl Stage {
     /// `E2E_LAB` is for a second run beside the first, on labs of other names.
-    fn new(lab: &str, runtime: &Arc<Runtime>) -> Arc<Self> {
+    fn new(lab: &str, velero: Server, runtime: &Arc<Runtime>) -> Arc<Self> {
         let lab = std::env::var("E2E_LAB").map_or_else(|_| lab.to_owned(), |prefix| format!("{prefix}-{lab}"));
-        Arc::new(Self { lab, runtime: runtime.clone(), world: tokio::sync::OnceCell::new() })
+        Arc::new(Self { lab, velero, runtime: runtime.clone(), world: tokio::sync::OnceCell::new() })
     }
 
     fn play(&self, scenario: Scenario) -> Result<()> {
         self.runtime.block_on(async {
-            let world = self.world.get_or_try_init(|| World::start(&self.lab)).await?.clone();
+            let world = self.world.get_or_try_init(|| World::start(&self.lab, self.velero)).await?.clone();
             tokio::spawn(scenario(world)).await? // a panic is this scenario's failure, not the run's end
         })
     }
@@ -92,7 +94,7 @@ fn main() -> Result<ExitCode> {
     let arguments = Arguments::from_args();
     let runtime = Arc::new(Runtime::new()?);
 
-    let stage = Stage::new("e2e", &runtime);
+    let stage = Stage::new("e2e", Server::Absent, &runtime);
     let lists = [
         round_trip::SCENARIOS,
         bad_input::SCENARIOS,
@@ -106,7 +108,12 @@ fn main() -> Result<ExitCode> {
     let side_by_side = libtest_mimic::run(&first, side_by_side);
     stage.stop()?;
 
-    let stages = ALONE.map(|lab| Stage::new(lab, &runtime));
+    let stage = Stage::new("e2e-velero", Server::Runs, &runtime);
+    let through_velero = velero::SCENARIOS.iter().map(|scenario| shared(&stage, scenario)).collect();
+    let through_velero = libtest_mimic::run(&first, through_velero);
+    stage.stop()?;
+
+    let stages = ALONE.map(|lab| Stage::new(lab, Server::Absent, &runtime));
     let free = Arc::new(Mutex::new(stages.to_vec()));
     let one_each = alone::scenarios().map(|scenario| alone(&free, scenario)).collect();
     let mut second = arguments;
@@ -116,6 +123,6 @@ fn main() -> Result<ExitCode> {
         stage.stop()?;
     }
 
-    let failed = side_by_side.has_failed() || one_each.has_failed();
+    let failed = [side_by_side, through_velero, one_each].iter().any(libtest_mimic::Conclusion::has_failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
