@@ -11,7 +11,6 @@ use repository::store::{S3Store, Store};
 use repository::{Credentials, Repository, S3Options};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
-use url::Url;
 
 use crate::secrets::{of_location, secret, text};
 use crate::{credentials, from_kube, from_repository, location};
@@ -134,12 +133,9 @@ impl Repositories {
         }
         let parameters =
             RepositoryParameters::from_map(&described.repository_parameters).map_err(|e| invalid(e.to_string()))?;
-        let endpoint = parameters.s3_url.as_deref().map(Url::parse).transpose();
-        let endpoint = endpoint.map_err(|e| invalid(format!("parameter `s3Url` is not a URL: {e}")))?;
-        if endpoint.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
-            // it would be shown wherever the repository is named; so it is not even repeated here
-            return Err(invalid("parameter `s3Url` holds a user or password; keys belong into a Secret".to_owned()));
-        }
+        let endpoint = parameters.s3_url.as_deref().map(S3Options::parse_endpoint).transpose();
+        // a user or password in it is refused, and not repeated: it would be shown wherever the repository is named
+        let endpoint = endpoint.map_err(|e| invalid(format!("parameter `s3Url`: {e}")))?;
         let password = self.password().await?;
         let (credentials, credentials_text) = self.credentials(described, &parameters).await?;
         let trusted = location::trusted(&self.client, &self.namespace, &parameters).await?;

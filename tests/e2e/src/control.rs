@@ -69,6 +69,21 @@ impl Control {
         self.get(&format!("/disks/{disk}")).await
     }
 
+    /// Waits until a disk is gone. What deleted objects have left is swept every minute.
+    ///
+    /// # Errors
+    /// When it is still there after three minutes.
+    pub async fn disk_goes(&self, disk: &str) -> Result<()> {
+        let due = tokio::time::Instant::now() + crate::DEADLINE;
+        while self.disk(disk).await.is_ok() {
+            if tokio::time::Instant::now() > due {
+                bail!("disk {disk} stays in vCenter");
+            }
+            tokio::time::sleep(crate::world::LOOK).await;
+        }
+        Ok(())
+    }
+
     /// All disks.
     ///
     /// # Errors

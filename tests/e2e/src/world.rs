@@ -169,9 +169,9 @@ impl World {
     /// Waits until no process has a file of that disk open: its helper is gone.
     ///
     /// # Errors
-    /// When one still has in 10 s.
+    /// When one still has after three minutes: a restore whose object was deleted is stopped by a sweep.
     pub async fn lets_go_of(&self, disk: &str) -> Result<()> {
-        let due = tokio::time::Instant::now() + Duration::from_secs(10);
+        let due = tokio::time::Instant::now() + DEADLINE;
         while let Some(process) = holder_of(disk)? {
             if tokio::time::Instant::now() > due {
                 bail!("process {process} still has disk {disk} open");

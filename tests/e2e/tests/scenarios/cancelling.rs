@@ -47,10 +47,10 @@ async fn restore_stopped(world: &World, prefix: &str, how: Stop) -> Result<()> {
         Stop::Cancelled => clone.cancel().await?,
         Stop::Deleted => clone.api().delete(&clone.name, &DeleteParams::default()).await.map(drop)?,
     }
-    nothing_left(world, &shop, 1).await?;
     world.lets_go_of(&target).await?;
+    world.control().disk_goes(&target).await?;
+    nothing_left(world, &shop, 1).await?;
     ensure!(shop.claims().get_opt("back").await?.is_none(), "a claim was made without its data");
-    ensure!(world.control().disk(&target).await.is_err(), "the half-written disk stays in vCenter");
     world.control().heal_disk(&target).await
 }
 
