@@ -213,24 +213,27 @@ impl World {
     /// # Errors
     /// When it ends with another code than 0; the error holds its standard error.
     pub async fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let out = self.output(program, arguments).await?;
+        if !out.status.success() {
+            bail!("{program} {arguments:?} ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
+        }
+        Ok(String::from_utf8(out.stdout)?)
+    }
+
+    /// Runs a program with the lab's environment, however it ends.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn output(&self, program: &str, arguments: &[&str]) -> Result<std::process::Output> {
         let path = self.var("PATH").replace("$PATH", &std::env::var("PATH").unwrap_or_default());
         let program_path = path
             .split(':')
             .map(|folder| Path::new(folder).join(program))
             .find(|candidate| candidate.is_file())
             .with_context(|| format!("{program} is not on the lab's PATH"))?;
-        let out = Command::new(program_path)
-            .args(arguments)
-            .envs(&self.env)
-            .env("PATH", path)
-            .env("LAB", &self.name)
-            .current_dir(root())
-            .output()
-            .await?;
-        if !out.status.success() {
-            bail!("{program} {arguments:?} ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
-        }
-        Ok(String::from_utf8(out.stdout)?)
+        let mut command = Command::new(program_path);
+        command.args(arguments).envs(&self.env).env("PATH", path).env("LAB", &self.name).current_dir(root());
+        Ok(command.output().await?)
     }
 }
 

@@ -97,12 +97,14 @@ async fn a_disk_that_heals_is_backed_up_by_the_next_attempt(world: World) -> Res
 /// Restores onto a disk with that fault: the attempt fails for that reason and the claim is not made; then it is cancelled.
 async fn is_not_restored(world: &World, prefix: &str, function: &'static str, reason: Reason) -> Result<()> {
     let shop = world.namespace(prefix).await?;
-    let claim = shop.claim("data").mib(16).create().await?;
+    // large, and broken at its end only: the disk has its name when the writing of it is about to begin
+    let claim = shop.claim("data").mib(256).create().await?;
     claim.fill_random(64)?;
     let snapshot = shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
     let clone = shop.clone_as(&snapshot, "back").await?;
     let target = clone.disk().await?;
-    world.control().disk_fault(&DiskFault { code: 8, ..DiskFault::new(&target, function, "fail") }).await?;
+    let at_offset = (function == "Write").then_some(255 << 20);
+    world.control().disk_fault(&DiskFault { code: 8, at_offset, ..DiskFault::new(&target, function, "fail") }).await?;
     let outcome = write_fails(world, &shop, &clone, reason).await;
     world.control().heal_disk(&target).await?;
     outcome?;
