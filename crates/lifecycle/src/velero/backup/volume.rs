@@ -32,7 +32,7 @@ pub struct VolumeFacts<'a> {
 pub enum VolumeDecision {
     /// It goes into the backup as it is.
     Leave(Note),
-    /// It goes into the backup [marked](marked), so that a restore does not bring it back without its data (V-01).
+    /// It goes into the backup [marked], so that a restore does not bring it back without its data (V-01).
     Mark,
 }
 
