@@ -92,7 +92,8 @@ fn told(outcome: Result<()>) -> Result<(), Failed> {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::from_args();
-    let runtime = Arc::new(Runtime::new()?);
+    // scenarios fill and hash disks where they stand: with a thread a core, one would keep the others from striking in time
+    let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(16).enable_all().build()?);
 
     let stage = Stage::new("e2e", Server::Absent, &runtime);
     let lists = [
