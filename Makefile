@@ -16,8 +16,12 @@ help: ## this list
 setup:
 	@tests/lab/setup
 
+# the tests need features of dependencies that our programs do not: who runs them builds all of it once, in one go
+TARGETS :=
+test check lint: export TARGETS := --all-targets
+
 build: setup
-	@tests/lab/timed "our own programs" cargo build --workspace --locked
+	@tests/lab/timed "our own programs" cargo build --workspace --locked $(TARGETS)
 
 peers: build
 	@$(LAB_BIN) peers

@@ -10,11 +10,35 @@ pub struct Control {
     http: reqwest::Client,
 }
 
-/// A rule for the stand-in disk library, for one disk.
+/// Which disks a fault is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disks {
+    /// The one with that id.
+    Id(String),
+    /// Any of that many MiB: a fault that waits for a disk that is not there yet. A scenario has its size for itself.
+    OfMib(u64),
+}
+
+impl Disks {
+    fn field(&self) -> (&'static str, Value) {
+        match self {
+            Self::Id(id) => ("disk", id.as_str().into()),
+            Self::OfMib(mib) => ("diskMib", (*mib).into()),
+        }
+    }
+}
+
+impl From<&str> for Disks {
+    fn from(id: &str) -> Self {
+        Self::Id(id.to_owned())
+    }
+}
+
+/// A rule for the stand-in disk library.
 #[derive(Debug, Clone)]
 pub struct DiskFault {
-    /// The disk it is for.
-    pub disk: String,
+    /// The disks it is for.
+    pub disks: Disks,
     /// `Open`, `Read`, `Write`, `Flush`, …
     pub function: &'static str,
     /// `fail`, `hang`, `abort` or `slow`.
@@ -31,12 +55,14 @@ pub struct DiskFault {
 
 impl DiskFault {
     /// A rule that always strikes with that action.
-    pub fn new(disk: &str, function: &'static str, action: &'static str) -> Self {
-        Self { disk: disk.to_owned(), function, action, code: 1, delay_ms: 0, at_offset: None, count: 0 }
+    pub fn new(disks: impl Into<Disks>, function: &'static str, action: &'static str) -> Self {
+        Self { disks: disks.into(), function, action, code: 1, delay_ms: 0, at_offset: None, count: 0 }
     }
 
     fn rule(&self) -> Value {
-        let mut rule = json!({"disk": self.disk, "function": self.function, "action": self.action});
+        let mut rule = json!({"function": self.function, "action": self.action});
+        let (field, value) = self.disks.field();
+        rule[field] = value;
         if self.action == "fail" {
             rule["code"] = self.code.into();
         }
@@ -148,12 +174,13 @@ impl Control {
         self.change_rules(|rules| rules.push(fault.rule())).await
     }
 
-    /// Removes the rules for a disk.
+    /// Removes the rules for these disks.
     ///
     /// # Errors
     /// When the double does not answer.
-    pub async fn heal_disk(&self, disk: &str) -> Result<()> {
-        self.change_rules(|rules| rules.retain(|rule| rule["disk"] != disk)).await
+    pub async fn heal(&self, disks: impl Into<Disks>) -> Result<()> {
+        let (field, value) = disks.into().field();
+        self.change_rules(|rules| rules.retain(|rule| rule[field] != value)).await
     }
 
     async fn change_rules(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {

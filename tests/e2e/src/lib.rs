@@ -28,7 +28,7 @@ mod wait;
 mod world;
 
 pub use claim::{Claim, NewClaim, digest};
-pub use control::{Control, DiskFault};
+pub use control::{Control, DiskFault, Disks};
 pub use explained::explained;
 pub use left::{nothing_left, still_there};
 pub use namespace::{Clone, Namespace, Snapshot};

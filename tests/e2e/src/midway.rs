@@ -6,15 +6,15 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use crate::{Clone, Control, DEADLINE, DiskFault, Snapshot, wait_until};
+use crate::{Clone, Control, DEADLINE, DiskFault, Disks, Snapshot, wait_until};
 
 impl Control {
-    /// Makes a disk whose calls of `function` take so long that a scenario can strike in the middle of its transfer.
+    /// Makes calls of `function` on these disks take so long that a scenario can strike in the middle of a transfer.
     ///
     /// # Errors
     /// When the double does not answer.
-    pub async fn slow_disk(&self, disk: &str, function: &'static str) -> Result<()> {
-        self.disk_fault(&DiskFault { delay_ms: 1500, ..DiskFault::new(disk, function, "slow") }).await
+    pub async fn slow(&self, disks: impl Into<Disks>, function: &'static str) -> Result<()> {
+        self.disk_fault(&DiskFault { delay_ms: 1500, ..DiskFault::new(disks, function, "slow") }).await
     }
 }
 

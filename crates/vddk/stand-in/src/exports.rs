@@ -50,7 +50,7 @@ pub unsafe extern "C" fn VixDiskLib_InitEx(
             return FAIL;
         }
     };
-    let call = Call { function: "InitEx", disk: None, snapshot: None, range: None };
+    let call = Call { function: "InitEx", disk: None, snapshot: None, size: None, range: None };
     if let Some(code) = library.script.play(call) {
         return code;
     }
@@ -187,8 +187,8 @@ pub unsafe extern "C" fn VixDiskLib_ConnectEx(
         };
         (facts, text(params.user).unwrap_or_default(), text(params.password).unwrap_or_default())
     };
-    let call =
-        Call { function: "ConnectEx", disk: Some(&facts.disk), snapshot: facts.snapshot.as_deref(), range: None };
+    let (disk, snapshot) = (Some(facts.disk.as_str()), facts.snapshot.as_deref());
+    let call = Call { function: "ConnectEx", disk, snapshot, size: None, range: None };
     if let Err(code) = library::play(call) {
         return code;
     }
@@ -238,7 +238,7 @@ pub unsafe extern "C" fn VixDiskLib_Open(
         return INVALID_ARG;
     }
     let (disk, snapshot) = (Some(facts.disk.as_str()), facts.snapshot.as_deref());
-    if let Err(code) = library::play(Call { function: "Open", disk, snapshot, range: None }) {
+    if let Err(code) = library::play(Call { function: "Open", disk, snapshot, size: None, range: None }) {
         return code;
     }
     with_designated("Open", |library| {

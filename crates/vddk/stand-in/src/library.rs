@@ -11,7 +11,7 @@ use std::thread::ThreadId;
 use crate::log::violation;
 use crate::script::{Call, Script};
 use crate::store::{Image, Settings};
-use crate::types::VixError;
+use crate::types::{SECTOR, VixError};
 
 /// A logged-in connection to one disk.
 #[derive(Debug, Clone)]
@@ -49,7 +49,8 @@ impl Handle {
     }
 
     pub(crate) fn call<'a>(&'a self, function: &'a str, range: Option<(u64, u64)>) -> Call<'a> {
-        Call { function, disk: Some(&self.disk), snapshot: self.snapshot.as_deref(), range }
+        let size = Some(self.image.sectors * SECTOR);
+        Call { function, disk: Some(&self.disk), snapshot: self.snapshot.as_deref(), size, range }
     }
 }
 

@@ -1,10 +1,11 @@
 //! What goes wrong: `<store>/vddk.json`, looked at on each call.
 //!
 //! ```json
-//! {"rules": [{"disk": "…", "snapshot": "…", "function": "Read", "atOffset": 1048576,
+//! {"rules": [{"disk": "…", "snapshot": "…", "diskMib": 48, "function": "Read", "atOffset": 1048576,
 //!             "skip": 0, "count": 1, "action": "fail", "code": 14011, "delayMs": 0}]}
 //! ```
-//! `disk`, `snapshot` and `atOffset` (bytes; a request that covers it) narrow a rule down. `skip` calls that match are
+//! `disk`, `snapshot`, `diskMib` (disks of that size, open ones: a rule for a disk that has no name yet) and `atOffset`
+//! (bytes; a request that covers it) narrow a rule down. `skip` calls that match are
 //! spared, then it strikes `count` times, 0 being always. Actions: `fail` with `code`, `hang`, `abort`, `slow` by
 //! `delayMs`. The first rule that strikes counts.
 //!
@@ -29,6 +30,8 @@ pub struct Call<'a> {
     pub disk: Option<&'a str>,
     /// Its snapshot.
     pub snapshot: Option<&'a str>,
+    /// Size of the disk in bytes, once it is open.
+    pub size: Option<u64>,
     /// First byte and number of bytes.
     pub range: Option<(u64, u64)>,
 }
@@ -38,6 +41,7 @@ pub struct Call<'a> {
 struct Rule {
     disk: Option<String>,
     snapshot: Option<String>,
+    disk_mib: Option<u64>,
     function: String,
     at_offset: Option<u64>,
     #[serde(default)]
@@ -69,6 +73,7 @@ impl Rule {
         self.function == call.function
             && narrows(&self.disk, call.disk)
             && narrows(&self.snapshot, call.snapshot)
+            && self.disk_mib.is_none_or(|mib| call.size == Some(mib << 20))
             && self.at_offset.is_none_or(covers)
     }
 
@@ -191,7 +196,19 @@ mod tests {
     }
 
     fn read_at(offset: u64) -> Call<'static> {
-        Call { function: "Read", disk: Some("d"), snapshot: None, range: Some((offset, 1024)) }
+        Call { function: "Read", disk: Some("d"), snapshot: None, size: Some(3 << 20), range: Some((offset, 1024)) }
+    }
+
+    #[test]
+    fn a_fault_can_wait_for_a_disk_by_its_size() {
+        let store = scratch("script-size");
+        let script = Script::of(&store);
+        let rule = r#"{"rules":[{"diskMib":3,"function":"Read","action":"fail","code":7}]}"#;
+        std::fs::write(store.join("vddk.json"), rule).unwrap();
+        assert_eq!(script.play(read_at(0)), Some(7));
+        assert_eq!(script.play(Call { size: Some(4 << 20), ..read_at(0) }), None, "another size");
+        assert_eq!(script.play(Call { size: None, ..read_at(0) }), None, "not open yet");
+        std::fs::remove_dir_all(store).unwrap();
     }
 
     #[test]

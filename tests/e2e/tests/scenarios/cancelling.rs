@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use api::SnapshotPhase;
-use e2e::{World, nothing_left};
+use e2e::{Disks, World, nothing_left};
 use kube::api::DeleteParams;
 
 crate::scenarios![
@@ -15,7 +15,7 @@ async fn an_upload_cancelled_in_the_middle_leaves_nothing(world: World) -> Resul
     let shop = world.namespace("cancelup").await?;
     let claim = shop.claim("data").mib(48).create().await?;
     claim.fill_random(91)?;
-    world.control().slow_disk(claim.disk.as_str(), "Read").await?;
+    world.control().slow(claim.disk.as_str(), "Read").await?;
     let asked = shop.snapshot(&claim).await?;
     asked.copying().await?;
     asked.cancel().await?;
@@ -23,7 +23,7 @@ async fn an_upload_cancelled_in_the_middle_leaves_nothing(world: World) -> Resul
     ensure!(claim.disk_snapshots().await?.is_empty(), "Canceled says that the disk snapshot is gone");
     world.restic(shop.name()).check().await?;
     nothing_left(&world, &shop, 0).await?;
-    world.control().heal_disk(claim.disk.as_str()).await?;
+    world.control().heal(claim.disk.as_str()).await?;
     shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
     nothing_left(&world, &shop, 1).await
 }
@@ -34,14 +34,14 @@ enum Stop {
     Deleted,
 }
 
-async fn restore_stopped(world: &World, prefix: &str, how: Stop) -> Result<()> {
+async fn restore_stopped(world: &World, prefix: &str, mib: u64, how: Stop) -> Result<()> {
     let shop = world.namespace(prefix).await?;
-    let claim = shop.claim("data").mib(48).create().await?;
+    let claim = shop.claim("data").mib(mib).create().await?;
     claim.fill_random(92)?;
     let snapshot = shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
+    world.control().slow(Disks::OfMib(mib), "Write").await?;
     let clone = shop.clone_as(&snapshot, "back").await?;
     let target = clone.disk().await?;
-    world.control().slow_disk(&target, "Write").await?;
     clone.copying().await?;
     match how {
         Stop::Cancelled => clone.cancel().await?,
@@ -51,13 +51,13 @@ async fn restore_stopped(world: &World, prefix: &str, how: Stop) -> Result<()> {
     world.control().disk_goes(&target).await?;
     nothing_left(world, &shop, 1).await?;
     ensure!(shop.claims().get_opt("back").await?.is_none(), "a claim was made without its data");
-    world.control().heal_disk(&target).await
+    world.control().heal(Disks::OfMib(mib)).await
 }
 
 async fn a_restore_cancelled_in_the_middle_leaves_no_volume(world: World) -> Result<()> {
-    restore_stopped(&world, "canceldown", Stop::Cancelled).await
+    restore_stopped(&world, "canceldown", 49, Stop::Cancelled).await
 }
 
 async fn a_restore_deleted_in_the_middle_leaves_no_volume(world: World) -> Result<()> {
-    restore_stopped(&world, "deletedown", Stop::Deleted).await
+    restore_stopped(&world, "deletedown", 50, Stop::Deleted).await
 }

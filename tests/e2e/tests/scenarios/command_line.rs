@@ -11,12 +11,12 @@ async fn the_command_line_tells_what_a_cluster_is_doing(world: World) -> Result<
     let shop = world.namespace("status").await?;
     let claim = shop.claim("data").mib(24).create().await?;
     claim.fill_random(95)?;
-    world.control().slow_disk(claim.disk.as_str(), "Read").await?;
+    world.control().slow(claim.disk.as_str(), "Read").await?;
     let asked = shop.snapshot(&claim).await?;
     asked.copying().await?;
     let told = world.run("vsphere-backup", &["status", "--namespace", shop.name()]).await;
     let as_plugin = world.run("kubectl", &["vsphere-backup", "status", "--output", "json"]).await;
-    world.control().heal_disk(claim.disk.as_str()).await?;
+    world.control().heal(claim.disk.as_str()).await?;
     let told = told?;
     for word in ["Snapshot", "Upload", "InProgress", "Uploading", "24.00 MiB", "node-"] {
         ensure!(told.contains(word), "it does not say {word}:\n{told}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api::{ClonePhase, Reason, SnapshotPhase, UploadPhase};
-use e2e::{Claim, DEADLINE, DiskFault, Namespace, World, explained, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, DiskFault, Disks, Namespace, World, explained, nothing_left, wait_until};
 use kube::ResourceExt as _;
 
 crate::scenarios![
@@ -24,7 +24,7 @@ async fn is_no_backup(world: &World, prefix: &str, fault: Fault, reason: Reason,
     claim.fill_random(61)?;
     world.control().disk_fault(&fault(claim.disk.as_str())).await?;
     let outcome = attempt_fails(world, &shop, &claim, reason, words).await;
-    world.control().heal_disk(claim.disk.as_str()).await?;
+    world.control().heal(claim.disk.as_str()).await?;
     outcome?.cancel().await?;
     nothing_left(world, &shop, 0).await
 }
@@ -83,7 +83,7 @@ async fn a_disk_that_heals_is_backed_up_by_the_next_attempt(world: World) -> Res
     let fault = DiskFault { code: 2, at_offset: Some(5 << 20), ..DiskFault::new(claim.disk.as_str(), "Read", "fail") };
     world.control().disk_fault(&fault).await?;
     let failed = attempt_fails(&world, &shop, &claim, Reason::DiskReadFailed, &[Reason::DiskReadFailed.fix()]).await;
-    world.control().heal_disk(claim.disk.as_str()).await?;
+    world.control().heal(claim.disk.as_str()).await?;
     let asked = failed?;
     let snapshot = asked.wait_for_within(SnapshotPhase::Uploaded, Duration::from_secs(60) + DEADLINE).await?;
     let upload = asked.upload().await?;
@@ -95,18 +95,17 @@ async fn a_disk_that_heals_is_backed_up_by_the_next_attempt(world: World) -> Res
 }
 
 /// Restores onto a disk with that fault: the attempt fails for that reason and the claim is not made; then it is cancelled.
-async fn is_not_restored(world: &World, prefix: &str, function: &'static str, reason: Reason) -> Result<()> {
-    let shop = world.namespace(prefix).await?;
-    // large, and broken at its end only: the disk has its name when the writing of it is about to begin
-    let claim = shop.claim("data").mib(256).create().await?;
+async fn is_not_restored(world: &World, mib: u64, function: &'static str, reason: Reason) -> Result<()> {
+    let shop = world.namespace(&format!("no{}", function.to_lowercase())).await?;
+    let claim = shop.claim("data").mib(mib).create().await?;
     claim.fill_random(64)?;
     let snapshot = shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
+    let fault = DiskFault { code: 8, ..DiskFault::new(Disks::OfMib(mib), function, "fail") };
+    world.control().disk_fault(&fault).await?;
     let clone = shop.clone_as(&snapshot, "back").await?;
     let target = clone.disk().await?;
-    let at_offset = (function == "Write").then_some(255 << 20);
-    world.control().disk_fault(&DiskFault { code: 8, at_offset, ..DiskFault::new(&target, function, "fail") }).await?;
     let outcome = write_fails(world, &shop, &clone, reason).await;
-    world.control().heal_disk(&target).await?;
+    world.control().heal(fault.disks).await?;
     outcome?;
     clone.cancel().await?;
     ensure!(shop.claims().get_opt("back").await?.is_none(), "a claim was made without its data");
@@ -132,9 +131,9 @@ async fn write_fails(world: &World, shop: &Namespace, clone: &e2e::Clone, reason
 }
 
 async fn a_restore_that_cannot_write_never_binds_the_claim(world: World) -> Result<()> {
-    is_not_restored(&world, "nowrite", "Write", Reason::DiskWriteFailed).await
+    is_not_restored(&world, 18, "Write", Reason::DiskWriteFailed).await
 }
 
 async fn a_restore_reports_a_failed_flush(world: World) -> Result<()> {
-    is_not_restored(&world, "noflush", "Flush", Reason::DiskFlushFailed).await
+    is_not_restored(&world, 19, "Flush", Reason::DiskFlushFailed).await
 }

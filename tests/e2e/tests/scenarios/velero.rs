@@ -62,7 +62,7 @@ async fn a_namespace_comes_back_through_velero(world: World) -> Result<()> {
 async fn a_backup_is_not_completed_before_its_data_is_in_the_bucket(world: World) -> Result<()> {
     let (shop, claims) = filled(&world, "vwaits").await?;
     for claim in &claims {
-        world.control().slow_disk(claim.disk.as_str(), "Read").await?;
+        world.control().slow(claim.disk.as_str(), "Read").await?;
     }
     let velero = world.velero_server();
     let name = shop.name();
@@ -71,7 +71,7 @@ async fn a_backup_is_not_completed_before_its_data_is_in_the_bucket(world: World
     let told = velero.describe(name).await?;
     ensure!(told.contains("bytes") || told.contains("Bytes"), "describe shows how far it is:\n{told}");
     for claim in &claims {
-        world.control().heal_disk(claim.disk.as_str()).await?;
+        world.control().heal(claim.disk.as_str()).await?;
     }
     velero.backup_is(name, "Completed").await?;
     let points = world.restic(name).snapshots().await?;

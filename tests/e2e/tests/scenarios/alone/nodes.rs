@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api::{ClonePhase, SnapshotPhase};
-use e2e::{Claim, DEADLINE, World, nothing_left};
+use e2e::{Claim, DEADLINE, Disks, World, nothing_left};
 
 use super::{DATA_MANAGERS, back_up};
 
@@ -32,11 +32,11 @@ async fn upload_with(world: &World, prefix: &str, node: Node) -> Result<()> {
     let shop = world.namespace(prefix).await?;
     let claim = shop.claim("data").mib(48).create().await?;
     claim.fill_random(81)?;
-    world.control().slow_disk(claim.disk.as_str(), "Read").await?;
+    world.control().slow(claim.disk.as_str(), "Read").await?;
     let asked = shop.snapshot(&claim).await?;
     let process = asked.copying().await?;
     world.kill(&process).await?;
-    world.control().heal_disk(claim.disk.as_str()).await?;
+    world.control().heal(claim.disk.as_str()).await?;
     if node == Node::Restarted {
         world.start_process(&process).await?;
     }
@@ -87,12 +87,11 @@ async fn restore_with(world: &World, prefix: &str, node: Node) -> Result<()> {
     let claim = shop.claim("data").mib(48).create().await?;
     claim.fill_random(82)?;
     let snapshot = back_up(&shop, &claim).await?;
+    world.control().slow(Disks::OfMib(48), "Write").await?;
     let clone = shop.clone_as(&snapshot, "back").await?;
-    let target = clone.disk().await?;
-    world.control().slow_disk(&target, "Write").await?;
     let process = clone.copying().await?;
     world.kill(&process).await?;
-    world.control().heal_disk(&target).await?;
+    world.control().heal(Disks::OfMib(48)).await?;
     if node == Node::Restarted {
         world.start_process(&process).await?;
     }

@@ -28,11 +28,11 @@ async fn a_backup_survives_an_s3_server_that_goes_away_in_the_middle(world: Worl
     let shop = world.namespace("s3gone").await?;
     let claim = shop.claim("data").mib(64).create().await?;
     claim.fill_random(71)?;
-    world.control().slow_disk(claim.disk.as_str(), "Read").await?;
+    world.control().slow(claim.disk.as_str(), "Read").await?;
     let asked = shop.snapshot(&claim).await?;
     asked.copying().await?;
     world.kill("s3").await?;
-    world.control().heal_disk(claim.disk.as_str()).await?;
+    world.control().heal(claim.disk.as_str()).await?;
     let failed = asked.wait_for(SnapshotPhase::UploadFailed).await;
     world.start_process("s3").await?;
     let conditions = failed?.status.context("status")?.conditions;
@@ -162,7 +162,7 @@ async fn a_disk_library_that_hangs_is_ended(world: World) -> Result<()> {
         anyhow::Ok(asked)
     }
     .await;
-    world.control().heal_disk(claim.disk.as_str()).await?;
+    world.control().heal(claim.disk.as_str()).await?;
     for name in DATA_MANAGERS {
         world.kill(name).await?;
         world.start_process(name).await?;

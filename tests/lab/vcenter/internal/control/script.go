@@ -15,7 +15,8 @@ type Script struct {
 type ScriptRule struct {
 	Disk     string `json:"disk,omitempty"`
 	Snapshot string `json:"snapshot,omitempty"`
-	Function string `json:"function"`           // one of scriptFunctions
+	DiskMiB  int    `json:"diskMib,omitempty"` // open disks of that size
+	Function string `json:"function"`          // one of scriptFunctions
 	AtOffset *int64 `json:"atOffset,omitempty"` // bytes: only requests that cover this offset
 	Skip     int    `json:"skip"`
 	Count    int    `json:"count"`
@@ -41,8 +42,8 @@ func (s *Script) check() error {
 			return fmt.Errorf("rule %d: action is %q; it can be %v", i, rule.Action, scriptActions)
 		case rule.Action == "fail" && rule.Code == 0:
 			return fmt.Errorf("rule %d: a failure needs a code other than 0", i)
-		case rule.Skip < 0 || rule.Count < 0 || rule.DelayMs < 0:
-			return fmt.Errorf("rule %d: skip, count and delayMs cannot be negative", i)
+		case rule.Skip < 0 || rule.Count < 0 || rule.DelayMs < 0 || rule.DiskMiB < 0:
+			return fmt.Errorf("rule %d: skip, count, delayMs and diskMib cannot be negative", i)
 		}
 	}
 	return nil
