@@ -110,7 +110,7 @@ fn main() -> Result<ExitCode> {
     stage.stop()?;
 
     let stage = Stage::new("e2e-velero", Server::Runs, &runtime);
-    let through_velero = velero::SCENARIOS.iter().map(|scenario| shared(&stage, scenario)).collect();
+    let through_velero = velero::scenarios().map(|scenario| shared(&stage, scenario)).collect();
     let through_velero = libtest_mimic::run(&first, through_velero);
     stage.stop()?;
 

@@ -13,6 +13,11 @@ crate::scenarios![
     deleting_a_backup_deletes_its_restore_points,
 ];
 
+/// The scenarios of this folder.
+pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate::Scenario)> {
+    [SCENARIOS].into_iter().flatten()
+}
+
 /// A namespace with two claims of ours, filled.
 async fn filled(world: &World, prefix: &str) -> Result<(Namespace, [Claim; 2])> {
     let shop = world.namespace(prefix).await?;
