@@ -22,7 +22,7 @@ const MIB: u64 = 1 << 20;
 pub struct NewClaim<'n> {
     namespace: &'n Namespace,
     name: String,
-    class: &'static str,
+    class: String,
     mib: u64,
     volume_mode: &'static str,
     access_mode: &'static str,
@@ -35,7 +35,7 @@ impl Namespace {
         NewClaim {
             namespace: self,
             name: name.to_owned(),
-            class: "vsphere",
+            class: "vsphere".to_owned(),
             mib: 16,
             volume_mode: "Filesystem",
             access_mode: "ReadWriteOnce",
@@ -54,8 +54,8 @@ impl NewClaim<'_> {
 
     /// Storage class.
     #[must_use]
-    pub fn class(mut self, class: &'static str) -> Self {
-        self.class = class;
+    pub fn class(mut self, class: &str) -> Self {
+        class.clone_into(&mut self.class);
         self
     }
 

@@ -34,6 +34,14 @@ pub async fn explained(
     for word in words {
         ensure!(ready.message.contains(word), "{name} does not say `{word}`: {}", ready.message);
     }
+    warned(world, namespace, name, reason, words).await
+}
+
+/// Waits for a warning event on the object with that reason, whose message has each of `words`.
+///
+/// # Errors
+/// When there is none in time, or a word is missing.
+pub async fn warned(world: &World, namespace: &str, name: &str, reason: Reason, words: &[&str]) -> Result<()> {
     let event = event_with(world, namespace, name, reason, "Warning").await?;
     let told = event.message.unwrap_or_default();
     for word in words {

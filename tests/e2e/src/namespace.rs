@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use api::{
     BackupRepositoryClaim, CloneFromSnapshot, CloneFromSnapshotSpec, ClonePhase, Download, Reason, ResourceHandle,
     SnapshotPhase, SnapshotSpec, Upload,
@@ -34,6 +34,37 @@ impl Namespace {
         let mut namespace = Self { world: world.clone(), name, repository: String::new() };
         namespace.repository = namespace.repository_with(&[]).await?;
         Ok(namespace)
+    }
+
+    /// One that somebody else made, such as Velero; its repository is not known.
+    pub(crate) fn known(world: &World, name: &str) -> Self {
+        Self { world: world.clone(), name: name.to_owned(), repository: String::new() }
+    }
+
+    /// The CloneFromSnapshots in it.
+    pub fn clones(&self) -> Api<CloneFromSnapshot> {
+        Api::namespaced(self.world.client(), &self.name)
+    }
+
+    /// The one CloneFromSnapshot that was made here for a claim of that name, as soon as there is one.
+    ///
+    /// # Errors
+    /// When there is none in time, or there are several.
+    pub async fn clone_of(&self, claim: &str) -> Result<Clone> {
+        let due = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let all = self.clones().list(&ListParams::default()).await?;
+            let names = |clone: &CloneFromSnapshot| clone.spec.metadata.as_ref()?.claim().ok()?.metadata.name;
+            let of_it: Vec<_> =
+                all.iter().filter(|c| names(c).as_deref() == Some(claim)).map(|c| c.name_any()).collect();
+            match of_it.as_slice() {
+                [name] => {
+                    return Ok(Clone { world: self.world.clone(), namespace: self.name.clone(), name: name.clone() });
+                }
+                [] if tokio::time::Instant::now() < due => tokio::time::sleep(crate::world::LOOK).await,
+                _ => bail!("{} CloneFromSnapshots for claim {}/{claim}: {of_it:?}", of_it.len(), self.name),
+            }
+        }
     }
 
     /// Its name.
@@ -141,16 +172,23 @@ impl Namespace {
     /// # Errors
     /// When the API server refuses.
     pub async fn clone_with(&self, id: &str, wanted: &PersistentVolumeClaim, repository: &str) -> Result<Clone> {
-        let spec = CloneFromSnapshotSpec {
+        self.apply_clone(CloneFromSnapshotSpec {
             snapshot_id: id.to_owned(),
             metadata: Some(api::metadata::Blob::of(wanted)),
             kind: api::CLAIM_KIND.to_owned(),
             backup_repository: repository.to_owned(),
             ..CloneFromSnapshotSpec::default()
-        };
-        let api: Api<CloneFromSnapshot> = Api::namespaced(self.world.client(), &self.name);
+        })
+        .await
+    }
+
+    /// Applies a CloneFromSnapshot with that spec.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn apply_clone(&self, spec: CloneFromSnapshotSpec) -> Result<Clone> {
         let object = CloneFromSnapshot::new(&Uuid::new_v4().to_string(), spec);
-        let name = api.create(&PostParams::default(), &object).await?.name_any();
+        let name = self.clones().create(&PostParams::default(), &object).await?.name_any();
         Ok(Clone { world: self.world.clone(), namespace: self.name.clone(), name })
     }
 }

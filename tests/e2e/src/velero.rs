@@ -1,11 +1,14 @@
 //! Velero's command line and its objects, as a user meets them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::PostParams;
 use kube::{Api, CustomResource};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{World, wait_until};
 
@@ -145,4 +148,39 @@ impl Velero {
     pub async fn describe(&self, name: &str) -> Result<String> {
         self.run(&["backup", "describe", name, "--details"]).await
     }
+
+    /// What `velero restore describe NAME --details` prints.
+    ///
+    /// # Errors
+    /// When there is no such restore.
+    pub async fn describe_restore(&self, name: &str) -> Result<String> {
+        self.run(&["restore", "describe", name, "--details"]).await
+    }
+
+    /// A ConfigMap in Velero's namespace, as settings of backups and restores are given.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn config_map(&self, name: &str, labels: &[(&str, &str)], data: &[(&str, &str)]) -> Result<()> {
+        let map: ConfigMap = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": labels.iter().copied().collect::<BTreeMap<_, _>>()},
+            "data": data.iter().copied().collect::<BTreeMap<_, _>>(),
+        }))?;
+        self.config_maps().create(&PostParams::default(), &map).await?;
+        Ok(())
+    }
+
+    /// The ConfigMaps in Velero's namespace.
+    pub fn config_maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.world.client(), self.world.velero())
+    }
+}
+
+/// The counts of every `Progress: N of M complete (Bytes)` in what `describe --details` prints.
+pub fn bytes_done_and_total(told: &str) -> Vec<(u64, u64)> {
+    let counts = told.lines().filter_map(|line| {
+        let (done, rest) = line.trim().strip_prefix("Progress:")?.trim().split_once(" of ")?;
+        Some((done.parse().ok()?, rest.split(' ').next()?.parse().ok()?))
+    });
+    counts.collect()
 }

@@ -23,11 +23,19 @@ pub enum Server {
     Absent,
 }
 
+/// A lab by its name, as its command line is called for it.
+#[derive(Clone)]
+struct Lab {
+    name: String,
+    velero: Server,
+    /// The name of the lab whose S3 server it uses, where that is not its own.
+    s3_of: Option<String>,
+}
+
 /// A running lab. [`World::stop`] ends it; `LAB_KEEP=1` leaves it to be looked at.
 #[derive(Clone)]
 pub struct World {
-    name: String,
-    velero: Server,
+    lab: Lab,
     env: BTreeMap<String, String>,
     client: kube::Client,
 }
@@ -38,8 +46,21 @@ impl World {
     /// # Errors
     /// When the `lab` program is missing or a part of the lab does not become ready in time.
     pub async fn start(name: &str, velero: Server) -> Result<Self> {
-        lab(name, velero, &["clean"]).await?;
-        Self::join(name, velero).await
+        let lab = Lab { name: name.to_owned(), velero, s3_of: None };
+        lab.run(&["clean"]).await?;
+        Self::enter(lab).await
+    }
+
+    /// Starts a second, empty cluster: another API server and another vCenter, with Velero, on this lab's S3 server. It has
+    /// what the documentation says a user has to carry over: the key of the repositories and the storage locations.
+    ///
+    /// # Errors
+    /// As [`World::start`].
+    pub async fn second_cluster(&self) -> Result<Self> {
+        let name = format!("{}-far", self.lab.name);
+        let lab = Lab { name, velero: Server::Runs, s3_of: Some(self.lab.name.clone()) };
+        lab.run(&["clean"]).await?;
+        Self::enter(lab).await
     }
 
     /// Starts the lab of that name with its data of an earlier run, or joins it when it runs.
@@ -47,16 +68,20 @@ impl World {
     /// # Errors
     /// As [`World::start`].
     pub async fn join(name: &str, velero: Server) -> Result<Self> {
+        Self::enter(Lab { name: name.to_owned(), velero, s3_of: None }).await
+    }
+
+    async fn enter(lab: Lab) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default(); // a second lab finds it installed
-        lab(name, velero, &["up"]).await?;
-        let file = root().join(format!("target/lab-{name}/env"));
+        lab.run(&["up"]).await?;
+        let file = folder_of(&lab.name).join("env");
         let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         let env = exports(&text);
         let kubeconfig = env.get("KUBECONFIG").context("the lab's env has no KUBECONFIG")?;
         let config =
             kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default())
                 .await?;
-        Ok(Self { name: name.to_owned(), velero, env, client: kube::Client::try_from(config)? })
+        Ok(Self { lab, env, client: kube::Client::try_from(config)? })
     }
 
     /// Stops the lab and forgets its data, unless `LAB_KEEP` is set.
@@ -67,7 +92,7 @@ impl World {
         if std::env::var_os("LAB_KEEP").is_some() {
             return Ok(());
         }
-        lab(&self.name, self.velero, &["clean"]).await.map(drop)
+        self.lab.run(&["clean"]).await.map(drop)
     }
 
     /// A client with every right.
@@ -106,12 +131,17 @@ impl World {
         Namespace::create(self, prefix).await
     }
 
+    /// A namespace that is there already, such as one that Velero has made.
+    pub fn known_namespace(&self, name: &str) -> Namespace {
+        Namespace::known(self, name)
+    }
+
     /// SIGKILL for a process of the lab: `backup-driver`, `data-manager-node-a`, `s3`, …
     ///
     /// # Errors
     /// When there is no such process.
     pub async fn kill(&self, process: &str) -> Result<()> {
-        lab(&self.name, self.velero, &["kill", process]).await.map(drop)
+        self.lab.run(&["kill", process]).await.map(drop)
     }
 
     /// Starts a process that was killed.
@@ -119,7 +149,7 @@ impl World {
     /// # Errors
     /// When it does not become ready.
     pub async fn start_process(&self, process: &str) -> Result<()> {
-        lab(&self.name, self.velero, &["start", process]).await.map(drop)
+        self.lab.run(&["start", process]).await.map(drop)
     }
 
     /// Starts a process that was killed, with variables added to its environment.
@@ -130,7 +160,7 @@ impl World {
         let variables: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut arguments = vec!["start", process];
         arguments.extend(variables.iter().map(String::as_str));
-        lab(&self.name, self.velero, &arguments).await.map(drop)
+        self.lab.run(&arguments).await.map(drop)
     }
 
     /// Waits until a process of the lab has ended by itself.
@@ -183,13 +213,25 @@ impl World {
 
     /// The lab's own folder.
     pub fn folder(&self) -> PathBuf {
-        root().join(format!("target/lab-{}", self.name))
+        folder_of(&self.lab.name)
     }
 
     /// Where the repository of a source namespace lies on the S3 server's own disk.
     pub fn repository_folder(&self, namespace: &str) -> PathBuf {
-        let bucket = self.folder().join("s3").join(self.var("S3_BUCKET"));
+        let owner = folder_of(self.lab.s3_of.as_deref().unwrap_or(&self.lab.name));
+        let bucket = owner.join("s3").join(self.var("S3_BUCKET"));
         bucket.join("plugins/vsphere-restic-repo").join(namespace)
+    }
+
+    /// A bucket of one scenario, whose name begins with `prefix`.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn bucket(&self, prefix: &str) -> Result<Bucket> {
+        let name = format!("{prefix}-{}", uuid::Uuid::new_v4().simple());
+        let folder = self.folder().join("s3").join(&name);
+        std::fs::create_dir(&folder).with_context(|| format!("make the bucket {}", folder.display()))?;
+        Ok(Bucket { name, folder })
     }
 
     /// What a process has logged so far.
@@ -197,7 +239,7 @@ impl World {
     /// # Errors
     /// When there is no such process.
     pub async fn logs(&self, process: &str) -> Result<String> {
-        lab(&self.name, self.velero, &["logs", process]).await
+        self.lab.run(&["logs", process]).await
     }
 
     /// What `lab ps` prints.
@@ -205,7 +247,7 @@ impl World {
     /// # Errors
     /// When the lab is not there.
     pub async fn ps(&self) -> Result<String> {
-        lab(&self.name, self.velero, &["ps"]).await
+        self.lab.run(&["ps"]).await
     }
 
     /// Runs a program with the lab's environment and returns its standard output.
@@ -232,7 +274,7 @@ impl World {
             .find(|candidate| candidate.is_file())
             .with_context(|| format!("{program} is not on the lab's PATH"))?;
         let mut command = Command::new(program_path);
-        command.args(arguments).envs(&self.env).env("PATH", path).env("LAB", &self.name).current_dir(root());
+        command.args(arguments).envs(&self.env).env("PATH", path).env("LAB", &self.lab.name).current_dir(root());
         Ok(command.output().await?)
     }
 }
@@ -265,25 +307,32 @@ fn programs() -> Result<PathBuf> {
     Ok(folder.context("the `lab` program is not built; run `cargo build --workspace` first")?.to_owned())
 }
 
-async fn lab(name: &str, velero: Server, arguments: &[&str]) -> Result<String> {
-    let out = Command::new(programs()?.join("lab"))
-        .args(arguments)
-        .env("LAB", name)
-        .env("LAB_ROOT", root())
-        .env("LAB_S3", "own") // scenarios look into its folder, and kill it
-        .env("LAB_VELERO", if velero == Server::Runs { "on" } else { "off" })
-        .current_dir(root())
-        .output()
-        .await?;
-    if !out.status.success() {
-        bail!(
-            "lab {arguments:?} ended with {}: {}{}",
-            out.status,
-            String::from_utf8_lossy(&out.stdout),
-            String::from_utf8_lossy(&out.stderr)
-        );
+/// The folder of the lab of that name.
+fn folder_of(lab: &str) -> PathBuf {
+    root().join(format!("target/lab-{lab}"))
+}
+
+impl Lab {
+    async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let out = Command::new(programs()?.join("lab"))
+            .args(arguments)
+            .env("LAB", &self.name)
+            .env("LAB_ROOT", root())
+            .env("LAB_S3", self.s3_of.as_deref().unwrap_or("own")) // scenarios look into its folder, and kill it
+            .env("LAB_VELERO", if self.velero == Server::Runs { "on" } else { "off" })
+            .current_dir(root())
+            .output()
+            .await?;
+        if !out.status.success() {
+            bail!(
+                "lab {arguments:?} ended with {}: {}{}",
+                out.status,
+                String::from_utf8_lossy(&out.stdout),
+                String::from_utf8_lossy(&out.stderr)
+            );
+        }
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 /// The variables of `export NAME=value` lines; values may be quoted as a shell would.
@@ -292,4 +341,28 @@ fn exports(text: &str) -> BTreeMap<String, String> {
         .filter_map(|line| line.trim().strip_prefix("export ")?.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.trim_matches(['"', '\'']).to_owned()))
         .collect()
+}
+
+/// A bucket on the lab's S3 server; to that, a bucket is a folder.
+pub struct Bucket {
+    name: String,
+    folder: PathBuf,
+}
+
+impl Bucket {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes it away with all that is in it.
+    ///
+    /// # Errors
+    /// When its folder cannot be removed.
+    pub fn remove(self) -> Result<()> {
+        // out of the way at once, so that nobody makes a new file in what is being removed
+        let away = self.folder.with_extension("removed");
+        std::fs::rename(&self.folder, &away)?;
+        std::fs::remove_dir_all(&away).with_context(|| format!("remove the bucket {}", self.name))
+    }
 }
