@@ -14,6 +14,7 @@ crate::scenes!(
     a_person_who_starts_the_plugin_reads_what_it_is,
     p01_install_puts_exactly_one_executable_into_the_folder,
     p02_the_shipped_listing_starts_every_velero,
+    v08_no_action_is_listed_twice,
     the_start_is_cheap_and_touches_nothing,
 );
 
@@ -57,6 +58,17 @@ async fn p01_install_puts_exactly_one_executable_into_the_folder() -> Result<()>
     let nowhere = run(&["install".as_ref(), folder.path().join("nowhere").as_os_str()])?;
     let said = String::from_utf8(nowhere.stderr)?;
     assert!(nowhere.status.code() == Some(1) && said.contains("nowhere") && said.contains("No such file"), "{said}");
+    Ok(())
+}
+
+/// V-08: of a name that is there as v1 and as v2, the second runs twice for each claim and the first never.
+async fn v08_no_action_is_listed_twice() -> Result<()> {
+    let plugin = Plugin::start(&Start::of(program()))?;
+    let listed = plugin.connect().await?.lister().list_plugins(Empty {}).await?.into_inner().plugins;
+    let names: std::collections::BTreeSet<_> = listed.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names.len(), listed.len(), "{listed:?}");
+    assert_eq!(names.len(), 7, "{listed:?}");
+    plugin.shut_down().await?.expect_clean();
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use e2e::{Claim, Namespace};
 
 /// The scenarios of this folder.
 pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate::Scenario)> {
-    [peers::SCENARIOS, nodes::SCENARIOS, driver::SCENARIOS].into_iter().flatten()
+    [peers::SCENARIOS, nodes::SCENARIOS, driver::SCENARIOS, crate::velero::last_moment::SCENARIOS].into_iter().flatten()
 }
 
 /// The lab's data-managers.

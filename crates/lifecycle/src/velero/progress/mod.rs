@@ -151,7 +151,11 @@ impl Seen<'_> {
         if !self.is_over(asked) {
             return answer;
         }
-        let cause = format!("wait {} min: {}", asked.timeout.as_mins(), answer.description);
+        let waited = match asked.timeout.as_secs() {
+            seconds @ ..120 => format!("{seconds} s"),
+            seconds => format!("{} min", seconds / 60),
+        };
+        let cause = format!("wait {waited}: {}", answer.description);
         let problem = match reason {
             Some(reason) => Problem { reason, cause, fix: None, again: Again::Never },
             None => Problem::lasting(Reason::DriverSilent, cause),

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::Actions;
 use crate::protocol::call::{Call, answer};
-use crate::protocol::kinds::{BackedUp, BackupItemAction as Kind};
+use crate::protocol::kinds::{BackedUp, BackupItemAction as Kind, ItemReference};
 use crate::protocol::registry::Action;
 use crate::protocol::wire::v2::backup_item_action_server::BackupItemAction;
 use crate::protocol::wire::v2::{
@@ -70,7 +70,43 @@ impl From<BackedUp> for ExecuteResponse {
             item: done.item.into_bytes(),
             additional_items: done.additional_items.into_iter().map(Into::into).collect(),
             operation_id: done.operation.unwrap_or_default(),
-            post_operation_items: done.post_operation_items.into_iter().map(Into::into).collect(),
+            post_operation_items: done
+                .post_operation_items
+                .into_iter()
+                .filter(can_be_read_again)
+                .map(Into::into)
+                .collect(),
         }
+    }
+}
+
+/// Velero's finalizer panics on a claim, a volume or a pod, tries again for ever, and the backup never ends (V-02).
+fn can_be_read_again(item: &ItemReference) -> bool {
+    let deadly = ["persistentvolumeclaims", "persistentvolumes", "pods"];
+    !(item.group.is_empty() && deadly.contains(&item.resource.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::Item;
+
+    /// V-02
+    #[test]
+    fn v02_no_claim_volume_or_pod_is_read_again_at_the_end_of_a_backup() {
+        let named = |group: &str, resource: &str| ItemReference {
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            namespace: "shop".to_owned(),
+            name: "data-0".to_owned(),
+        };
+        let item = Item::parse(br#"{"kind":"PersistentVolumeClaim","apiVersion":"v1"}"#).unwrap();
+        let asked = ["persistentvolumeclaims", "persistentvolumes", "pods", "configmaps"].map(|kind| named("", kind));
+        let snapshot = named("backupdriver.cnsdp.vmware.com", "snapshots");
+        let post_operation_items = asked.into_iter().chain([snapshot]).collect();
+        let answer = ExecuteResponse::from(BackedUp { post_operation_items, ..BackedUp::only(item) });
+        let kept: Vec<_> = answer.post_operation_items.iter().map(|item| item.resource.as_str()).collect();
+        assert_eq!(kept, ["configmaps", "snapshots"]);
     }
 }
