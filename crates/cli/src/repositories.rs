@@ -94,6 +94,17 @@ pub(crate) async fn find_and_open(
     Ok((point, reader))
 }
 
+/// The restore point that `wanted` means, ready to be examined: also when chunks of it are lost.
+pub(crate) async fn find_and_examine(
+    repository: &Repository,
+    wanted: &str,
+    path: Option<&str>,
+) -> Result<(RestorePoint, Reader)> {
+    let point = find(repository, wanted, path).await?;
+    let reader = repository.reader_despite_damage(&point.id).await?;
+    Ok((point, reader))
+}
+
 /// The restore point that `wanted` means: `latest`, or the beginning of an id.
 async fn find(repository: &Repository, wanted: &str, path: Option<&str>) -> Result<RestorePoint> {
     if wanted != LATEST {

@@ -31,7 +31,7 @@ struct Done<'a> {
 pub(crate) async fn run(arguments: &RestoreArguments, output: Output, interrupt: &Interrupt) -> Result<()> {
     let repository = Access::new(&arguments.repository.repository)?.open().await?;
     interrupt.hold();
-    let lock = repository.lock(&repositories::host()).await?;
+    let lock = repository.lock_to_read(&repositories::host()).await?;
     let restored = async {
         let finding = repositories::find_and_open(&repository, &arguments.restore_point, arguments.path.as_deref());
         let (point, reader) = interrupt.or(finding).await?;

@@ -15,7 +15,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{self, Bar};
 use crate::repositories::{self, Access};
 
-/// Differences that people are shown.
+/// Ranges of the disk that people are shown.
 const SHOWN: usize = 20;
 
 /// What was found, for scripts. All sizes in bytes.
@@ -30,6 +30,9 @@ struct Done<'a> {
     bytes_beyond: u64,
     damages: &'a [String],
     damage_count: u64,
+    /// Where on the disk the damages are missed.
+    damaged: Vec<disk::ByteRange>,
+    bytes_damaged: u64,
     differences: Vec<disk::ByteRange>,
     bytes_different: u64,
     seconds: f64,
@@ -50,9 +53,9 @@ pub(crate) async fn run(arguments: &VerifyArguments, output: Output, interrupt: 
         None => None,
     };
     interrupt.hold();
-    let lock = repository.lock(&repositories::host()).await?;
+    let lock = repository.lock_to_read(&repositories::host()).await?;
     let verified = async {
-        let finding = repositories::find_and_open(&repository, &arguments.restore_point, arguments.path.as_deref());
+        let finding = repositories::find_and_examine(&repository, &arguments.restore_point, arguments.path.as_deref());
         let (point, reader) = interrupt.or(finding).await?;
         let progress = Arc::new(Progress::new());
         let _bar = Bar::follow(output, "verify", &progress);
@@ -82,6 +85,8 @@ fn conclude(verified: &Verified, arguments: &VerifyArguments, output: Output) ->
         bytes_beyond: verified.beyond,
         damages: &report.damages,
         damage_count: report.damage_count,
+        damaged: report.damaged.iter().collect(),
+        bytes_damaged: report.damaged.bytes(),
         differences: report.differences.iter().collect(),
         bytes_different: report.differences.bytes(),
         seconds: report.elapsed.as_secs_f64(),
@@ -98,8 +103,13 @@ fn text(verified: &Verified, arguments: &VerifyArguments) -> String {
     for damage in &report.damages {
         text.push_str(&format!("damaged: {damage}\n"));
     }
-    for span in report.differences.iter().take(SHOWN) {
-        text.push_str(&format!("different: {} bytes at {}\n", span.length, span.offset));
+    for (word, ranges) in [("lost", &report.damaged), ("different", &report.differences)] {
+        for span in ranges.iter().take(SHOWN) {
+            text.push_str(&format!("{word}: {} bytes at {}\n", span.length, span.offset));
+        }
+        if let Some(more) = ranges.iter().count().checked_sub(SHOWN).filter(|more| *more > 0) {
+            text.push_str(&format!("{word}: {more} more ranges; --output json lists them all\n"));
+        }
     }
     if report.is_sound() {
         let equal = match (&arguments.against, beyond) {
@@ -119,7 +129,9 @@ fn text(verified: &Verified, arguments: &VerifyArguments) -> String {
 }
 
 fn unsound(report: &VerifyReport) -> Refused {
-    let damaged = (report.damage_count > 0).then(|| format!("{} pieces are damaged", report.damage_count));
+    let lost = report.damaged.bytes();
+    let damaged = (report.damage_count > 0)
+        .then(|| format!("{} pieces are damaged, which costs {lost} bytes of the disk", report.damage_count));
     let different = Some(report.differences.bytes()).filter(|bytes| *bytes > 0);
     let different = different.map(|bytes| format!("the disk differs in {bytes} bytes"));
     let found: Vec<_> =

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use disk::{ByteRange, Ranges};
 use futures::{StreamExt, TryStreamExt, stream};
-use repository::{ChunkRef, ReadChunk, Reader};
+use repository::{ChunkRef, ReadChunk, Reader, Unread};
 use tokio_util::sync::CancellationToken;
 
 use crate::disk_access::Disk;
@@ -23,10 +23,12 @@ const DAMAGES_KEPT: usize = 100;
 pub struct VerifyReport {
     /// The counters at the end.
     pub counts: Counts,
-    /// Damaged pieces of the repository, each named; at most 100 of them.
+    /// Damaged pieces of the repository, each named once; at most 100 of them.
     pub damages: Vec<String>,
     /// How many there are.
     pub damage_count: u64,
+    /// Where on the disk they are missed: what a restore could not give back.
+    pub damaged: Ranges,
     /// Where the disk given is not what the restore point says. Empty when none was given.
     pub differences: Ranges,
     /// How long it took.
@@ -40,7 +42,7 @@ impl VerifyReport {
     }
 }
 
-/// Reads and checks all chunks of the restore point. With `against`, compares byte for byte: a disk that is shorter
+/// Reads and checks all chunks of the restore point, and goes on behind what is damaged. With `against`, compares byte for byte: a disk that is shorter
 /// differs in what it lacks, one that is longer in what it holds beyond the restore point's end and is not zero.
 ///
 /// # Errors
@@ -73,27 +75,34 @@ pub async fn verify(
         () = cancel.cancelled() => return Err(Error::Cancelled),
         done = looking => done?,
     }
-    let Found { damages, damage_count, differences } = found;
-    Ok(VerifyReport { counts: progress.counts(), damages, damage_count, differences, elapsed: began.elapsed() })
+    let Found { damages, damage_count, damaged, differences } = found;
+    let (counts, elapsed) = (progress.counts(), began.elapsed());
+    Ok(VerifyReport { counts, damages, damage_count, damaged, differences, elapsed })
 }
 
 #[derive(Default)]
 struct Found {
     damages: Vec<String>,
     damage_count: u64,
+    damaged: Ranges,
     differences: Ranges,
 }
 
 impl Found {
     /// Notes damage; any other error ends the verification.
-    fn damage(&mut self, error: repository::Error) -> Result<(), Error> {
+    fn damage(&mut self, error: repository::Error, places: Ranges) -> Result<(), Error> {
         let source = match error {
             repository::Error::Damaged { source, .. } => source,
             other => return Err(Error::repository("read chunks")(other)),
         };
+        places.iter().for_each(|range| self.damaged.insert(range));
+        let piece = source.to_string();
+        if self.damages.contains(&piece) {
+            return Ok(()); // a pack that is gone is missed by many reads
+        }
         self.damage_count += 1;
         if self.damages.len() < DAMAGES_KEPT {
-            self.damages.push(source.to_string());
+            self.damages.push(piece);
         }
         Ok(())
     }
@@ -107,9 +116,9 @@ async fn look_at_data(
     found: &mut Found,
 ) -> Result<(), Error> {
     let wanted = select::chunks(window, reader.chunk_size()).filter(|index| reader.chunk(*index) != ChunkRef::Zero);
-    let chunks = reader.read(reader.plan(wanted), FETCHES_IN_FLIGHT);
+    let chunks = reader.examine(reader.plan(wanted), FETCHES_IN_FLIGHT);
     let looked = chunks.map(|chunk| async {
-        let chunk = chunk.map_err(Trouble::Repository)?;
+        let chunk = chunk.map_err(Trouble::Unread)?;
         let differences = match against {
             Some(disk) => compare(reader, disk, &chunk).await.map_err(Trouble::Disk)?,
             None => Ranges::new(),
@@ -124,7 +133,11 @@ async fn look_at_data(
                 progress.settle(chunk.at.iter().map(|index| reader.chunk_range(*index).length).sum());
                 differences.iter().for_each(|range| found.differences.insert(range));
             }
-            Err(Trouble::Repository(error)) => found.damage(error)?,
+            Err(Trouble::Unread(Unread { at, error })) => {
+                let places: Ranges = at.iter().map(|index| reader.chunk_range(*index)).collect();
+                progress.settle(places.bytes());
+                found.damage(error, places)?;
+            }
             Err(Trouble::Disk(error)) => return Err(error),
         }
     }
@@ -132,7 +145,7 @@ async fn look_at_data(
 }
 
 enum Trouble {
-    Repository(repository::Error),
+    Unread(Unread),
     Disk(Error),
 }
 

@@ -237,12 +237,15 @@ impl Tables {
         }
     }
 
-    fn find(&self, kind: BlobKind, id: &[u8; 32]) -> Option<u32> {
-        let table = match kind {
+    fn table(&self, kind: BlobKind) -> &Table {
+        match kind {
             BlobKind::Data => &self.data,
             BlobKind::Tree => &self.trees,
-        };
-        table.find(id).filter(|number| !self.distrusted.contains(number))
+        }
+    }
+
+    fn find(&self, kind: BlobKind, id: &[u8; 32]) -> Option<u32> {
+        self.table(kind).find(id).filter(|number| !self.distrusted.contains(number))
     }
 }
 
@@ -268,6 +271,12 @@ impl Index {
     pub(crate) fn find(&self, kind: BlobKind, id: &[u8; 32]) -> Option<PackRef> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         tables.find(kind, id).map(|number| tables.packs[number as usize])
+    }
+
+    /// A pack that index files list for a blob, be it there or not, for who wants to say what is lost.
+    pub(crate) fn find_even_lost(&self, kind: BlobKind, id: &[u8; 32]) -> Option<PackRef> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        tables.table(kind).find(id).map(|number| tables.packs[number as usize])
     }
 
     /// The pack that holds a blob, for who wants to refer to it: none that a maintenance run is about to remove.

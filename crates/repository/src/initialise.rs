@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use tracing::{info, warn};
 
 use crate::config::{self, Config};
-use crate::error::{Damage, Error};
+use crate::error::{Damage, Error, chain};
 use crate::keys::{self, OpenKey};
 use crate::repository::Repository;
 use crate::store::{self, PutNew, Store};
@@ -125,7 +125,8 @@ async fn remove(store: &Arc<dyn Store>, strays: Vec<OpenKey>) {
         match store.delete(&stray.object).await {
             Ok(()) => info!(key = %stray.object, "removed a key of an initialisation that did not finish"),
             Err(cause) => {
-                warn!(key = %stray.object, %cause, "could not remove a stray key: restic may refuse the password");
+                let cause = chain(&cause);
+                warn!(key = %stray.object, cause, "could not remove a stray key: restic may refuse the password");
             }
         }
     }

@@ -50,7 +50,7 @@ mod tree;
 mod unpacked;
 
 pub use disk_image::{
-    CHUNK_SIZE, ChunkRef, DiskFacts, EXTENT_SIZE, Fetch, ReadChunk, Reader, TakeOver, Writer, WriterOptions,
+    CHUNK_SIZE, ChunkRef, DiskFacts, EXTENT_SIZE, Fetch, ReadChunk, Reader, TakeOver, Unread, Writer, WriterOptions,
     WriterStats,
 };
 pub use error::{Damage, Error, ErrorKind};

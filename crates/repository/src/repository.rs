@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, VERSION};
 use crate::crypto::Cipher;
-use crate::disk_image::{Reader, Writer, WriterOptions};
+use crate::disk_image::{Opening, Reader, Writer, WriterOptions};
 use crate::error::{Damage, Error};
 use crate::hash::{ChunkId, hex, sha256};
 use crate::index::{Index, PackRef};
 use crate::keys::OpenKey;
-use crate::lock::Lock;
+use crate::lock::{Lock, Purpose};
 use crate::maintenance::{MaintenanceOptions, Report};
 use crate::pack::{self, Blob, BlobKind};
 use crate::restore_point::{NewRestorePoint, RestorePoint, RestorePointId, SnapshotFile};
@@ -50,12 +50,6 @@ struct Points {
     readable: Vec<RestorePoint>,
     /// Snapshot files, of whomever, that cannot be read.
     damaged: Vec<(RestorePointId, Error)>,
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl Repository {
@@ -107,7 +101,7 @@ impl Repository {
     pub async fn restore_points(&self) -> Result<Vec<RestorePoint>, Error> {
         let Points { readable, damaged } = self.points().await?;
         for (_, damage) in damaged {
-            tracing::warn!(damage = chain(&damage), "a snapshot file is left out");
+            tracing::warn!(damage = damage.chain(), "a snapshot file is left out");
         }
         Ok(readable)
     }
@@ -184,9 +178,15 @@ impl Repository {
         Ok(())
     }
 
-    /// Takes a shared lock in the name of `holder` (the Upload's or Download's name, or the machine's).
+    /// Takes a shared lock to write under, in the name of `holder` (the Upload's name, or the machine's).
     pub async fn lock(&self, holder: &str) -> Result<Lock, Error> {
-        Lock::take(self.clone(), holder).await
+        Lock::take(self.clone(), holder, Purpose::Writing).await
+    }
+
+    /// Takes a shared lock to read under, in the name of `holder` (the Download's name, or the machine's). A store that takes
+    /// no lock, since it is full for instance, does not keep anyone from their data: [`Lock::skipped`] says why.
+    pub async fn lock_to_read(&self, holder: &str) -> Result<Lock, Error> {
+        Lock::take(self.clone(), holder, Purpose::Reading).await
     }
 
     /// Removes the locks of ours that `holder` left behind; says how many.
@@ -207,6 +207,16 @@ impl Repository {
 
     /// Opens a restore point: reads its trees and finds all its chunks in the index.
     pub async fn reader(&self, id: &RestorePointId) -> Result<Reader, Error> {
+        self.open(id, Opening::Whole).await
+    }
+
+    /// Opens a restore point also when chunks of it are lost, for who wants to know which: [`Reader::examine`] says so. Its
+    /// trees must be readable.
+    pub async fn reader_despite_damage(&self, id: &RestorePointId) -> Result<Reader, Error> {
+        self.open(id, Opening::Remains).await
+    }
+
+    async fn open(&self, id: &RestorePointId, opening: Opening) -> Result<Reader, Error> {
         // the snapshot before the index: what it needs was indexed before it was written
         let missing = || Error::PointMissing { wanted: id.to_string() };
         let file =
@@ -217,17 +227,21 @@ impl Repository {
         let mut first = None;
         loop {
             let lost = self.inner.index.lost();
-            let damage = match Reader::open(self.clone(), point.clone()).await {
+            let damage = match Reader::open(self.clone(), point.clone(), Opening::Whole).await {
                 Err(damage @ Error::Damaged { .. }) => damage,
                 other => return other,
             };
             let damage = first.take().unwrap_or(damage);
             if self.inner.index.lost() == lost {
+                let opened = match opening {
+                    Opening::Whole => Err(damage),
+                    Opening::Remains => Reader::open(self.clone(), point, opening).await,
+                };
                 // whoever asks next looks with fresh eyes
                 if let Err(cause) = self.rebuild_index(false).await {
-                    tracing::warn!(%cause, "the index was not read anew after a damage");
+                    tracing::warn!(cause = cause.chain(), "the index was not read anew after a damage");
                 }
-                return Err(damage);
+                return opened;
             }
             first = Some(damage);
             // what a lost pack held may have been stored again since, in a pack that other index files list

@@ -26,18 +26,46 @@ fn verify_tells_scripts_what_is_damaged() {
     let bench = Bench::new();
     bench.raw("disk.raw", MIB, &[(0, &random(1 << 20))]);
     bench.done(&["backup", "disk.raw"]);
-    let pack = largest_below(&bench.file("repository/data"));
-    let mut permissions = std::fs::metadata(&pack).unwrap().permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
-    std::fs::set_permissions(&pack, permissions).unwrap();
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(&pack).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, 5000).unwrap();
-    file.write_all_at(&[!byte[0]], 5000).unwrap();
+    spoil(&largest_below(&bench.file("repository/data")), 5000);
     let found = bench.document(&["verify", "latest"], 3);
     assert_eq!((&found["sound"], &found["damageCount"]), (&false.into(), &1.into()), "{found}");
     assert!(found["damages"][0].as_str().unwrap().contains("pack"), "{found}");
     assert_eq!(found["exitCode"], 3);
+}
+
+#[test]
+fn verify_tells_the_whole_extent_of_what_is_lost() {
+    let bench = Bench::new();
+    bench.raw("disk.raw", 24 * MIB, &[(0, &random(24 << 20))]);
+    bench.done(&["backup", "disk.raw"]);
+    let spoilt = largest_below(&bench.file("repository/data"));
+    [5000, 3 << 20].into_iter().for_each(|at| spoil(&spoilt, at));
+    let found = bench.document(&["verify", "latest"], 3);
+    let chunk = repository::CHUNK_SIZE;
+    assert_eq!((&found["damageCount"], &found["bytesDamaged"]), (&2.into(), &(2 * chunk).into()), "{found}");
+    assert_eq!(found["damaged"].as_array().unwrap().len(), 2, "{found}");
+    assert_eq!(found["bytesRead"], 24 * MIB - 2 * chunk, "all others were read: {found}");
+
+    std::fs::remove_file(&spoilt).unwrap();
+    let rest = largest_below(&bench.file("repository/data"));
+    spoil(&rest, 5000);
+    let found = bench.document(&["verify", "latest"], 3);
+    assert_eq!(found["damageCount"], 2, "the pack that is gone, the chunk in the other: {found}");
+    let lost = found["bytesDamaged"].as_u64().unwrap();
+    assert!(lost > 15 * MIB && lost < 24 * MIB, "{found}");
+    assert_eq!(found["bytesRead"], 24 * MIB - lost, "{found}");
+    bench.refused(&["verify", "latest"], 3, &["2 pieces are damaged", &format!("{lost} bytes of the disk"), "missing"]);
+}
+
+/// Changes the byte at `at`.
+fn spoil(pack: &Path, at: u64) {
+    let mut permissions = std::fs::metadata(pack).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
+    std::fs::set_permissions(pack, permissions).unwrap();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(pack).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[!byte[0]], at).unwrap();
 }
 
 fn largest_below(folder: &Path) -> PathBuf {

@@ -3,6 +3,7 @@
 
 mod answers;
 mod bench;
+mod full;
 mod interrupts;
 mod refusals;
 

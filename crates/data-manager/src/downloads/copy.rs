@@ -57,7 +57,7 @@ async fn write(
         open_repository(ctx, spec.backup_repository_name.as_deref(), spec.source_namespace.as_deref()).await?;
     let failed = |act: &str, e: repository::Error| NotDone::from(from_repository(act, &e));
     repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
-    let lock = repository.lock(&name).await.map_err(|e| failed("lock the repository", e))?;
+    let lock = repository.lock_to_read(&name).await.map_err(|e| failed("lock the repository", e))?;
     let vcenter = ctx.vcenters.get().await;
     let written = match vcenter {
         Ok(vcenter) => {

@@ -186,7 +186,7 @@ async fn remove_for_good(repository: &Repository, id: &[u8; 32]) {
         match repository.forget(&RestorePointId(*id)).await {
             Ok(()) => return,
             Err(cause) if attempt == REMOVALS => {
-                warn!(restore_point = %hex(id), cause = %cause.chain(), "a restore point that is not proven could not be removed");
+                warn!(restore_point = %hex(id), cause = cause.chain(), "a restore point that is not proven could not be removed");
             }
             Err(_) => tokio::time::sleep(BETWEEN_REMOVALS).await,
         }

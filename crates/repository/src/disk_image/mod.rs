@@ -12,5 +12,6 @@ mod writer;
 
 pub use layout::{CHUNK_SIZE, ChunkRef, DiskFacts, EXTENT_SIZE};
 pub(crate) use packer::INDEX_BLOBS;
-pub use reader::{Fetch, ReadChunk, Reader};
+pub(crate) use reader::Opening;
+pub use reader::{Fetch, ReadChunk, Reader, Unread};
 pub use writer::{TakeOver, Writer, WriterOptions, WriterStats};

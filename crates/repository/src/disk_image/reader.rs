@@ -28,6 +28,9 @@ const FETCH: u64 = 8 << 20;
 /// Unwanted bytes between two wanted chunks that are read along rather than asked around.
 const GAP: u64 = 128 << 10;
 
+/// The pack of contents that no index lists.
+const NOWHERE: u32 = u32::MAX;
+
 /// Pack headers kept; at most 230 KiB each.
 const HEADERS: usize = 64;
 
@@ -43,7 +46,7 @@ struct Shared {
     image: Image,
     /// For each chunk of the disk its content's number plus one; 0 is zeroes.
     contents: Vec<u32>,
-    /// The different contents in the order of their first place: id, and number of the pack.
+    /// The different contents in the order of their first place: id, and number of the pack or [`NOWHERE`].
     unique: Vec<(ChunkId, u32)>,
     packs: Vec<PackRef>,
     headers: Mutex<HashMap<u32, Header>>,
@@ -85,6 +88,24 @@ pub struct ReadChunk {
     pub data: Bytes,
 }
 
+/// Contents that cannot be read, and why.
+#[derive(Debug)]
+pub struct Unread {
+    /// Numbers of the wanted chunks on the disk that have them.
+    pub at: Vec<u64>,
+    /// What is wrong; [`Error::Damaged`] unless the store failed.
+    pub error: Error,
+}
+
+/// Whether a restore point is opened of which not all is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// Only when all of it can be had.
+    Whole,
+    /// Also when packs are gone or broken: reading says which places of the disk are lost.
+    Remains,
+}
+
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").field("point", &self.shared.point).finish_non_exhaustive()
@@ -106,17 +127,18 @@ fn number(length: usize) -> u32 {
 }
 
 impl Numbering {
-    fn add(&mut self, repository: &Repository, id: ChunkId) -> Result<(), Error> {
+    fn add(&mut self, repository: &Repository, id: ChunkId, opening: Opening) -> Result<(), Error> {
         let known = match self.by_id.get(&id) {
             Some(known) => *known,
             None => {
-                let lost = || Error::damaged("open a restore point", Damage::NotIndexed { chunk: hex(&id.0) });
-                let pack = repository.inner.index.find(BlobKind::Data, &id.0).ok_or_else(lost)?;
-                let next = number(self.packs.len());
-                let pack_number = *self.by_pack.entry(pack.id).or_insert(next);
-                if pack_number == next {
-                    self.packs.push(pack);
-                }
+                let index = &repository.inner.index;
+                let pack_number = match (index.find(BlobKind::Data, &id.0), opening) {
+                    (Some(pack), _) => self.add_pack(pack),
+                    (None, Opening::Whole) => return Err(not_indexed("open a restore point", &id)),
+                    (None, Opening::Remains) => {
+                        index.find_even_lost(BlobKind::Data, &id.0).map_or(NOWHERE, |pack| self.add_pack(pack))
+                    }
+                };
                 let new = number(self.unique.len());
                 self.unique.push((id, pack_number));
                 self.by_id.insert(id, new);
@@ -126,10 +148,23 @@ impl Numbering {
         self.contents.push(known + 1);
         Ok(())
     }
+
+    fn add_pack(&mut self, pack: PackRef) -> u32 {
+        let next = number(self.packs.len());
+        let known = *self.by_pack.entry(pack.id).or_insert(next);
+        if known == next {
+            self.packs.push(pack);
+        }
+        known
+    }
+}
+
+fn not_indexed(act: &str, chunk: &ChunkId) -> Error {
+    Error::damaged(act, Damage::NotIndexed { chunk: hex(&chunk.0) })
 }
 
 impl Reader {
-    pub(crate) async fn open(repository: Repository, point: RestorePoint) -> Result<Self, Error> {
+    pub(crate) async fn open(repository: Repository, point: RestorePoint, opening: Opening) -> Result<Self, Error> {
         let image = Image::read(&repository, &point.id.to_string(), &point.tree).await?;
         let zeroes = vec![0; usize::try_from(image.layout.chunk_size).expect("at most 16 MiB")];
         let zero = ChunkId::of(&zeroes);
@@ -142,18 +177,20 @@ impl Reader {
                 if *id == tail.filter(|_| index == last).unwrap_or(zero) {
                     numbering.contents.push(0);
                 } else {
-                    numbering.add(&repository, *id)?;
+                    numbering.add(&repository, *id, opening)?;
                 }
             }
             Ok(())
         });
         read.await?;
         let Numbering { contents, unique, packs, .. } = numbering;
-        // before anyone makes a volume for it: is all of it there?
-        let mut broken = broken_packs(&repository, packs.iter().copied().collect()).await?;
-        broken.iter().for_each(|(pack, _)| repository.inner.index.distrust(pack));
-        if let Some((_, damage)) = broken.pop() {
-            return Err(Error::damaged("open a restore point", damage));
+        if opening == Opening::Whole {
+            // before anyone makes a volume for it: is all of it there?
+            let mut broken = broken_packs(&repository, packs.iter().copied().collect()).await?;
+            broken.iter().for_each(|(pack, _)| repository.inner.index.distrust(pack));
+            if let Some((_, damage)) = broken.pop() {
+                return Err(Error::damaged("open a restore point", damage));
+            }
         }
         let shared = Shared { repository, point, image, contents, unique, packs, headers: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
@@ -236,24 +273,40 @@ impl Reader {
 
     /// Does one read; decrypts, decompresses and checks on a blocking thread.
     pub async fn fetch(&self, fetch: &Fetch) -> Result<Vec<ReadChunk>, Error> {
-        let pack = self.shared.packs[fetch.pack as usize];
-        let header = self.header(fetch.pack, &pack).await?;
-        let mut wanted = Vec::with_capacity(fetch.wanted.len());
-        for (content, at) in &fetch.wanted {
-            let id = self.shared.unique[*content as usize].0;
-            let blob = header.iter().find(|blob| blob.kind == BlobKind::Data && blob.id == id.0);
-            let lost = || {
-                let (object, cause) = (pack::key(&pack.id), format!("its header does not list chunk {id}"));
-                Error::damaged("read a chunk", Damage::Malformed { object, cause })
+        self.examine_fetch(fetch).await.into_iter().map(|chunk| chunk.map_err(|unread| unread.error)).collect()
+    }
+
+    /// Does one read, and goes on behind what is damaged.
+    async fn examine_fetch(&self, fetch: &Fetch) -> Vec<Result<ReadChunk, Unread>> {
+        let id = |content: u32| self.shared.unique[content as usize].0;
+        if fetch.pack == NOWHERE {
+            let lost = |(content, at): &(u32, Vec<u64>)| {
+                Err(Unread { at: at.clone(), error: not_indexed("read a chunk", &id(*content)) })
             };
-            wanted.push((*blob.ok_or_else(lost)?, at.clone()));
+            return fetch.wanted.iter().map(lost).collect();
+        }
+        let pack = self.shared.packs[fetch.pack as usize];
+        let header = match self.header(fetch.pack, &pack).await {
+            Ok(header) => header,
+            Err(error) => return vec![Err(Unread { at: fetch.chunks().collect(), error })],
+        };
+        let (mut wanted, mut chunks) = (Vec::with_capacity(fetch.wanted.len()), Vec::new());
+        for (content, at) in &fetch.wanted {
+            let id = id(*content);
+            match header.iter().find(|blob| blob.kind == BlobKind::Data && blob.id == id.0) {
+                Some(blob) => wanted.push((*blob, at.clone())),
+                None => {
+                    let (object, cause) = (pack::key(&pack.id), format!("its header does not list chunk {id}"));
+                    let error = Error::damaged("read a chunk", Damage::Malformed { object, cause });
+                    chunks.push(Err(Unread { at: at.clone(), error }));
+                }
+            }
         }
         wanted.sort_by_key(|(blob, _)| blob.offset);
-        let mut chunks = Vec::with_capacity(wanted.len());
         for run in neighbours(&wanted) {
-            chunks.extend(self.read_run(&pack, run.to_vec()).await?);
+            chunks.extend(self.read_run(&pack, run.to_vec()).await);
         }
-        Ok(chunks)
+        chunks
     }
 
     /// Runs a plan with up to `in_flight` reads at once; chunks come in the order of the plan.
@@ -273,6 +326,20 @@ impl Reader {
                 Err(error) => vec![Err(error)],
             })
         })
+    }
+
+    /// Like [`Reader::read`], and goes on behind what is damaged, so that all of it comes to light.
+    pub fn examine(
+        &self,
+        plan: Vec<Fetch>,
+        in_flight: usize,
+    ) -> impl Stream<Item = Result<ReadChunk, Unread>> + Send + 'static {
+        let reader = self.clone();
+        let examined = stream::iter(plan).map(move |fetch| {
+            let reader = reader.clone();
+            async move { reader.examine_fetch(&fetch).await }
+        });
+        examined.buffered(in_flight.max(1)).flat_map(stream::iter)
     }
 
     /// One chunk's content, also when it is zeroes. For a look into a disk; to read much, [`Reader::plan`] it.
@@ -302,13 +369,19 @@ impl Reader {
     }
 
     /// One ranged read of blobs that lie side by side.
-    async fn read_run(&self, pack: &PackRef, run: Vec<(Blob, Vec<u64>)>) -> Result<Vec<ReadChunk>, Error> {
+    async fn read_run(&self, pack: &PackRef, run: Vec<(Blob, Vec<u64>)>) -> Vec<Result<ReadChunk, Unread>> {
         let start = run.first().map_or(0, |(blob, _)| u64::from(blob.offset));
         let end = run.last().map_or(0, |(blob, _)| u64::from(blob.offset) + u64::from(blob.length));
-        let bytes = self.shared.repository.read_pack(pack, start, end - start).await?;
+        let bytes = match self.shared.repository.read_pack(pack, start, end - start).await {
+            Ok(bytes) => bytes,
+            Err(error) => return vec![Err(Unread { at: run.into_iter().flat_map(|(_, at)| at).collect(), error })],
+        };
         let (reader, pack) = (self.clone(), *pack);
         let opened = tokio::task::spawn_blocking(move || {
-            let open = |(blob, at)| reader.open_chunk(&pack, &blob, at, &bytes, start);
+            let open = |(blob, at): (Blob, Vec<u64>)| match reader.open_chunk(&pack, &blob, &at, &bytes, start) {
+                Ok(data) => Ok(ReadChunk { at, data }),
+                Err(error) => Err(Unread { at, error }),
+            };
             run.into_iter().map(open).collect()
         });
         opened.await.expect("opening chunks does not panic")
@@ -318,10 +391,10 @@ impl Reader {
         &self,
         pack: &PackRef,
         blob: &Blob,
-        at: Vec<u64>,
+        at: &[u64],
         bytes: &[u8],
         start: u64,
-    ) -> Result<ReadChunk, Error> {
+    ) -> Result<Bytes, Error> {
         let offset = usize::try_from(u64::from(blob.offset) - start).expect("within what was read");
         let sealed = &bytes[offset..offset + blob.length as usize];
         let data = open_blob(&self.shared.repository.inner.cipher, pack, blob, sealed)?;
@@ -330,7 +403,7 @@ impl Reader {
             let damage = Damage::Image { point: self.shared.point.id.to_string(), cause };
             return Err(Error::damaged("read a restore point", damage));
         }
-        Ok(ReadChunk { at, data: Bytes::from(data) })
+        Ok(Bytes::from(data))
     }
 }
 

@@ -185,3 +185,61 @@ async fn opening_a_damaged_restore_point_fails_no_sound_one_of_the_same_process(
         }
     }
 }
+
+/// Numbers of the chunks that are lost, and of those that were read, and what is said about the lost ones.
+async fn examined(place: &Place, point: &RestorePoint) -> (Vec<u64>, Vec<u64>, String) {
+    use futures::StreamExt;
+    let repository = repository::open(place.store(), &password()).await.unwrap();
+    let reader = repository.reader_despite_damage(&point.id).await.unwrap();
+    let (mut lost, mut read, mut said) = (Vec::new(), Vec::new(), String::new());
+    let mut chunks = std::pin::pin!(reader.examine(reader.plan(0..reader.chunk_count()), 4));
+    while let Some(chunk) = chunks.next().await {
+        match chunk {
+            Ok(chunk) => read.extend(chunk.at),
+            Err(unread) => {
+                assert_eq!(unread.error.kind(), ErrorKind::Damaged, "{}", chain(&unread.error));
+                said += &format!("{}\n", chain(&unread.error));
+                lost.extend(unread.at);
+            }
+        }
+    }
+    lost.sort_unstable();
+    read.sort_unstable();
+    (lost, read, said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_lost_place_of_a_damaged_disk_is_named_and_all_others_are_read() {
+    let place = Place::new();
+    let (_, point) = written(&place, &TestDisk::random(5 * MIB, 14)).await;
+    let pack = largest(&place, "data");
+    // random chunks are stored as they are, with 32 bytes each around them
+    flip_a_byte(&pack, 1 << 20);
+    flip_a_byte(&pack, 3 << 20);
+    let (lost, read, said) = examined(&place, &point).await;
+    assert_eq!((lost.len(), read.len()), (2, 8), "two of the ten chunks of one read: {lost:?}, {read:?}");
+    assert!(said.lines().all(|line| line.contains(&name_of(&pack))), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_missing_pack_or_index_file_costs_is_told_to_its_full_extent() {
+    let place = Place::new();
+    let repository = place.initialised().await;
+    let old = TestDisk::random(2 * MIB, 15);
+    old.back_up(&repository).await.unwrap();
+    let (old_index, old_pack) = (largest(&place, "index"), largest(&place, "data"));
+    let new = TestDisk { size: 4 * MIB, ..old }.with(2 * MIB, noise(2 * MIB, 16));
+    let point = new.back_up(&repository).await.unwrap();
+
+    let kept = std::fs::read(&old_pack).unwrap();
+    std::fs::remove_file(&old_pack).unwrap();
+    let (lost, read, said) = examined(&place, &point).await;
+    assert_eq!((lost, read), ((0..4).collect(), (4..8).collect()), "{said}");
+    assert!(said.contains(&name_of(&old_pack)) && said.contains("missing"), "{said}");
+
+    std::fs::write(&old_pack, kept).unwrap();
+    std::fs::remove_file(&old_index).unwrap();
+    let (lost, read, said) = examined(&place, &point).await;
+    assert_eq!((lost, read), ((0..4).collect(), (4..8).collect()), "{said}");
+    assert!(said.contains("no index lists"), "{said}");
+}

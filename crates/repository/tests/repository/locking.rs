@@ -99,3 +99,46 @@ async fn a_store_key_that_may_not_delete_is_enough_for_a_backup() {
     lock.release().await.unwrap();
     place.restic().check();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_full_gives_back_what_it_holds() {
+    let place = Place::new();
+    let disk = TestDisk::random(MIB, 4);
+    let point = disk.back_up(&place.initialised().await).await.unwrap();
+    for (operation, kind) in [
+        (Operation::Put, StoreError::Failed),          // full, or over a quota
+        (Operation::Put, StoreError::AccessDenied),    // a key that only reads
+        (Operation::Delete, StoreError::AccessDenied), // a read-only file system
+        (Operation::Delete, StoreError::Failed),
+    ] {
+        let store = FaultyStore::new(place.store());
+        store.fail(Fault::always(operation, "", kind));
+        let repository = repository::open(Arc::new(store), &password()).await.unwrap();
+        let lock = repository.lock_to_read("download-1").await.unwrap();
+        assert!(lock.skipped().unwrap().contains("a fault on purpose"), "the cause is told: {:?}", lock.skipped());
+        disk.assert_is_read(&repository.reader(&point.id).await.unwrap()).await;
+        lock.release().await.unwrap();
+        assert!(place.objects("locks").is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_not_begun_where_nothing_can_be_written() {
+    let place = Place::new();
+    place.initialised().await;
+    let store = FaultyStore::new(place.store());
+    store.fail(Fault::always(Operation::Put, "", StoreError::Failed));
+    let repository = repository::open(Arc::new(store), &password()).await.unwrap();
+    assert_eq!(repository.lock("upload-1").await.unwrap_err().kind(), ErrorKind::StoreFailed);
+    assert!(place.objects("locks").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_is_waited_for_rather_than_read_without_a_lock() {
+    let place = Place::new();
+    place.initialised().await;
+    let store = FaultyStore::new(place.store());
+    store.fail(Fault::always(Operation::Put, "", StoreError::Unreachable));
+    let repository = repository::open(Arc::new(store), &password()).await.unwrap();
+    assert_eq!(repository.lock_to_read("download-1").await.unwrap_err().kind(), ErrorKind::Unreachable);
+}

@@ -3,79 +3,52 @@
 //! Those of transfers are shared. They protect our transfers from other programs, not from each other: the format only adds.
 //! That of a maintenance run is exclusive: to other programs and other runs, not to our transfers.
 
+mod file;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::error::Error;
 use crate::repository::Repository;
-use crate::restore_point::USERNAME;
 use crate::store;
-use crate::unpacked::{self, Folder};
+use file::{Current, LockFile, all, held_by, remove, write};
+pub(crate) use file::{remove_of, remove_stale};
 
 /// A lock is renewed this often. restic calls one stale after 30 minutes.
 const REFRESH: Duration = Duration::from_secs(300);
 /// Between writing a lock and looking for rivals, as restic waits.
 const SETTLE: Duration = Duration::from_millis(200);
-/// A lock that nobody renewed for this long counts for nothing.
-const STALE: SignedDuration = SignedDuration::from_mins(30);
 /// Who holds an exclusive lock relies on it for this long after renewing it: a process that was stopped for longer finds
 /// out before it removes anything.
 const RELIABLE: SignedDuration = SignedDuration::from_mins(20);
 /// Between two looks whether transfers have ended.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A lock file, as restic spells it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct LockFile {
-    time: Timestamp,
-    exclusive: bool,
-    #[serde(default)]
-    hostname: String,
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    pid: u32,
+/// What a shared lock is for, and so whether its holder can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A backup: it proves its restore point once more where it has no lock.
+    Writing,
+    /// A restore or a verification: it checks every byte it reads, and may be all that is left to a user whose store is
+    /// full.
+    Reading,
 }
 
-impl LockFile {
-    fn new(holder: &str, exclusive: bool) -> Self {
-        Self {
-            time: Timestamp::now(),
-            exclusive,
-            hostname: holder.to_owned(),
-            username: USERNAME.to_owned(),
-            pid: std::process::id(),
+impl Purpose {
+    /// Whether a lock that could not be written for this cause is gone without.
+    fn does_without(self, cause: &Error) -> bool {
+        let Error::Store { source, .. } = cause else { return false };
+        match source.kind() {
+            store::ErrorKind::AccessDenied => true,
+            store::ErrorKind::Failed => self == Self::Reading, // full, over a quota, failing
+            store::ErrorKind::Unreachable | store::ErrorKind::BucketMissing | store::ErrorKind::NotFound => false,
         }
-    }
-
-    /// Whether another program forbids us to go on.
-    fn keeps_us_out(&self, now: Timestamp) -> bool {
-        self.exclusive && !self.is_ours() && !self.is_stale(now)
-    }
-
-    /// Whether a maintenance run must not begin: another program is at work, or another run.
-    fn keeps_maintenance_out(&self, now: Timestamp) -> bool {
-        (self.exclusive || !self.is_ours()) && !self.is_stale(now)
-    }
-
-    /// Whether a transfer of ours holds it.
-    fn is_transfers(&self, now: Timestamp) -> bool {
-        !self.exclusive && self.is_ours() && !self.is_stale(now)
-    }
-
-    fn is_ours(&self) -> bool {
-        self.username == USERNAME
-    }
-
-    fn is_stale(&self, now: Timestamp) -> bool {
-        now.duration_since(self.time) >= STALE
     }
 }
 
@@ -96,13 +69,6 @@ struct Held {
     _counted: Counted,
 }
 
-/// The lock file that stands for a lock now.
-#[derive(Debug, Clone, Copy)]
-struct Current {
-    id: [u8; 32],
-    written: Timestamp,
-}
-
 /// Counts a lock that is held, for writers that look closer without one.
 #[derive(Debug)]
 struct Counted(Repository);
@@ -121,20 +87,25 @@ impl Drop for Counted {
 }
 
 impl Lock {
-    pub(crate) async fn take(repository: Repository, holder: &str) -> Result<Self, Error> {
-        Self::take_renewed_every(repository, holder, REFRESH).await
+    pub(crate) async fn take(repository: Repository, holder: &str, purpose: Purpose) -> Result<Self, Error> {
+        Self::take_renewed_every(repository, holder, purpose, REFRESH).await
     }
 
-    async fn take_renewed_every(repository: Repository, holder: &str, every: Duration) -> Result<Self, Error> {
+    async fn take_renewed_every(
+        repository: Repository,
+        holder: &str,
+        purpose: Purpose,
+        every: Duration,
+    ) -> Result<Self, Error> {
         give_way(&repository).await?;
-        if let Some(reason) = may_not_delete(&repository).await? {
-            warn!(%reason, "no lock taken");
-            return Ok(Self { repository, held: None, skipped: Some(reason) });
-        }
-        let first = match write(&repository, holder, false).await {
-            Err(Error::Store { source, .. }) if source.kind() == store::ErrorKind::AccessDenied => {
-                let reason = format!("the store's key may not write locks: {source}");
-                warn!(%reason, "no lock taken");
+        let written = async {
+            file::may_delete(&repository).await?;
+            write(&repository, holder, false).await
+        };
+        let first = match written.await {
+            Err(cause) if purpose.does_without(&cause) => {
+                let reason = cause.chain();
+                warn!(reason, "going on without a lock: prune the repository only when this has ended");
                 return Ok(Self { repository, held: None, skipped: Some(reason) });
             }
             other => other?,
@@ -185,7 +156,7 @@ impl Lock {
         if now.duration_since(renewed) < RELIABLE { Ok(()) } else { Err(Error::LockLost { renewed }) }
     }
 
-    /// Why there is no lock after all: the store's key may add but not delete.
+    /// Why there is no lock after all: the store's key may add but not delete, or, for a reader, the store is full.
     pub fn skipped(&self) -> Option<&str> {
         self.skipped.as_deref()
     }
@@ -210,7 +181,7 @@ impl Drop for Lock {
             let _ = held.renewing.await;
             let id = held.current.lock().await.id;
             if let Err(cause) = remove(&repository, &id).await {
-                warn!(%cause, "a lock stays behind until it is stale");
+                warn!(cause = cause.chain(), "a lock stays behind until it is stale");
             }
         });
     }
@@ -233,55 +204,15 @@ impl Held {
                     Ok(new) => {
                         let old = std::mem::replace(&mut *renewed.lock().await, new);
                         if let Err(cause) = remove(&repository, &old.id).await {
-                            warn!(%cause, "an old lock stays behind until it is stale");
+                            warn!(cause = cause.chain(), "an old lock stays behind until it is stale");
                         }
                     }
-                    Err(cause) => warn!(%cause, "could not renew the repository's lock"),
+                    Err(cause) => warn!(cause = cause.chain(), "could not renew the repository's lock"),
                 }
             }
         });
         Self { current, stop, renewing, _counted: counted }
     }
-}
-
-async fn write(repository: &Repository, holder: &str, exclusive: bool) -> Result<Current, Error> {
-    let file = LockFile::new(holder, exclusive);
-    let sealed = unpacked::seal(&repository.inner.cipher, &file);
-    let key = Folder::Locks.key(&sealed.id);
-    repository.inner.store.put(&key, sealed.body()).await.map_err(Error::store("lock the repository"))?;
-    Ok(Current { id: sealed.id, written: file.time })
-}
-
-async fn remove(repository: &Repository, id: &[u8; 32]) -> Result<(), Error> {
-    let key = Folder::Locks.key(id);
-    repository.inner.store.delete(&key).await.map_err(Error::store("unlock the repository"))
-}
-
-/// Asks by removing a lock that never existed; stores check the permission first.
-async fn may_not_delete(repository: &Repository) -> Result<Option<String>, Error> {
-    let mut nobody = [0; 32];
-    crate::crypto::random(&mut nobody);
-    match repository.inner.store.delete(&Folder::Locks.key(&nobody)).await {
-        Err(cause) if cause.kind() == store::ErrorKind::AccessDenied => {
-            Ok(Some(format!("the store's key may add but not delete: {cause}")))
-        }
-        other => other.map(|()| None).map_err(Error::store("lock the repository")),
-    }
-}
-
-/// All locks that can be read. One that does not decrypt is reported and left out.
-async fn all(repository: &Repository) -> Result<Vec<([u8; 32], LockFile)>, Error> {
-    let (store, cipher) = (repository.inner.store.as_ref(), &repository.inner.cipher);
-    let mut locks = Vec::new();
-    for id in unpacked::ids(store, Folder::Locks).await? {
-        match unpacked::load(store, cipher, Folder::Locks, &id).await {
-            Ok(Some(lock)) => locks.push((id, lock)),
-            Ok(None) => {}
-            Err(cause @ Error::Damaged { .. }) => warn!(%cause, "an unreadable lock is ignored"),
-            Err(cause) => return Err(cause),
-        }
-    }
-    Ok(locks)
 }
 
 /// An error when another program has the repository to itself.
@@ -303,37 +234,15 @@ async fn alone(repository: &Repository, own: Option<[u8; 32]>) -> Result<(), Err
     }
 }
 
-fn held_by(lock: &LockFile) -> Error {
-    let by = format!("{}@{} (process {})", lock.username, lock.hostname, lock.pid);
-    Error::Locked { by, exclusive: lock.exclusive, since: lock.time }
-}
-
-/// Removes the locks of ours in the name of `holder`.
-pub(crate) async fn remove_of(repository: &Repository, holder: &str) -> Result<usize, Error> {
-    remove_ours(repository, |lock| lock.hostname == holder).await
-}
-
-/// Removes the locks of ours that were not renewed in time before `now`.
-pub(crate) async fn remove_stale(repository: &Repository, now: Timestamp) -> Result<usize, Error> {
-    remove_ours(repository, |lock| lock.is_stale(now)).await
-}
-
-async fn remove_ours(repository: &Repository, which: impl Fn(&LockFile) -> bool) -> Result<usize, Error> {
-    let left: Vec<_> = all(repository).await?.into_iter().filter(|(_, lock)| lock.is_ours() && which(lock)).collect();
-    for (id, lock) in &left {
-        remove(repository, id).await?;
-        info!(holder = lock.hostname, since = %lock.time, "removed a lock left behind");
-    }
-    Ok(left.len())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use secrecy::SecretString;
 
     use super::*;
+    use crate::restore_point::USERNAME;
     use crate::store::FolderStore;
+    use crate::unpacked::{self, Folder};
 
     async fn repository(folder: &std::path::Path) -> Repository {
         let store = Arc::new(FolderStore::new(folder));
@@ -348,7 +257,10 @@ mod tests {
     async fn a_transfer_of_many_hours_keeps_restics_prune_away_to_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let repository = repository(folder.path()).await;
-        let lock = Lock::take_renewed_every(repository.clone(), "upload-1", Duration::from_millis(50)).await.unwrap();
+        let lock =
+            Lock::take_renewed_every(repository.clone(), "upload-1", Purpose::Writing, Duration::from_millis(50))
+                .await
+                .unwrap();
         let first = ids(&repository).await;
         assert_eq!(first.len(), 1);
         let renewed = tokio::time::timeout(Duration::from_secs(30), async {
