@@ -59,6 +59,9 @@ pub enum ParametersError {
     /// A bucket has a name.
     #[error("repository parameter `bucket` is empty")]
     NoBucket,
+    /// No store knows such a bucket.
+    #[error("repository parameter `bucket` is `{0}`, which cannot be the name of a bucket")]
+    NotABucket(String),
     /// Only the two formats exist.
     #[error("repository parameter `repositoryFormat` is `{0}`; it may be `restic` or `legacy`")]
     UnknownFormat(String),
@@ -185,6 +188,9 @@ impl RepositoryParameters {
         if bucket.is_empty() {
             return Err(ParametersError::NoBucket);
         }
+        if !is_bucket(&bucket) {
+            return Err(ParametersError::NotABucket(bucket));
+        }
         let flag = |key: &str| map.get(key).is_some_and(|text| is_true(text));
         Ok(Self {
             region: required(key::REGION)?.clone(),
@@ -202,6 +208,11 @@ impl RepositoryParameters {
             store_encryption: store_encryption(&optional)?,
         })
     }
+}
+
+/// Whether some store may have a bucket of that name. Stores differ in what they allow; AWS also takes an access point.
+fn is_bucket(name: &str) -> bool {
+    name.starts_with("arn:") || name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 /// Go's words for true; everything else is false.
@@ -286,6 +297,7 @@ mod tests {
         let bad = [
             (vec![("bucket", "b")], "`region` is missing"),
             (vec![("region", ""), ("bucket", "")], "`bucket` is empty"),
+            (vec![("region", ""), ("bucket", "a/b c")], "`bucket` is `a/b c`"),
             (with(&[("aws_access_key_id", "x")]), "one is missing"),
             (with(&[("repositoryFormat", "tar")]), "`tar`"),
             (with(&[("caCertSecret", "ca")]), "`caCertSecret` is `ca`"),

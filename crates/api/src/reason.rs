@@ -67,17 +67,12 @@ reasons! {
         Completed: "Done.", "", "";
         Canceling: "It was asked to stop and is cleaning up.", "", "";
         Canceled: "It was asked to stop; nothing is left behind.", "", "";
+        SnapshotSwept: "A disk snapshot was deleted that no Snapshot and no Upload needed any more.", "", "";
     }
     Wait {
-        WaitingForSlot: "Waiting until a node, host or datastore has a free slot.",
-            "Other transfers are running.",
-            "Wait, or raise the number of transfers at a time.";
         WaitingForClaim: "Waiting for the claim that Velero is to create.",
             "The restore has not come to this claim yet, or a resource modifier dropped it.",
             "Look at the Velero restore; the wait ends with a failure after its deadline.";
-        CleaningUp: "The data is safe; what was needed on the way is being removed.",
-            "vCenter or the API server could not remove it at once.",
-            "Nothing, unless it stays: then see the message.";
         TakenOver: "Another node continues this transfer.",
             "The node that had it went away or lost touch with the API server.",
             "Nothing; look at that node if it repeats.";
@@ -95,6 +90,9 @@ reasons! {
         InvalidSpec: "The request cannot be understood.",
             "A required field is missing or a value cannot be read.",
             "Correct the field that the message names and ask again.";
+        WrongNamespace: "Objects of this kind are read in the Velero namespace only.",
+            "It was made in another namespace.",
+            "Make it in the Velero namespace.";
         ClaimNotFound: "There is no such claim.",
             "The claim was deleted, or its name is wrong.",
             "Check name and namespace.";

@@ -48,6 +48,9 @@ pub struct Server {
     /// How long the leader lease lasts after each renewal, in seconds.
     #[arg(long, default_value_t = 15, hide = true)]
     pub lease_seconds: u64,
+    /// How often it is looked for what nobody owns.
+    #[command(flatten)]
+    pub sweeps: Sweeps,
     /// Flags of the original that have nothing to do here.
     #[command(flatten)]
     pub accepted: Accepted,
@@ -57,6 +60,29 @@ impl Server {
     /// How long the leader lease lasts after each renewal.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds.max(3))
+    }
+}
+
+/// How often it is looked for what nobody owns. The defaults are right for every cluster; tests have less time.
+#[derive(Debug, Clone, Args)]
+pub struct Sweeps {
+    /// Pause between two sweeps of what deleted restores have left, in seconds. The deletion itself is seen at once.
+    #[arg(long, env = "SWEEP_SECONDS", default_value_t = 60, hide = true)]
+    sweep_seconds: u64,
+    /// How long a disk snapshot must have been without an owner before it is deleted, in seconds.
+    #[arg(long, env = "ORPHAN_GRACE_SECONDS", default_value_t = 20 * 60, hide = true)]
+    orphan_grace_seconds: u64,
+}
+
+impl Sweeps {
+    /// Pause between two sweeps of what deleted restores have left.
+    pub fn every(&self) -> Duration {
+        Duration::from_secs(self.sweep_seconds.max(1))
+    }
+
+    /// How long a disk snapshot must have been without an owner before it is deleted.
+    pub fn orphan_grace(&self) -> Duration {
+        Duration::from_secs(self.orphan_grace_seconds.max(1))
     }
 }
 

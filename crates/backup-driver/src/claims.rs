@@ -1,4 +1,4 @@
-//! BackupRepositoryClaim: gets a BackupRepository of its own and that repository's name.
+//! BackupRepositoryClaim: gets a BackupRepository of its own and that repository's name, and says when it is of no use.
 
 use std::sync::Arc;
 
@@ -6,9 +6,11 @@ use api::{BackupRepository, BackupRepositoryClaim, names};
 use futures::{StreamExt, TryStreamExt};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
-use lifecycle::claim::{Plan, plan};
+use lifecycle::Problem;
+use lifecycle::claim::{Plan, plan, status};
 use serde_json::json;
 
 use crate::error::is_code;
@@ -21,8 +23,10 @@ pub async fn reconcile(claim: Arc<BackupRepositoryClaim>, ctx: Arc<Context>) -> 
     let name = names::backup_repository(&claim.uid().unwrap_or_default());
     let read = repositories.get_opt(&name).await;
     let present = read.map_err(Error::cluster(format!("read BackupRepository {name}")))?;
-    match plan(&claim, present.as_ref()) {
-        Plan::Rest => {}
+    let mut made = present.clone();
+    let bound = match plan(&claim, present.as_ref()) {
+        Plan::Rest if claim.metadata.deletion_timestamp.is_some() => return Ok(Action::await_change()),
+        Plan::Rest => claim.as_ref().clone(),
         Plan::Create(repository) => {
             match repositories.create(&PostParams::default(), &repository).await {
                 Ok(_) => tracing::info!(repository = name, claim = claim.name_any(), "made the BackupRepository"),
@@ -30,20 +34,26 @@ pub async fn reconcile(claim: Arc<BackupRepositoryClaim>, ctx: Arc<Context>) -> 
                 Err(e) => return Err(Error::cluster(format!("make BackupRepository {name}"))(e)),
             }
             Step::RepositoryMade.done();
-            bind(&claim, &name, &ctx).await?;
+            made = Some(*repository);
+            bind(&claim, &name, &ctx).await?
         }
         Plan::Bind(name) => bind(&claim, &name, &ctx).await?,
+    };
+    if let Some(repository) = made {
+        let usable = connections::check(&repository).await;
+        let says = status(bound.status.as_ref(), &name, usable.as_ref().copied(), ctx.now());
+        ctx.publish(&bound, &says).await?;
     }
     ctx.pace.forget(&claim.uid().unwrap_or_default());
     Ok(Action::await_change())
 }
 
-async fn bind(claim: &BackupRepositoryClaim, repository: &str, ctx: &Context) -> Result<(), Error> {
+async fn bind(claim: &BackupRepositoryClaim, repository: &str, ctx: &Context) -> Result<BackupRepositoryClaim, Error> {
     let claims: Api<BackupRepositoryClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let name = claim.name_any();
     let patch = Patch::Merge(json!({ "backupRepository": repository }));
     let patched = claims.patch(&name, &PatchParams::default(), &patch).await;
-    patched.map(drop).map_err(Error::cluster(format!("write the repository's name into claim {name}")))
+    patched.map_err(Error::cluster(format!("write the repository's name into claim {name}")))
 }
 
 /// Deletes the BackupRepository of each claim that is deleted while we watch. A repository is only a description: the
@@ -68,7 +78,10 @@ async fn remove_repository(claim: &BackupRepositoryClaim, ctx: &Context) {
     match repositories.delete(&name, &DeleteParams::default()).await {
         Ok(_) => tracing::info!(repository = name, "its claim was deleted; deleted the BackupRepository"),
         Err(e) if is_code(&e, 404) => {}
-        Err(error) => tracing::warn!(repository = name, %error, "the BackupRepository of a deleted claim stays"),
+        Err(error) => {
+            let error = Problem::chain(&error);
+            tracing::warn!(repository = name, error, "the BackupRepository of a deleted claim stays");
+        }
     }
 }
 
@@ -76,7 +89,13 @@ async fn remove_repository(claim: &BackupRepositoryClaim, ctx: &Context) {
 pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let claims: Api<BackupRepositoryClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let deletions = tokio::spawn(follow_deletions(ctx.clone()));
+    let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
+    let namespace = ctx.namespace.clone();
     kube::runtime::Controller::new(claims, watcher::Config::default())
+        .watches(repositories, watcher::Config::default(), move |repository| {
+            let claim = Some(repository.backup_repository_claim).filter(|name| !name.is_empty())?;
+            Some(ObjectRef::<BackupRepositoryClaim>::new(&claim).within(&namespace))
+        })
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |claim, error, ctx| ctx.after_error(&*claim, error), ctx)
         .for_each(|_| std::future::ready(()))

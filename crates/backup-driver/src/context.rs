@@ -7,8 +7,10 @@ use api::Timestamp;
 use connections::{Repositories, Vcenters};
 use kube::runtime::controller::Action;
 use kube::{Client, Resource, ResourceExt};
+use lifecycle::orphans::Installation;
 use lifecycle::{Problem, retry};
 use operator::{Guard, Leases, Metrics, Pace, Publisher, Reported};
+use tokio::sync::Notify;
 
 use crate::Error;
 use crate::pauses::Pauses;
@@ -39,11 +41,19 @@ pub struct Context {
     pub pace: Arc<Pace>,
     /// When failed attempts are due again.
     pub pauses: Arc<Pauses>,
+    /// A CloneFromSnapshot was deleted: what it has left is to be removed now.
+    pub clone_gone: Arc<Notify>,
     /// Objects of one kind that are worked on at a time.
     pub workers: u16,
 }
 
 impl Context {
+    /// Who we are in the marks on disk snapshots.
+    #[must_use]
+    pub fn installation(&self) -> Installation<'_> {
+        Installation { cluster: &self.cluster, namespace: &self.namespace }
+    }
+
     /// What time it is.
     #[must_use]
     pub fn now(&self) -> Timestamp {

@@ -2,9 +2,10 @@
 //!
 //! It moves no bytes. [`server::run`] starts a controller for each kind it owns: Snapshot ([`snapshots`]),
 //! CloneFromSnapshot ([`clones`]), DeleteSnapshot ([`deletes`]) and BackupRepositoryClaim ([`claims`]); finished
-//! transfers are removed by [`transfers`], what deleted restores left behind by [`sweep`], and the data of deleted backups
-//! by [`maintenance`]. Every decision is in the
-//! `lifecycle` crate; here things are read and written.
+//! transfers are removed by [`transfers`], what deleted restores left behind by [`sweep`], disk snapshots that nobody owns
+//! by [`orphans`], and the data of deleted backups by [`maintenance`]; [`elsewhere`] tells of objects in the wrong
+//! namespace. Every decision is in the `lifecycle` crate; here
+//! things are read and written.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -22,9 +23,11 @@ pub mod claims;
 pub mod clones;
 mod context;
 pub mod deletes;
+pub mod elsewhere;
 mod error;
 mod locks;
 pub mod maintenance;
+pub mod orphans;
 mod pauses;
 pub mod server;
 pub mod snapshots;

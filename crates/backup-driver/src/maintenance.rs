@@ -57,8 +57,8 @@ pub(crate) async fn note_deletion(described: &BackupRepository, ctx: &Context) {
     let patch = Patch::Merge(json!({ "metadata": { "annotations": { key: value } } }));
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
     if let Err(error) = repositories.patch(&described.name_any(), &PatchParams::default(), &patch).await {
-        let repository = described.name_any();
-        tracing::warn!(repository, %error, "a deletion was not noted; its space is freed after the next one");
+        let (repository, error) = (described.name_any(), Problem::chain(&error));
+        tracing::warn!(repository, error, "a deletion was not noted; its space is freed after the next one");
     }
 }
 

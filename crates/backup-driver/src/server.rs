@@ -11,8 +11,8 @@ use kube::{Api, Client, ResourceExt};
 use operator::{Health, Lease, Leases, Metrics, Pace, Publisher, client, serve, stop, telemetry};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::Server;
-use crate::{Context, claims, clones, deletes, locks, maintenance, snapshots, sweep, transfers};
+use crate::arguments::{Server, Sweeps};
+use crate::{Context, claims, clones, deletes, elsewhere, locks, maintenance, orphans, snapshots, sweep, transfers};
 
 /// How long work at hand may go on after we were asked to stop. Whatever is cut off is found again at the next start.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -46,10 +46,11 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         pace: Arc::new(Pace::default()),
         pauses: Arc::default(),
+        clone_gone: Arc::default(),
         workers: server.backup_workers,
     });
     health.set_ready(true);
-    let outcome = work(&ctx, &stop, &lease).await;
+    let outcome = work(&ctx, &server.sweeps, &stop, &lease).await;
     health.set_ready(false);
     metrics.set_leader(false);
     // released only when nothing of ours runs any more: the next driver may start at once
@@ -65,7 +66,7 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
 }
 
 /// Runs all controllers until `stop`, then gives them a moment.
-async fn work(ctx: &Arc<Context>, stop: &CancellationToken, lease: &Lease) -> anyhow::Result<()> {
+async fn work(ctx: &Arc<Context>, sweeps: &Sweeps, stop: &CancellationToken, lease: &Lease) -> anyhow::Result<()> {
     let lost = lease.lost();
     let ask = stop.child_token();
     let running = async {
@@ -75,7 +76,9 @@ async fn work(ctx: &Arc<Context>, stop: &CancellationToken, lease: &Lease) -> an
             clones::run(ctx.clone(), ask.clone()),
             deletes::run(ctx.clone(), ask.clone()),
             transfers::run(ctx.clone(), ask.clone()),
-            sweep::run(ctx.clone(), ask.clone()),
+            sweep::run(ctx.clone(), sweeps.every(), ask.clone()),
+            orphans::run(ctx.clone(), sweeps.orphan_grace(), ask.clone()),
+            elsewhere::run(ctx.clone(), ask.clone()),
             locks::run(ctx.clone(), ask.clone()),
             maintenance::run(ctx.clone(), ask.clone()),
         );

@@ -23,9 +23,11 @@ mod problems;
 mod repositories;
 mod secrets;
 mod settings;
+mod usable;
 mod vcenters;
 
 pub use problems::{from_kube, from_repository, from_vsphere};
 pub use repositories::{Opened, Repositories, location_of};
 pub use settings::Settings;
+pub use usable::check;
 pub use vcenters::Vcenters;

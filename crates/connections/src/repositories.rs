@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::parameters::RepositoryParameters;
-use api::{BackupRepository, REPOSITORY_DRIVER, Reason, names};
-use kube::{Api, Client, ResourceExt as _};
+use api::{BackupRepository, Reason, names};
+use kube::{Api, Client};
 use lifecycle::Problem;
-use repository::store::{S3Store, Store};
+use repository::store::Store;
 use repository::{Credentials, Repository, S3Options};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
 use crate::secrets::{of_location, secret, text};
+use crate::usable::{StoreClient, Usable};
 use crate::{credentials, from_kube, from_repository, location};
 
 /// Folder of all our repositories in a bucket, below the storage location's prefix.
@@ -54,6 +55,7 @@ struct Reach {
     place: Place,
     options: S3Options,
     password: SecretString,
+    client: StoreClient,
 }
 
 /// The prefix of the repository of claims that are backed up from `source_namespace`.
@@ -111,10 +113,7 @@ impl Repositories {
             tracing::warn!(place = open.place(), "the repository is not the one it was; opening it anew");
             *slot = None;
         }
-        let store = S3Store::new(reach.options)
-            .await
-            .map_err(|source| failed(repository::Error::Store { act: "connect to the store".to_owned(), source }))?;
-        let store: Arc<dyn Store> = Arc::new(store);
+        let store: Arc<dyn Store> = Arc::new(reach.client.open(reach.options).await?);
         let opened = match make {
             true => repository::initialise(store, &reach.password).await,
             false => repository::open(store, &reach.password).await,
@@ -125,17 +124,7 @@ impl Repositories {
     }
 
     async fn reach(&self, described: &BackupRepository, from: &str) -> Result<Reach, Problem> {
-        let name = described.name_any();
-        let invalid =
-            |why: String| Problem::lasting(Reason::RepositoryInvalid, format!("use BackupRepository {name}: {why}"));
-        if described.repository_driver != REPOSITORY_DRIVER {
-            return Err(invalid(format!("its driver is `{}`, not `{REPOSITORY_DRIVER}`", described.repository_driver)));
-        }
-        let parameters =
-            RepositoryParameters::from_map(&described.repository_parameters).map_err(|e| invalid(e.to_string()))?;
-        let endpoint = parameters.s3_url.as_deref().map(S3Options::parse_endpoint).transpose();
-        // a user or password in it is refused, and not repeated: it would be shown wherever the repository is named
-        let endpoint = endpoint.map_err(|e| invalid(format!("parameter `s3Url`: {e}")))?;
+        let Usable { parameters, options, client } = Usable::read(described)?;
         let password = self.password().await?;
         let (credentials, credentials_text) = self.credentials(described, &parameters).await?;
         let trusted = location::trusted(&self.client, &self.namespace, &parameters).await?;
@@ -154,16 +143,8 @@ impl Repositories {
             prefix: prefix.clone(),
             secrets,
         };
-        let options = S3Options {
-            region: parameters.region,
-            path_style: parameters.s3_force_path_style,
-            ca_pem: trusted,
-            skip_tls_verify: parameters.insecure_skip_tls_verify,
-            encryption,
-            credentials,
-            ..S3Options::new(endpoint, parameters.bucket, prefix)
-        };
-        Ok(Reach { place, options, password })
+        let options = S3Options { prefix, ca_pem: trusted, encryption, credentials, ..options };
+        Ok(Reach { place, options, password, client })
     }
 
     /// The key of the repositories. We never invent one: a key that dies with the cluster is data loss.

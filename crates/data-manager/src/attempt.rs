@@ -57,7 +57,7 @@ where
     let objects: Api<K> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let found = objects.get_opt(name).await.map_err(|e| Error::api(format!("read {} {name}", K::kind(&())), e));
     if let Ok(Some(object)) = found {
-        let node = Node { free_slots: 1, at_work: false, holder: Holder::Us, nearer_elsewhere: false };
+        let node = Node { free_slots: 1, at_work: false, holder: Holder::Us };
         let plan = transfer::plan(&Transfer::from(&object), &node, api::Timestamp::now());
         if let Plan::Claim(work) = plan
             && has_room(planned, work)
@@ -152,5 +152,37 @@ mod tests {
             Ok(7)
         };
         assert!(matches!(in_order(&interrupt, attempt).await, Ok(7)));
+    }
+
+    #[tokio::test]
+    async fn work_that_was_done_after_its_lease_was_lost_counts_for_nothing() {
+        let lost = CancellationToken::new();
+        let interrupt = Interrupt::new(CancellationToken::new(), lost.clone(), CancellationToken::new());
+        let attempt = async {
+            lost.cancel();
+            interrupt.any.cancelled().await;
+            Ok(7)
+        };
+        assert!(matches!(in_order(&interrupt, attempt).await, Err(NotDone::Interrupted(Why::LeaseLost))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_whose_lease_is_lost_writes_nothing_once_another_node_may_begin() {
+        let lost = CancellationToken::new();
+        let interrupt = Interrupt::new(CancellationToken::new(), lost.clone(), CancellationToken::new());
+        let writes = std::cell::Cell::new(0);
+        let attempt = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                writes.set(writes.get() + 1);
+                if writes.get() == 10 {
+                    lost.cancel();
+                }
+            }
+        };
+        let outcome = in_order::<()>(&interrupt, attempt).await; // a copy that does not mind being asked
+        assert!(matches!(outcome, Err(NotDone::Interrupted(Why::LeaseLost))));
+        // another node may begin 20 s after the loss
+        assert!((10..200).contains(&writes.get()), "{} writes", writes.get());
     }
 }

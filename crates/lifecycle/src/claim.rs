@@ -1,6 +1,10 @@
-//! Decides what a BackupRepositoryClaim needs: a BackupRepository of its own, and its name in the claim.
+//! Decides what a BackupRepositoryClaim needs: a BackupRepository of its own, its name in the claim, and a word on
+//! whether that repository can be used.
 
-use api::{BackupRepository, BackupRepositoryClaim, labels, names};
+use api::conditions::{self, READY, Status};
+use api::{BackupRepository, BackupRepositoryClaim, Reason, RepositoryStatus, Timestamp, labels, names};
+
+use crate::Problem;
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +30,31 @@ pub fn plan(claim: &BackupRepositoryClaim, repository: Option<&BackupRepository>
     }
 }
 
+/// What the claim says of its repository. It gets one in any case: whoever made the claim waits for the name, without an
+/// end, and learns the rest when it uses it.
+pub fn status(
+    before: Option<&RepositoryStatus>,
+    repository: &str,
+    usable: Result<(), &Problem>,
+    now: Timestamp,
+) -> RepositoryStatus {
+    let mut status = before.cloned().unwrap_or_default();
+    let (holds, reason, message) = match usable {
+        Ok(()) => {
+            let message = format!("it has {repository}; whether that opens shows at the first backup");
+            (Status::True, Reason::Completed, message)
+        }
+        Err(problem) => {
+            let fix = format!(
+                "Correct it in {repository}, or make a new claim: a change of this one changes nothing any more."
+            );
+            (Status::False, problem.reason, problem.clone().with_fix(Some(fix)).message())
+        }
+    };
+    conditions::set(&mut status.conditions, READY, holds, reason, &message, now);
+    status
+}
+
 fn repository_for(claim: &BackupRepositoryClaim, name: &str) -> BackupRepository {
     let mut repository = BackupRepository::new(name);
     repository.metadata.labels = Some(labels::ours());
@@ -47,6 +76,18 @@ mod tests {
         claim.metadata.uid = Some("1f4d".to_owned());
         claim.allowed_namespaces = Some(vec!["shop".to_owned()]);
         claim
+    }
+
+    #[test]
+    fn a_claim_that_asks_for_the_impossible_says_so_until_that_is_corrected() {
+        let now = Timestamp::UNIX_EPOCH;
+        let problem = Problem::lasting(Reason::RepositoryInvalid, "use BackupRepository br-1: its driver is ``");
+        let told = status(None, "br-1", Err(&problem), now);
+        let ready = conditions::get(&told.conditions, READY).cloned().unwrap_or_else(|| unreachable!("it was set"));
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "RepositoryInvalid"));
+        assert!(ready.message.contains("its driver is") && ready.message.contains("make a new claim"), "{ready:?}");
+        let corrected = status(Some(&told), "br-1", Ok(()), now);
+        assert_eq!(corrected.conditions.iter().map(|c| c.status.as_str()).collect::<Vec<_>>(), ["True"]);
     }
 
     #[test]

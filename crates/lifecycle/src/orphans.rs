@@ -1,27 +1,152 @@
-//! The mark on disk snapshots in vSphere that says whose they are, so that a repeated step finds the first one's.
+//! The mark on disk snapshots in vSphere that says whose they are: a repeated step finds the first one's by it, and what
+//! a killed driver has left is found when its Snapshot was deleted meanwhile.
+//!
+//! A mark names cluster, Velero namespace, purpose and Snapshot. Anything else in a description is somebody else's,
+//! marks of earlier versions included: they named no purpose, and in local mode the disk snapshot is the backup.
 
-/// Every token of ours begins with it.
-const PREFIX: &str = "velero-plugin-for-vsphere";
+use std::collections::{HashMap, HashSet};
 
-/// The description of the disk snapshot taken for the Snapshot with this uid, in this cluster.
-pub fn token(cluster: &str, snapshot_uid: &str) -> String {
-    format!("{PREFIX}/{cluster}/{snapshot_uid}")
+use api::{Snapshot, SnapshotPhase, Upload, labels, names};
+use disk::DiskSnapshot;
+
+use crate::snapshot::is_local;
+
+/// Every mark of ours begins with it; the number grows when the rest is written another way.
+const PREFIX: &str = "velero-plugin-for-vsphere/2";
+/// Purpose: an Upload reads it and deletes it.
+const UPLOAD: &str = "upload";
+/// Purpose: it is the backup.
+const LOCAL: &str = "local";
+
+/// Who takes disk snapshots: an installation. Several may share one vCenter.
+#[derive(Debug, Clone, Copy)]
+pub struct Installation<'i> {
+    /// The cluster: uid of namespace kube-system.
+    pub cluster: &'i str,
+    /// The Velero namespace.
+    pub namespace: &'i str,
 }
 
-/// The Snapshot's uid, when the description is a token of this cluster.
-pub fn snapshot_uid<'d>(description: &'d str, cluster: &str) -> Option<&'d str> {
-    description.strip_prefix(PREFIX)?.strip_prefix('/')?.strip_prefix(cluster)?.strip_prefix('/')
+/// A disk snapshot that this installation took for an Upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// It.
+    pub disk_snapshot: DiskSnapshot,
+    /// Uid of the Snapshot it was taken for.
+    pub snapshot_uid: String,
+}
+
+impl Installation<'_> {
+    /// The description of the disk snapshot that is taken for this Snapshot.
+    pub fn token(&self, snapshot: &Snapshot) -> String {
+        let purpose = if is_local(snapshot) { LOCAL } else { UPLOAD };
+        format!("{}/{purpose}/{}", self.prefix(), snapshot.metadata.uid.as_deref().unwrap_or_default())
+    }
+
+    /// The disk snapshot, where its description says that we took it for an Upload.
+    pub fn recognise(&self, disk_snapshot: DiskSnapshot, description: &str) -> Option<Taken> {
+        let rest = description.trim().strip_prefix(&self.prefix())?.strip_prefix('/')?;
+        let uid = rest.strip_prefix(UPLOAD)?.strip_prefix('/')?;
+        let valid = !uid.is_empty() && !uid.contains('/');
+        valid.then(|| Taken { disk_snapshot, snapshot_uid: uid.to_owned() })
+    }
+
+    fn prefix(&self) -> String {
+        format!("{PREFIX}/{}/{}", self.cluster, self.namespace)
+    }
+}
+
+/// Those of `taken` that nobody will delete: their Snapshot is gone or has ended, and no Upload is for them. Snapshots
+/// and Uploads must have been listed after the disk snapshots: one that is not listed yet would count as gone.
+pub fn find(taken: Vec<Taken>, snapshots: &[Snapshot], uploads: &[Upload]) -> Vec<Taken> {
+    let uid = |snapshot: &Snapshot| snapshot.metadata.uid.clone();
+    let ended = |snapshot: &Snapshot| snapshot.phase().is_some_and(SnapshotPhase::is_terminal);
+    let alive: HashMap<_, _> = snapshots.iter().filter_map(|s| Some((uid(s)?, ended(s)))).collect();
+    let named: HashSet<&str> = uploads.iter().filter_map(|u| u.metadata.name.as_deref()).collect();
+    let label = |upload: &Upload| upload.metadata.labels.as_ref()?.get(labels::SNAPSHOT_UID).cloned();
+    let uploaded: HashSet<String> = uploads.iter().filter_map(label).collect();
+    let is_orphan = |taken: &Taken| {
+        let needed = alive.get(&taken.snapshot_uid).is_some_and(|ended| !ended);
+        let has_upload = named.contains(names::upload(&taken.disk_snapshot.snapshot).as_str())
+            || uploaded.contains(&taken.snapshot_uid);
+        !needed && !has_upload
+    };
+    taken.into_iter().filter(is_orphan).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use api::{SnapshotSpec, SnapshotStatus, UploadSpec};
+
+    const HERE: Installation<'_> = Installation { cluster: "c1", namespace: "velero" };
+
+    fn snapshot(uid: &str, repository: &str) -> Snapshot {
+        let spec = SnapshotSpec { backup_repository: repository.to_owned(), ..SnapshotSpec::default() };
+        let mut snapshot = Snapshot::new("snap", spec);
+        snapshot.metadata.uid = Some(uid.to_owned());
+        snapshot
+    }
+
+    fn of(description: &str) -> Option<String> {
+        HERE.recognise("d:s".parse().unwrap(), description).map(|taken| taken.snapshot_uid)
+    }
 
     #[test]
     fn a_disk_snapshot_of_another_cluster_or_program_is_not_ours() {
-        assert_eq!(snapshot_uid(&token("c1", "u1"), "c1"), Some("u1"));
-        for foreign in [token("c2", "u1"), "AstrolabeSnapshot".to_owned(), String::new(), token("c11", "u")] {
-            assert_eq!(snapshot_uid(&foreign, "c1"), None, "{foreign}");
+        assert_eq!(of(&HERE.token(&snapshot("u1", "br-1"))).as_deref(), Some("u1"));
+        let elsewhere = [
+            Installation { cluster: "c2", ..HERE },
+            Installation { cluster: "c11", ..HERE },
+            Installation { cluster: "c1/velero", namespace: "" },
+            Installation { namespace: "velero-2", ..HERE },
+        ];
+        for theirs in elsewhere {
+            assert_eq!(of(&theirs.token(&snapshot("u1", "br-1"))), None, "{theirs:?}");
+        }
+        let others = [
+            "",
+            "AstrolabeSnapshot",
+            "velero-plugin-for-vsphere/c1/u1", // an earlier version's: it may be a backup in local mode
+            "velero-plugin-for-vsphere/2/c1/velero/upload/",
+            "velero-plugin-for-vsphere/2/c1/velero/upload/u1/more",
+            "velero-plugin-for-vsphere/3/c1/velero/upload/u1",
+        ];
+        for description in others {
+            assert_eq!(of(description), None, "{description}");
+        }
+    }
+
+    #[test]
+    fn a_backup_in_local_mode_is_never_taken_for_left_over() {
+        assert_eq!(of(&HERE.token(&snapshot("u1", ""))), None);
+    }
+
+    #[test]
+    fn only_what_nobody_will_delete_counts_as_left_over() {
+        let at = |phase: &str| {
+            let status = SnapshotStatus { phase: Some(phase.into()), ..SnapshotStatus::default() };
+            Snapshot { status: Some(status), ..snapshot("u1", "br-1") }
+        };
+        let labelled = |uid: &str| {
+            let mut upload = Upload::new("upload-other", UploadSpec::default());
+            upload.metadata.labels = Some([(labels::SNAPSHOT_UID.to_owned(), uid.to_owned())].into());
+            upload
+        };
+        let named = Upload::new("upload-s", UploadSpec::default());
+        let cases = [
+            ("its Snapshot was deleted before the Upload was made", vec![], vec![], true),
+            ("others' objects are there", vec![snapshot("u2", "br-1")], vec![labelled("u2")], true),
+            ("its Snapshot waits for the driver", vec![snapshot("u1", "br-1")], vec![], false),
+            ("its Snapshot is begun", vec![at("New")], vec![], false),
+            ("its Snapshot failed while vCenter was away", vec![at("SnapshotFailed")], vec![], true),
+            ("its Snapshot was deleted while the Upload copies", vec![], vec![named], false),
+            ("an Upload for the same Snapshot", vec![], vec![labelled("u1")], false),
+        ];
+        for (situation, snapshots, uploads, left) in cases {
+            let taken = Taken { disk_snapshot: "d:s".parse().unwrap(), snapshot_uid: "u1".to_owned() };
+            assert_eq!(!find(vec![taken], &snapshots, &uploads).is_empty(), left, "{situation}");
         }
     }
 }

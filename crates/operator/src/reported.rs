@@ -1,8 +1,8 @@
 //! How a kind reports: where its status lies and which words stand in it.
 
 use api::{
-    CloneFromSnapshot, CloneFromSnapshotStatus, DeleteSnapshot, DeleteSnapshotStatus, Download, DownloadStatus,
-    Snapshot, SnapshotStatus, Upload, UploadStatus,
+    BackupRepositoryClaim, CloneFromSnapshot, CloneFromSnapshotStatus, DeleteSnapshot, DeleteSnapshotStatus, Download,
+    DownloadStatus, RepositoryStatus, Snapshot, SnapshotStatus, Upload, UploadStatus,
 };
 
 /// Where a kind's status is written.
@@ -10,7 +10,7 @@ use api::{
 pub enum StatusPlace {
     /// Its status subresource.
     Subresource,
-    /// The object itself: Upload and Download have no subresource.
+    /// The object itself: Upload, Download and BackupRepositoryClaim have no subresource.
     Object,
 }
 
@@ -59,3 +59,21 @@ reported!(CloneFromSnapshot, CloneFromSnapshotStatus, Subresource);
 reported!(DeleteSnapshot, DeleteSnapshotStatus, Subresource);
 reported!(Upload, UploadStatus, Object);
 reported!(Download, DownloadStatus, Object);
+
+/// It has no phase: it is answered, or its condition says what is wrong with it.
+impl Reported for BackupRepositoryClaim {
+    type Status = RepositoryStatus;
+    const PLACE: StatusPlace = StatusPlace::Object;
+
+    fn status(&self) -> Option<&RepositoryStatus> {
+        self.status.as_ref()
+    }
+
+    fn phase_of(_: &RepositoryStatus) -> &str {
+        ""
+    }
+
+    fn conditions_of(status: &RepositoryStatus) -> &[api::Condition] {
+        &status.conditions
+    }
+}

@@ -35,7 +35,10 @@ enum Next {
 /// Moves one clone as far as it goes without waiting for others.
 pub async fn reconcile(known: Arc<CloneFromSnapshot>, ctx: Arc<Context>) -> Result<Action, Error> {
     for _ in 0..MOST_STEPS {
-        let Some(looked) = observe::observe(&known, &ctx).await? else { return Ok(Action::await_change()) };
+        let Some(looked) = observe::observe(&known, &ctx).await? else {
+            ctx.clone_gone.notify_one(); // what we made a moment ago may have come after the sweep
+            return Ok(Action::await_change());
+        };
         let planned = plan(&looked.clone, &looked.seen, ctx.now());
         tracing::debug!(namespace = ?known.namespace(), name = known.name_any(), plan = ?planned, "decided");
         let next = match planned {

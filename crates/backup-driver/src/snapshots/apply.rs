@@ -12,9 +12,9 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use lifecycle::snapshot::status::{self, Record};
 use lifecycle::snapshot::{self, Source, is_local, source};
-use lifecycle::{Again, Problem, orphans};
+use lifecycle::{Again, Problem};
 use operator::Note;
-use vsphere::Vcenter;
+use vsphere::{ReasonKind, Vcenter};
 
 use super::observe::{self, Seen};
 use crate::error::{is_code, is_refusal};
@@ -42,7 +42,7 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
         Err(problem) => return fail(asked, &problem, ctx).await,
     };
     Step::RepositoryOpened.done();
-    let token = orphans::token(&ctx.cluster, &asked.uid().unwrap_or_default());
+    let token = ctx.installation().token(asked);
     let taken = match vcenter.create_snapshot(&source.disk, &token, TAKING).await {
         Ok(snapshot) => DiskSnapshot { disk: source.disk.clone(), snapshot },
         Err(error) => {
@@ -132,13 +132,23 @@ async fn record(asked: &Snapshot, taken: &DiskSnapshot, ctx: &Context) -> Result
     Ok(Record { snapshot_id: id.to_string(), metadata: claim.as_ref().map(Blob::of) })
 }
 
-/// Deletes what may have been taken under our token: a Snapshot that failed leaves no disk snapshot.
+/// Deletes what may have been taken under our token: a Snapshot that failed leaves no disk snapshot. What cannot be
+/// deleted now is left to the sweep of [`crate::orphans`].
 async fn undo(vcenter: &Vcenter, disk: &DiskId, token: &str) {
-    let found = vcenter.list_snapshots(disk).await.unwrap_or_default();
-    for left in found.into_iter().filter(|s| s.description == token) {
+    let found = match vcenter.list_snapshots(disk).await {
+        Ok(found) => found,
+        Err(error) if error.reason_kind() == ReasonKind::NotFound => return, // gone, and its snapshots with it
+        Err(error) => {
+            let error = Problem::chain(&error);
+            tracing::warn!(%disk, error, "whether a disk snapshot was taken is not known; the sweep will look for it");
+            return;
+        }
+    };
+    for left in found.into_iter().filter(|s| s.description.trim() == token) {
         let left = DiskSnapshot { disk: disk.clone(), snapshot: left.id };
         if let Err(error) = vcenter.delete_snapshot(&left, UNDOING).await {
-            tracing::error!(disk_snapshot = %left, error = Problem::chain(&error), "a disk snapshot that nobody needs stays; delete it in vCenter");
+            let error = Problem::chain(&error);
+            tracing::warn!(disk_snapshot = %left, error, "a disk snapshot that nobody needs stays until it is swept");
         }
     }
 }

@@ -18,5 +18,5 @@ pub(crate) async fn node(download: &Download, ctx: &Context) -> Result<Node, Err
     } else {
         holder(ctx, &names::download_lease(&name)).await?
     };
-    Ok(Node { free_slots: ctx.at_work.free_slots(), at_work, holder, nearer_elsewhere: false })
+    Ok(Node { free_slots: ctx.at_work.free_slots(), at_work, holder })
 }

@@ -29,7 +29,7 @@ pub(crate) async fn reconcile(upload: Arc<Upload>, ctx: Arc<Context>) -> Result<
     ctx.pace.forget(&upload.uid().unwrap_or_default());
     match plan {
         Plan::Rest | Plan::WaitForSlot => Ok(Action::requeue(LOOK_AGAIN)), // a freed slot looks at all of them
-        Plan::WakeAt(at, _) => Ok(Action::requeue(lifecycle::retry::wake(at, now))),
+        Plan::WakeAt(at) => Ok(Action::requeue(lifecycle::retry::wake(at, now))),
         Plan::Stop => {
             ctx.at_work.stop(&upload.name_any());
             Ok(Action::await_change())

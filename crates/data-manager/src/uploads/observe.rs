@@ -17,8 +17,7 @@ pub(crate) async fn node(upload: &Upload, ctx: &Context) -> Result<Node, Error> 
     } else {
         holder(ctx, &names::upload_lease(&name)).await?
     };
-    // Any node reaches any disk over the network, so none is nearer than another; the lease spreads the work.
-    Ok(Node { free_slots: ctx.at_work.free_slots(), at_work, holder, nearer_elsewhere: false })
+    Ok(Node { free_slots: ctx.at_work.free_slots(), at_work, holder })
 }
 
 /// Who holds a lease, as this node sees it.

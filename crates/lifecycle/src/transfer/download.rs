@@ -28,8 +28,19 @@ pub fn started(before: &DownloadStatus, node: &str, now: Timestamp) -> DownloadS
     status.phase = Some(DownloadPhase::InProgress);
     status.processing_node = Some(node.to_owned());
     status.next_retry_timestamp.get_or_insert(Time(now));
-    tell(&mut status, Status::False, Reason::Downloading, &format!("node {node} is writing the volume"), now);
+    let (reason, message) = match taken_over_from(before, node) {
+        Some(other) => (Reason::TakenOver, format!("node {node} goes on where node {other} was writing the volume")),
+        None => (Reason::Downloading, format!("node {node} is writing the volume")),
+    };
+    tell(&mut status, Status::False, reason, &message, now);
     status
+}
+
+/// The other node that was at work on it until now. After a failed attempt any node may make the next one: that is no
+/// take-over.
+fn taken_over_from<'s>(before: &'s DownloadStatus, node: &str) -> Option<&'s str> {
+    let was_at_work = before.phase == Some(DownloadPhase::InProgress);
+    before.processing_node.as_deref().filter(|other| was_at_work && !other.is_empty() && *other != node)
 }
 
 /// How far the copy is.

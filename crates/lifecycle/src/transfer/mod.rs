@@ -7,8 +7,7 @@ pub mod download;
 mod read;
 pub mod upload;
 
-use api::{Reason, Timestamp};
-use k8s_openapi::jiff::SignedDuration;
+use api::Timestamp;
 
 /// One Upload or Download, as far as the decision needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,21 +74,15 @@ pub struct Node {
     pub at_work: bool,
     /// Who holds the lease.
     pub holder: Holder,
-    /// Another node has the disk at hand; it is given a head start of [`HEAD_START`].
-    pub nearer_elsewhere: bool,
 }
-
-/// How long the node where the claim is mounted has an Upload for itself. After that any node takes it: the nearer one
-/// may have a taint, or be gone.
-pub const HEAD_START: SignedDuration = SignedDuration::from_secs(10);
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
     /// Nothing, until something changes.
     Rest,
-    /// Nothing until then; the reason is worth showing when it is our turn to show one.
-    WakeAt(Timestamp, Reason),
+    /// Nothing until then.
+    WakeAt(Timestamp),
     /// Wait for a free slot of this node.
     WaitForSlot,
     /// Take the lease, then [`Work`].
@@ -123,32 +116,26 @@ pub fn plan(transfer: &Transfer, node: &Node, now: Timestamp) -> Plan {
     }
     if let Holder::Other { until } = node.holder {
         // look again when it would expire: a dead holder renews nothing and no event tells us
-        return Plan::WakeAt(until.max(now), Reason::TakenOver);
+        return Plan::WakeAt(until.max(now));
     }
     let work = match (&transfer.state, transfer.cancel_requested) {
         (State::Finished, _) => return Plan::Rest,
         (State::Cancelling { retry_at }, _) if *retry_at > now => {
-            return Plan::WakeAt(*retry_at, Reason::BackingOff);
+            return Plan::WakeAt(*retry_at);
         }
         (State::Cancelling { .. }, _) | (_, true) => Work::Cancel,
         (State::Waiting { .. }, false) if !transfer.admitted => return Plan::Rest, // admission is an event
-        (State::Waiting { from }, false) => match start_of(*from, node) {
-            start if start > now => return Plan::WakeAt(start, Reason::Queued),
-            _ => Work::Copy { resumed: false },
-        },
+        (State::Waiting { from }, false) if *from > now => return Plan::WakeAt(*from),
+        (State::Waiting { .. }, false) => Work::Copy { resumed: false },
         (State::Copying, false) => Work::Copy { resumed: true },
         (State::Failed { retry_at } | State::Cleaning { retry_at }, false) if *retry_at > now => {
-            return Plan::WakeAt(*retry_at, Reason::BackingOff);
+            return Plan::WakeAt(*retry_at);
         }
         (State::Failed { .. }, false) => Work::Copy { resumed: false },
         (State::Cleaning { .. }, false) => Work::CleanUp,
     };
     // only copying needs a slot: cancelling and cleaning up must not wait for other disks
     if matches!(work, Work::Copy { .. }) && node.free_slots == 0 { Plan::WaitForSlot } else { Plan::Claim(work) }
-}
-
-fn start_of(from: Timestamp, node: &Node) -> Timestamp {
-    if node.nearer_elsewhere { from + HEAD_START } else { from }
 }
 
 #[cfg(test)]
@@ -173,7 +160,7 @@ mod tests {
     }
 
     fn free() -> Node {
-        Node { free_slots: 1, at_work: false, holder: Holder::Nobody, nearer_elsewhere: false }
+        Node { free_slots: 1, at_work: false, holder: Holder::Nobody }
     }
 
     fn full() -> Node {
@@ -200,20 +187,13 @@ mod tests {
         let cancel = Plan::Claim(Work::Cancel);
         let unadmitted = Transfer { admitted: false, ..transfer(fresh()) };
         let deleted = Transfer { deleting: true, ..transfer(fresh()) };
-        let far = Node { nearer_elsewhere: true, ..free() };
         let cases = [
             ("fresh, a slot is free", transfer(fresh()), free(), copy.clone()),
             ("fresh, no slot is free", transfer(fresh()), full(), Plan::WaitForSlot),
             ("not admitted yet", unadmitted, free(), Plan::Rest),
             ("being deleted", deleted, free(), Plan::Rest),
-            (
-                "too young to have a phase",
-                transfer(State::Waiting { from: noon() }),
-                free(),
-                Plan::WakeAt(noon(), Reason::Queued),
-            ),
-            ("mounted on another node", transfer(fresh()), far, Plan::WakeAt(nine() + HEAD_START, Reason::Queued)),
-            ("held by another node", transfer(State::Copying), held(), Plan::WakeAt(noon(), Reason::TakenOver)),
+            ("too young to have a phase", transfer(State::Waiting { from: noon() }), free(), Plan::WakeAt(noon())),
+            ("held by another node", transfer(State::Copying), held(), Plan::WakeAt(noon())),
             ("its node died", transfer(State::Copying), free(), resume.clone()),
             ("we restarted", transfer(State::Copying), ours(), resume),
             ("we are copying", transfer(State::Copying), busy(), Plan::Rest),
@@ -221,25 +201,15 @@ mod tests {
             ("ended by somebody while we copy", transfer(State::Finished), busy(), Plan::Stop),
             ("cancelled before anybody took it", cancelled(fresh()), full(), cancel.clone()),
             ("cancelled in back-off", cancelled(State::Failed { retry_at: noon() }), free(), cancel.clone()),
-            (
-                "cancelled while another node copies",
-                cancelled(State::Copying),
-                held(),
-                Plan::WakeAt(noon(), Reason::TakenOver),
-            ),
+            ("cancelled while another node copies", cancelled(State::Copying), held(), Plan::WakeAt(noon())),
             ("the node that was cancelling died", transfer(State::Cancelling { retry_at: nine() }), free(), cancel),
             (
                 "cancelling could not remove everything and backs off",
                 cancelled(State::Cancelling { retry_at: noon() }),
                 free(),
-                Plan::WakeAt(noon(), Reason::BackingOff),
+                Plan::WakeAt(noon()),
             ),
-            (
-                "failed, backing off",
-                transfer(State::Failed { retry_at: noon() }),
-                free(),
-                Plan::WakeAt(noon(), Reason::BackingOff),
-            ),
+            ("failed, backing off", transfer(State::Failed { retry_at: noon() }), free(), Plan::WakeAt(noon())),
             ("failed, due", transfer(State::Failed { retry_at: nine() }), free(), copy),
             (
                 "stored, snapshot stays",
@@ -252,12 +222,5 @@ mod tests {
         for (situation, transfer, node, want) in cases {
             assert_eq!(plan(&transfer, &node, nine()), want, "{situation}");
         }
-    }
-
-    #[test]
-    fn a_head_start_ends() {
-        let far = Node { nearer_elsewhere: true, ..free() };
-        let fresh = transfer(State::Waiting { from: nine() });
-        assert_eq!(plan(&fresh, &far, nine() + HEAD_START), Plan::Claim(Work::Copy { resumed: false }));
     }
 }

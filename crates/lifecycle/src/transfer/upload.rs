@@ -37,8 +37,19 @@ pub fn started(before: &UploadStatus, node: &str, now: Timestamp) -> UploadStatu
     status.phase = Some(UploadPhase::InProgress);
     status.processing_node = Some(node.to_owned());
     status.next_retry_timestamp.get_or_insert(Time(now));
-    tell(&mut status, Status::False, Reason::Uploading, &format!("node {node} is copying the disk"), now);
+    let (reason, message) = match taken_over_from(before, node) {
+        Some(other) => (Reason::TakenOver, format!("node {node} goes on where node {other} was copying the disk")),
+        None => (Reason::Uploading, format!("node {node} is copying the disk")),
+    };
+    tell(&mut status, Status::False, reason, &message, now);
     status
+}
+
+/// The other node that was at work on it until now. After a failed attempt any node may make the next one: that is no
+/// take-over.
+fn taken_over_from<'s>(before: &'s UploadStatus, node: &str) -> Option<&'s str> {
+    let was_at_work = before.phase == Some(UploadPhase::InProgress);
+    before.processing_node.as_deref().filter(|other| was_at_work && !other.is_empty() && *other != node)
 }
 
 /// How far the copy is.
@@ -191,6 +202,20 @@ mod tests {
         let last = given_up(&status, &unreachable(), Ok(()), noon());
         assert_eq!((last.phase, last.retry_count), (Some(UploadPhase::UploadFailedAfterRetry), 11));
         assert!(last.completion_timestamp.is_some());
+    }
+
+    #[test]
+    fn an_upload_that_another_node_continues_says_so() {
+        let reason = |status: &UploadStatus| conditions::get(&status.conditions, READY).unwrap().reason.clone();
+        let first = started(&new(noon()), "node-a", noon());
+        assert_eq!(reason(&first), "Uploading");
+        assert_eq!(reason(&started(&first, "node-a", noon())), "Uploading", "the same node after a restart");
+        let second = started(&first, "node-b", noon());
+        assert_eq!(reason(&second), "TakenOver");
+        let message = &conditions::get(&second.conditions, READY).unwrap().message;
+        assert!(message.contains("node-a") && message.contains("node-b"), "{message}");
+        let failed = retry(&first, UploadPhase::UploadError, &unreachable(), noon());
+        assert_eq!(reason(&started(&failed, "node-b", noon())), "Uploading", "the next attempt");
     }
 
     #[test]
