@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -61,6 +62,13 @@ pub(crate) enum Command {
     List(ListArguments),
     /// Read every byte of a restore point again and check it; optionally compare it with a disk
     Verify(VerifyArguments),
+    /// Free the space of what no restore point needs any more; no restore point is removed
+    ///
+    /// Data that is of no use goes when it has been of no use for the grace, so it takes two runs: the first one notes what is
+    /// unused and since when, one after the grace removes it. The grace protects restores of restore points that are deleted
+    /// meanwhile, and saves running backups from sending again what they found stored. Backups and restores may go on
+    /// while it runs; other programs (restic) and other runs must not, and a lock keeps them away.
+    Prune(PruneArguments),
     /// Show the cluster's snapshots and transfers: phase, how far, how fast, which node, why waiting
     Status(StatusArguments),
 }
@@ -130,6 +138,24 @@ pub(crate) struct VerifyArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PruneArguments {
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArguments,
+    /// Only say what would be freed: takes no lock, changes nothing, notes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How long data must have been of no use, such as 96h, 7d or 0s
+    ///
+    /// Below 72 hours --allow-short-grace is needed, and the run waits up to ten minutes until no backup or restore of ours
+    /// holds a lock.
+    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = grace)]
+    pub(crate) grace: Duration,
+    /// Allow a grace below 72 hours: only while nothing else writes to the repository, such as the backups of a cluster
+    #[arg(long)]
+    pub(crate) allow_short_grace: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
     /// Only objects of this namespace (Snapshots and CloneFromSnapshots)
     #[arg(long, short)]
@@ -149,6 +175,21 @@ pub(crate) struct ClusterArguments {
     pub(crate) velero_namespace: String,
 }
 
+/// A number and `s`, `m`, `h` or `d`.
+fn grace(text: &str) -> Result<Duration, String> {
+    let parsed = text.char_indices().last().and_then(|(at, unit)| {
+        let seconds: u64 = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 24 * 3600,
+            _ => return None,
+        };
+        text[..at].parse::<u64>().ok()?.checked_mul(seconds)
+    });
+    parsed.map(Duration::from_secs).ok_or_else(|| "expected a number and s, m, h or d, such as 96h".to_owned())
+}
+
 /// The name of a disk is shown in one line and compared as text.
 fn disk_path(text: &str) -> Result<String, String> {
     let plain = !text.is_empty() && !text.chars().any(char::is_control);
@@ -165,12 +206,26 @@ pub(crate) fn asks_for_json(args: impl IntoIterator<Item = OsString>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_grace_is_what_was_typed_and_never_something_shorter() {
+        let hours = |hours: u64| Ok(Duration::from_secs(hours * 3600));
+        assert_eq!((grace("72h"), grace("4d"), grace("90m")), (hours(72), hours(96), Ok(Duration::from_secs(5400))));
+        assert_eq!(grace("0s"), hours(0));
+        for bad in ["", "h", "72", "-1h", "1.5h", "72 h", "1w", "99999999999999999999d", "9999999999999999999d"] {
+            assert!(grace(bad).is_err(), "{bad:?}");
+        }
+        let default = Arguments::try_parse_from(["vsphere-backup", "prune", "--repository", "r"]).unwrap();
+        let Command::Prune(default) = default.command else { panic!("prune was asked for") };
+        assert_eq!(default.grace, repository::maintenance::GRACE);
     }
 
     #[test]

@@ -118,6 +118,7 @@ fn of_repository(kind: Store) -> (u8, &'static str) {
             (exit::FAILED, "run `restic check --read-data` on the repository, and restore another restore point")
         }
         Store::PointMissing => (exit::NO_RESTORE_POINT, "see `vsphere-backup list` for the restore points there are"),
+        Store::Cancelled => (exit::CANCELLED, ""),
         Store::SendAgain => (exit::FAILED, "start again, and do not prune the repository meanwhile"),
         _ => (exit::FAILED, ""),
     }

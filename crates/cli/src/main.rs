@@ -19,6 +19,7 @@ mod list;
 mod memory;
 mod output;
 mod place;
+mod prune;
 mod repositories;
 mod restore;
 mod verify;
@@ -72,6 +73,7 @@ async fn run(command: &Command, output: Output) -> Result<()> {
                 Some(place) => list::run(place, arguments, output).await,
                 None => cluster::list(arguments, output).await,
             },
+            Command::Prune(arguments) => prune::run(arguments, output, &interrupt).await,
             Command::Status(arguments) => cluster::status(arguments, output).await,
         }
     };

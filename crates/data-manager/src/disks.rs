@@ -119,7 +119,7 @@ impl Disks {
             let (connection, target, options) = (connection.clone(), target.clone(), options.clone());
             match vddk::Helper::launch(&self.helper, &self.sockets, connection, target, options).await {
                 Err(error) if error.code() == Some(ALREADY_LOCKED) && tokio::time::Instant::now() < end => {
-                    tracing::info!(%error, "waiting for the disk's lock");
+                    tracing::info!(error = Problem::chain(&error), "waiting for the disk's lock");
                     tokio::time::sleep(LOCKED_PAUSE).await;
                 }
                 outcome => return outcome,

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use api::Timestamp;
-use kube::ResourceExt as _;
+use k8s_openapi::serde_json::{Value, json};
+use kube::{Api, Client, ResourceExt as _};
 use operator::{Guard, Publisher, Reported};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -17,47 +18,100 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The voice of one transfer. Only the holder of the lease may have one.
 pub(crate) struct Report<K: Reported> {
     publisher: Publisher,
-    object: Mutex<K>,
+    objects: Api<K>,
+    told: Mutex<Told<K>>,
     lease_lost: CancellationToken,
 }
 
+/// What the API server is known to have.
+struct Told<K> {
+    object: K,
+    /// A status that was sent and whose answer is not known.
+    sent: Option<Value>,
+}
+
+/// What became of a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It is written.
+    Taken,
+    /// The object was deleted: nobody is left to hear it.
+    Gone,
+    /// The lease is lost: another node may speak by now, and nothing was written over its words.
+    NotOurs,
+}
+
 impl<K: Reported> Report<K> {
-    pub(crate) fn new(publisher: Publisher, object: K, lease_lost: CancellationToken) -> Self {
-        Self { publisher, object: Mutex::new(object), lease_lost }
+    pub(crate) fn new(publisher: Publisher, client: Client, object: K, lease_lost: CancellationToken) -> Self {
+        let objects = Api::namespaced(client, &object.namespace().unwrap_or_default());
+        Self { publisher, objects, told: Mutex::new(Told { object, sent: None }), lease_lost }
     }
 
     /// The object as it was last read or written.
     pub(crate) async fn object(&self) -> K {
-        self.object.lock().await.clone()
+        self.told.lock().await.object.clone()
+    }
+
+    /// Whether another node may have the transfer by now: then nothing of it may be touched any more.
+    pub(crate) fn is_silenced(&self) -> bool {
+        self.lease_lost.is_cancelled()
     }
 
     /// Writes what `change` makes of the present status, until the API server takes it, the object is gone, or the
-    /// lease is lost: from then on another node may speak. Says whether it was taken.
-    pub(crate) async fn say(&self, change: impl Fn(&K::Status, Timestamp) -> K::Status) -> bool {
+    /// lease is lost.
+    pub(crate) async fn say(&self, change: impl Fn(&K::Status, Timestamp) -> K::Status) -> Said {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.try_say(&change).await {
-                Ok(()) => return true,
-                Err(error) if error.is_not_found() => return false, // deleted: nobody is left to hear it
+                Ok(said) => return said,
                 Err(error) => tracing::warn!(error = %lifecycle::Problem::chain(&error), "the status was not taken"),
             }
             tokio::select! {
-                () = self.lease_lost.cancelled() => return false,
+                () = self.lease_lost.cancelled() => return Said::NotOurs,
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
             }
         }
     }
 
-    async fn try_say(&self, change: impl Fn(&K::Status, Timestamp) -> K::Status) -> Result<(), operator::Error> {
-        if self.lease_lost.is_cancelled() {
-            return Ok(());
+    async fn try_say(&self, change: impl Fn(&K::Status, Timestamp) -> K::Status) -> Result<Said, operator::Error> {
+        let mut told = self.told.lock().await;
+        tokio::select! {
+            biased;
+            () = self.lease_lost.cancelled() => Ok(Said::NotOurs),
+            said = self.write(&mut told, change) => said,
         }
-        let mut object = self.object.lock().await;
-        let status = change(&object.status().cloned().unwrap_or_default(), Timestamp::now());
-        if let Some(written) = self.publisher.publish(&*object, &status, Guard::Merge).await? {
-            *object = written;
+    }
+
+    /// Writes only over what is known, so that a word that comes late cannot take the place of the new holder's.
+    async fn write(
+        &self,
+        told: &mut Told<K>,
+        change: impl Fn(&K::Status, Timestamp) -> K::Status,
+    ) -> Result<Said, operator::Error> {
+        loop {
+            let status = change(&told.object.status().cloned().unwrap_or_default(), Timestamp::now());
+            told.sent = Some(json!(status));
+            match self.publisher.publish(&told.object, &status, Guard::Unchanged).await {
+                Ok(written) => {
+                    told.object = written.unwrap_or_else(|| told.object.clone());
+                    return Ok(Said::Taken);
+                }
+                Err(error) if error.is_not_found() => return Ok(Said::Gone),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+            let name = told.object.name_any();
+            let fresh = self.objects.get_opt(&name).await;
+            let fresh = fresh.map_err(|e| operator::Error::api(format!("read {} {name}", K::kind(&())), e))?;
+            let Some(fresh) = fresh.filter(|fresh| fresh.uid() == told.object.uid()) else { return Ok(Said::Gone) };
+            let now = json!(fresh.status());
+            if now != json!(told.object.status()) && Some(now) != told.sent {
+                tracing::warn!(name, "somebody else writes this status: stopping");
+                self.lease_lost.cancel();
+                return Ok(Said::NotOurs);
+            }
+            told.object = fresh; // something else of it was changed, or our own word was taken and its answer lost
         }
-        Ok(())
     }
 
     /// Tells how far `work` is every two seconds while it runs. A word that is not taken is skipped: the next one
@@ -74,7 +128,7 @@ impl<K: Reported> Report<K> {
                 tokio::time::sleep(PROGRESS_EVERY).await;
                 let so_far = meter.read(progress);
                 if let Err(error) = self.try_say(|status, _| change(status, so_far)).await {
-                    let name = self.object.lock().await.name_any();
+                    let name = self.told.lock().await.object.name_any();
                     tracing::debug!(name, error = %lifecycle::Problem::chain(&error), "progress was not taken");
                 }
             }
@@ -124,3 +178,6 @@ fn per_second(bytes: u64, took: Duration) -> u64 {
     let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
     bytes.saturating_mul(1000) / milliseconds
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use disk::ByteRange;
 use futures::{StreamExt, stream};
-use repository::{RestorePoint, Writer, WriterStats};
+use repository::{RestorePoint, Writer, WriterStats, is_zero};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,6 @@ use crate::error::Error;
 use crate::limits::{READ_BYTES, READS_IN_FLIGHT, WAITING_BYTES, WINDOW_BYTES};
 use crate::progress::{Counts, Progress};
 use crate::select::{self, Piece};
-use crate::zero::is_zero;
 
 /// A stopped writer that does not stop is left to itself after this long: a cancel ends in seconds.
 const ABANDON_DEADLINE: Duration = Duration::from_secs(2);

@@ -38,7 +38,8 @@ impl Disk {
             match nbd::Client::connect(uri, hurried).await {
                 Ok(client) => disk.connections.push(client),
                 Err(error) => {
-                    tracing::debug!(%uri, %error, "going on with one connection");
+                    let error: &(dyn std::error::Error + 'static) = &error;
+                    tracing::debug!(%uri, error, "going on with one connection");
                     break;
                 }
             }

@@ -30,7 +30,6 @@ mod progress;
 mod restore;
 mod select;
 mod verify;
-mod zero;
 
 pub use backup::{BackupOptions, BackupReport, backup};
 pub use disk_access::Disk;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use disk::{ByteRange, Ranges};
 use futures::{StreamExt, TryStreamExt, stream};
-use repository::{ChunkRef, ReadChunk, Reader, Unread};
+use repository::{ChunkRef, ReadChunk, Reader, Unread, is_zero};
 use tokio_util::sync::CancellationToken;
 
 use crate::disk_access::Disk;
@@ -13,7 +13,6 @@ use crate::limits::{FETCHES_IN_FLIGHT, READ_BYTES, READS_IN_FLIGHT, WINDOW_BYTES
 use crate::progress::{Counts, Progress};
 use crate::restore::zero_ranges;
 use crate::select;
-use crate::zero::is_zero;
 
 /// Damages that are kept word for word; the rest is counted.
 const DAMAGES_KEPT: usize = 100;

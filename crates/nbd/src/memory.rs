@@ -19,7 +19,6 @@ type Page = Box<[u8]>;
 #[derive(Debug)]
 pub struct Memory {
     size: u64,
-    features: Features,
     read_only: bool,
     pages: RwLock<HashMap<u64, Page>>,
 }
@@ -27,20 +26,7 @@ pub struct Memory {
 impl Memory {
     /// A writable disk of `size` bytes that can do everything.
     pub fn new(size: u64) -> Self {
-        let features = Features {
-            fua: true,
-            trim: true,
-            write_zeroes: true,
-            multi_conn: true,
-            block_status: true,
-            ..Features::default()
-        };
-        Self { size, features, read_only: false, pages: RwLock::default() }
-    }
-
-    /// The same disk, but it can do only this.
-    pub fn with_features(self, features: Features) -> Self {
-        Self { features, ..self }
+        Self { size, read_only: false, pages: RwLock::default() }
     }
 
     /// The same disk, but writes are refused.
@@ -118,7 +104,14 @@ impl Export for Memory {
     }
 
     fn features(&self) -> Features {
-        self.features
+        Features {
+            fua: true,
+            trim: true,
+            write_zeroes: true,
+            multi_conn: true,
+            block_status: true,
+            ..Features::default()
+        }
     }
 
     async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Failure> {

@@ -16,7 +16,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::error::is_code;
+use crate::error::{chain, is_code};
 
 /// How long a leader's lease lasts.
 const LEADER: Duration = Duration::from_secs(15);
@@ -210,7 +210,11 @@ impl Lease {
         let deleted =
             self.api.delete(&self.name, &DeleteParams { preconditions: Some(ours), ..DeleteParams::default() }).await;
         if let Err(error) = deleted {
-            tracing::warn!(lease = self.name, %error, "the lease could not be given back; it will expire");
+            tracing::warn!(
+                lease = self.name,
+                error = chain(&error),
+                "the lease could not be given back; it will expire"
+            );
         }
     }
 }
@@ -252,7 +256,9 @@ async fn renew(
                 }
                 Refreshed::Unknown => {}
             },
-            Ok(Err(error)) => tracing::warn!(lease = name, %error, "the lease could not be renewed; trying again"),
+            Ok(Err(error)) => {
+                tracing::warn!(lease = name, error = chain(&error), "the lease could not be renewed; trying again");
+            }
             Err(_) => {}
         }
         if renewed.elapsed() >= last {
@@ -278,14 +284,4 @@ async fn refresh(leases: &Leases, name: &str) -> Refreshed {
         Ok(Ok(None)) => Refreshed::NotOurs,
         Ok(Err(_)) | Err(_) => Refreshed::Unknown,
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }

@@ -82,7 +82,11 @@ impl Publisher {
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
-            tracing::warn!(%error, object = object.name_any(), "an event could not be written");
+            tracing::warn!(
+                error = crate::error::chain(&error),
+                object = object.name_any(),
+                "an event could not be written"
+            );
         }
     }
 

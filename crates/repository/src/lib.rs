@@ -48,6 +48,7 @@ mod restore_point;
 pub mod store;
 mod tree;
 mod unpacked;
+mod zero;
 
 pub use disk_image::{
     CHUNK_SIZE, ChunkRef, DiskFacts, EXTENT_SIZE, Fetch, ReadChunk, Reader, TakeOver, Unread, Writer, WriterOptions,
@@ -61,3 +62,4 @@ pub use lock::Lock;
 pub use maintenance::{MaintenanceOptions, Report};
 pub use repository::Repository;
 pub use restore_point::{NewRestorePoint, ParseRestorePointIdError, RestorePoint, RestorePointId};
+pub use zero::is_zero;

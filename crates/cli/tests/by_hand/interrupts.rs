@@ -68,9 +68,9 @@ fn a_store_that_never_answers_does_not_keep_anyone_from_leaving() {
     bench.raw("disk.raw", MIB, &[(0, b"data")]);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     bench.place = format!("s3:http://{}/bucket", silent.local_addr().unwrap());
-    let commands: [&[&str]; 4] =
-        [&["list"], &["backup", "disk.raw"], &["restore", "latest", "new.raw"], &["verify", "latest"]];
-    for (command, name) in commands.iter().zip(["INT", "TERM", "INT", "TERM"]) {
+    let commands: [&[&str]; 5] =
+        [&["list"], &["backup", "disk.raw"], &["restore", "latest", "new.raw"], &["verify", "latest"], &["prune"]];
+    for (command, name) in commands.iter().zip(["INT", "TERM", "INT", "TERM", "INT"]) {
         let waiting = bench.start(command);
         let _question = silent.accept().unwrap(); // open for as long as the program waits for an answer
         signal(&waiting, name);

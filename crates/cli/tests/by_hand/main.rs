@@ -5,6 +5,7 @@ mod answers;
 mod bench;
 mod full;
 mod interrupts;
+mod prune;
 mod refusals;
 
 use std::io::{Seek, SeekFrom};

@@ -14,7 +14,7 @@ use crate::at_work::Place;
 use crate::attempt::{self, Claimed, NotDone};
 use crate::context::Context;
 use crate::interrupt::Interrupt;
-use crate::report::Report;
+use crate::report::{Report, Said};
 
 /// Starts the work in the background; it ends by itself.
 pub(crate) fn start(ctx: &Arc<Context>, download: &Download, work: Work) {
@@ -41,7 +41,7 @@ pub(crate) fn start(ctx: &Arc<Context>, download: &Download, work: Work) {
 async fn write(ctx: &Context, Claimed { object, work, lease }: Claimed<Download>, place: &Place) {
     if let Work::Copy { resumed } = work {
         let touched = resumed || object.status.as_ref().is_some_and(|s| s.retry_count > 0);
-        let report = Report::new(ctx.publisher.clone(), object, lease.lost());
+        let report = Report::new(ctx.publisher.clone(), ctx.client.clone(), object, lease.lost());
         let interrupt = Interrupt::new(place.stop.clone(), lease.lost(), ctx.shutdown.clone());
         copy(ctx, &report, &interrupt, touched).await;
     }
@@ -49,7 +49,7 @@ async fn write(ctx: &Context, Claimed { object, work, lease }: Claimed<Download>
 }
 
 async fn copy(ctx: &Context, report: &Report<Download>, interrupt: &Interrupt, touched: bool) {
-    if !report.say(|status, now| says::started(status, &ctx.node, now)).await {
+    if report.say(|status, now| says::started(status, &ctx.node, now)).await != Said::Taken {
         return;
     }
     match copy::run(ctx, report, interrupt, touched).await {

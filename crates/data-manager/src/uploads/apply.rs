@@ -19,7 +19,7 @@ use crate::at_work::Place;
 use crate::attempt::{self, Claimed, NotDone};
 use crate::context::Context;
 use crate::interrupt::{Interrupt, Why};
-use crate::report::Report;
+use crate::report::{Report, Said};
 
 /// How long one attempt to delete a disk snapshot may take before the next one is left to the back-off.
 const DELETE_WITHIN: Duration = Duration::from_secs(300);
@@ -44,7 +44,7 @@ pub(crate) fn start(ctx: &Arc<Context>, upload: &Upload, work: Work) {
 }
 
 async fn perform(ctx: &Context, Claimed { object, work, lease }: Claimed<Upload>, place: &Place) {
-    let report = Report::new(ctx.publisher.clone(), object, lease.lost());
+    let report = Report::new(ctx.publisher.clone(), ctx.client.clone(), object, lease.lost());
     match work {
         Work::Copy { .. } => {
             let interrupt = Interrupt::new(place.stop.clone(), lease.lost(), ctx.shutdown.clone());
@@ -57,7 +57,7 @@ async fn perform(ctx: &Context, Claimed { object, work, lease }: Claimed<Upload>
 }
 
 async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) {
-    if !report.say(|status, now| says::started(status, &ctx.node, now)).await {
+    if report.say(|status, now| says::started(status, &ctx.node, now)).await != Said::Taken {
         return;
     }
     match copy::run(ctx, report, interrupt).await {
@@ -70,6 +70,9 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) {
 
 /// The restore point stands: the disk snapshot goes, then it is said.
 async fn finish(ctx: &Context, report: &Report<Upload>, copied: &Copied) {
+    if report.is_silenced() {
+        return; // who has it now finds the restore point
+    }
     match delete_snapshot(ctx, &copied.snapshot).await {
         Ok(()) => report.say(|status, now| says::completed(status, copied.progress, now)).await,
         Err(problem) => {
@@ -96,6 +99,9 @@ async fn failed(ctx: &Context, report: &Report<Upload>, problem: &Problem) {
         report.say(|_, _| next.clone()).await;
         return;
     }
+    if report.is_silenced() {
+        return; // who has it now may be reading the disk snapshot
+    }
     let stays = match copy::snapshot_of(&report.object().await) {
         Ok(snapshot) => delete_snapshot(ctx, &snapshot).await.err(),
         Err(_) => None, // it names none
@@ -121,7 +127,9 @@ async fn clean_up(ctx: &Context, report: &Report<Upload>) {
 
 /// Removes what there is of an upload that nobody wants any more.
 async fn cancel(ctx: &Context, report: &Report<Upload>) {
-    report.say(says::cancelling).await;
+    if report.say(says::cancelling).await == Said::NotOurs {
+        return;
+    }
     let outcome = async {
         let upload = report.object().await;
         // the disk snapshot first: it costs the datastore, and nothing below may keep it from going

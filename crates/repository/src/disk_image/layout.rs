@@ -176,12 +176,6 @@ pub(crate) fn extent_name(offset: u64) -> String {
     format!("{:08x}", offset & (FOLDER_SIZE - 1))
 }
 
-/// Whether every byte is zero. Compares words, so the compiler can use wide registers.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    let (head, words, tail) = (bytes.chunks_exact(64), &[0_u8; 64], bytes.chunks_exact(64).remainder());
-    head.into_iter().all(|block| block == words) && tail.iter().all(|byte| *byte == 0)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)] // a panic is how a test fails
@@ -217,17 +211,6 @@ mod tests {
         for (size, chunk, extent) in [(0, CHUNK_SIZE, EXTENT_SIZE), (1, 3000, EXTENT_SIZE), (1, 8192, 4096), (1, 0, 0)]
         {
             assert!(Layout::new(size, chunk, extent).is_err());
-        }
-    }
-
-    #[test]
-    fn one_byte_anywhere_makes_a_chunk_data() {
-        let mut bytes = vec![0; 1000];
-        assert!(is_zero(&bytes));
-        for at in [0, 63, 64, 500, 959, 960, 999] {
-            bytes[at] = 1;
-            assert!(!is_zero(&bytes), "{at}");
-            bytes[at] = 0;
         }
     }
 }

@@ -387,14 +387,7 @@ impl Reader {
         opened.await.expect("opening chunks does not panic")
     }
 
-    fn open_chunk(
-        &self,
-        pack: &PackRef,
-        blob: &Blob,
-        at: &[u64],
-        bytes: &[u8],
-        start: u64,
-    ) -> Result<Bytes, Error> {
+    fn open_chunk(&self, pack: &PackRef, blob: &Blob, at: &[u64], bytes: &[u8], start: u64) -> Result<Bytes, Error> {
         let offset = usize::try_from(u64::from(blob.offset) - start).expect("within what was read");
         let sealed = &bytes[offset..offset + blob.length as usize];
         let data = open_blob(&self.shared.repository.inner.cipher, pack, blob, sealed)?;

@@ -13,13 +13,14 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::folders::{Folders, FullFolder, Settled, tree_of};
-use super::layout::{CHUNK_SIZE, EXTENT_SIZE, Layout, is_zero};
+use super::layout::{CHUNK_SIZE, EXTENT_SIZE, Layout};
 use super::packer::Packer;
 use crate::error::Error;
 use crate::hash::ChunkId;
 use crate::pack::BlobKind;
 use crate::repository::Repository;
 use crate::restore_point::{NewRestorePoint, RestorePoint};
+use crate::zero::is_zero;
 
 /// More puts of 16 MiB at once than this do not fit the memory of a transfer.
 const MOST_PUTS: usize = 8;

@@ -24,13 +24,13 @@ pub(super) struct Current {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct LockFile {
     pub(super) time: Timestamp,
-    exclusive: bool,
+    pub(super) exclusive: bool,
     #[serde(default)]
     pub(super) hostname: String,
     #[serde(default)]
     pub(super) username: String,
     #[serde(default)]
-    pid: u32,
+    pub(super) pid: u32,
 }
 
 impl LockFile {
