@@ -7,13 +7,14 @@ use api::metadata::Blob;
 use api::{Reason, Snapshot, Upload};
 use connections::from_vsphere;
 use disk::{DiskId, DiskSnapshot};
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use lifecycle::snapshot::status::{self, Record};
 use lifecycle::snapshot::{self, Source, is_local, source};
 use lifecycle::{Again, Problem};
 use operator::Note;
+use serde_json::json;
 use vsphere::{ReasonKind, Vcenter};
 
 use super::observe::{self, Seen};
@@ -174,6 +175,19 @@ pub(super) async fn follow(seen: &Seen, ctx: &Context) -> Result<Action, Error> 
     };
     ctx.publish(&seen.snapshot, &status::followed(&before, upload, record, ctx.now())).await?;
     Ok(Action::await_change())
+}
+
+/// Asks the Upload to stop; what becomes of it is followed as ever.
+pub(super) async fn stop_upload(seen: &Seen, ctx: &Context) -> Result<Action, Error> {
+    let name = seen.upload.as_ref().map(ResourceExt::name_any).unwrap_or_default();
+    let uploads: Api<Upload> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let patch = Patch::Merge(json!({ "spec": { "uploadCancel": true } }));
+    match uploads.patch(&name, &PatchParams::default(), &patch).await {
+        Ok(_) => tracing::info!(upload = name, snapshot = seen.snapshot.name_any(), "cancelled; asked it to stop"),
+        Err(e) if is_code(&e, 404) => {} // deleted since we looked, which comes as an event
+        Err(e) => return Err(Error::cluster("ask the Upload to stop")(e)),
+    }
+    follow(seen, ctx).await
 }
 
 /// It was cancelled before anything existed.

@@ -26,6 +26,7 @@ pub async fn reconcile(known: Arc<Snapshot>, ctx: Arc<Context>) -> Result<Action
         Plan::Remove => apply::remove(&seen.snapshot, &ctx).await?,
         Plan::Begin => apply::begin(&seen.snapshot, &ctx).await?,
         Plan::Cancel => apply::cancel(&seen.snapshot, &ctx).await?,
+        Plan::StopUpload => apply::stop_upload(&seen, &ctx).await?,
         Plan::Follow => apply::follow(&seen, &ctx).await?,
         Plan::Abandon => apply::abandon(&seen.snapshot, &ctx).await?,
     };

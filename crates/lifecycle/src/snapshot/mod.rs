@@ -6,7 +6,7 @@
 mod source;
 pub mod status;
 
-use api::{Snapshot, SnapshotPhase, Timestamp, Upload, labels, names};
+use api::{Snapshot, SnapshotPhase, Timestamp, Upload, UploadPhase, labels, names};
 use disk::DiskSnapshot;
 
 pub use source::{Source, disk_of, source};
@@ -26,6 +26,8 @@ pub enum Plan {
     Begin,
     /// It was cancelled before anything existed.
     Cancel,
+    /// It was cancelled while its Upload runs: ask that to stop, and follow it to its end.
+    StopUpload,
     /// Its Upload exists: say what the Upload says.
     Follow,
     /// Its Upload was deleted before it ended: delete the disk snapshot and give up.
@@ -46,8 +48,8 @@ pub fn plan(snapshot: &Snapshot, upload: Option<&Upload>, now: Timestamp) -> Pla
             Finished::Remove => Plan::Remove,
         };
     }
-    if upload.is_some() {
-        return Plan::Follow;
+    if let Some(upload) = upload {
+        return if snapshot.spec.snapshot_cancel && may_stop(upload) { Plan::StopUpload } else { Plan::Follow };
     }
     if phase.is_none()
         && let Some(at) = age::settles_at(snapshot.metadata.creation_timestamp.as_ref(), now)
@@ -64,6 +66,12 @@ pub fn plan(snapshot: &Snapshot, upload: Option<&Upload>, now: Timestamp) -> Pla
         }
         Some(_) => Plan::Rest,
     }
+}
+
+/// Whether nobody has asked an Upload to stop that still could.
+fn may_stop(upload: &Upload) -> bool {
+    let ended = upload.phase().is_some_and(UploadPhase::is_terminal);
+    !ended && !upload.spec.upload_cancel && upload.metadata.deletion_timestamp.is_none()
 }
 
 /// Whether nothing is uploaded.
@@ -168,6 +176,9 @@ mod tests {
     fn what_the_driver_does_with_a_snapshot() {
         let settles = Plan::WakeAt(noon() + age::SETTLING);
         let upload = Upload::new("upload-s", api::UploadSpec::default());
+        let stopping = Upload::new("upload-s", api::UploadSpec { upload_cancel: true, ..api::UploadSpec::default() });
+        let mut uploaded = upload.clone();
+        uploaded.status.get_or_insert_default().phase = Some(UploadPhase::Completed);
         let cases = [
             ("asked for", at("New"), None, Plan::Begin),
             ("applied by hand, young", young(fresh()), None, settles),
@@ -175,7 +186,10 @@ mod tests {
             ("a phase nobody knows", at("Paused"), None, Plan::Begin),
             ("cancelled before it began", cancelled(at("New")), None, Plan::Cancel),
             ("killed after the Upload was made", at("New"), Some(&upload), Plan::Follow),
-            ("cancelled after it began", cancelled(at("New")), Some(&upload), Plan::Follow),
+            ("cancelled after it began", cancelled(at("New")), Some(&upload), Plan::StopUpload),
+            ("cancelled while it uploads", cancelled(with_id(at("Uploading"))), Some(&upload), Plan::StopUpload),
+            ("its Upload is being stopped", cancelled(with_id(at("Uploading"))), Some(&stopping), Plan::Follow),
+            ("cancelled too late", cancelled(with_id(at("Uploading"))), Some(&uploaded), Plan::Follow),
             ("a late New", with_id(at("New")), Some(&upload), Plan::Follow),
             ("a late New in local mode", local(with_id(at("New"))), None, Plan::Begin),
             ("local mode, done", local(with_id(at("Snapshotted"))), None, Plan::Rest),
