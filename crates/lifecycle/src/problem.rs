@@ -49,6 +49,11 @@ impl Problem {
         let fix = self.fix.as_deref().unwrap_or_else(|| self.reason.fix());
         if fix.is_empty() { self.cause.clone() } else { format!("{}. {fix}", self.cause.trim_end_matches('.')) }
     }
+
+    /// The reason's word, cause and fix in one line, where no condition or event has the word beside it: what Velero shows.
+    pub fn in_one_line(&self) -> String {
+        format!("{}: {}", self.reason, self.message())
+    }
 }
 
 impl fmt::Display for Problem {

@@ -35,10 +35,10 @@ pub fn registry(host: &Host) -> Result<Registry, RegistryError> {
     ])
 }
 
-/// A problem as Velero shows it: cause and fix.
+/// A problem as Velero shows it: the reason's word, cause and fix.
 #[track_caller]
 fn refused(problem: &Problem) -> ActionError {
-    ActionError::new(problem.message())
+    ActionError::new(problem.in_one_line())
 }
 
 /// A request to the API server that failed: what it was for, and why.

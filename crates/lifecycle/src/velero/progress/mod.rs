@@ -96,7 +96,7 @@ fn gone(id: &str, kind: &str, asked: &Asked) -> Answer {
     let problem = Problem::lasting(Reason::RequestDeleted, format!("follow {kind} {id}: it was deleted"));
     Answer {
         completed: true,
-        error: problem.message(),
+        error: problem.in_one_line(),
         done: 0,
         total: 0,
         description: Reason::RequestDeleted.meaning().to_owned(),
@@ -137,7 +137,7 @@ impl Seen<'_> {
 
     fn failed(&self, problem: Problem, asked: &Asked) -> Answer {
         let answer = self.answer(asked, problem.reason.meaning().to_owned());
-        Answer { completed: true, error: problem.message(), ..answer }
+        Answer { completed: true, error: problem.in_one_line(), ..answer }
     }
 
     fn running(&self, asked: &Asked) -> Answer {
@@ -160,7 +160,7 @@ impl Seen<'_> {
             Some(reason) => Problem { reason, cause, fix: None, again: Again::Never },
             None => Problem::lasting(Reason::DriverSilent, cause),
         };
-        Answer { completed: true, error: problem.message(), stop: true, ..answer }
+        Answer { completed: true, error: problem.in_one_line(), stop: true, ..answer }
     }
 
     fn is_over(&self, asked: &Asked) -> bool {

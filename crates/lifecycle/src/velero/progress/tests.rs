@@ -124,6 +124,7 @@ fn v10_late_work_is_stopped_and_says_what_it_waited_for() {
     assert!(late.completed && late.stop);
     assert!(late.error.contains("10 min") && late.error.contains("put a pack"), "{}", late.error);
     assert!(late.error.ends_with(Reason::StoreUnreachable.fix()), "{}", late.error);
+    assert!(late.error.starts_with("StoreUnreachable: "), "{}", late.error);
     let soon = answer(&slow, &Asked { timeout: SignedDuration::from_secs(12), ..asked() });
     assert!(soon.error.contains("wait 12 s: "), "{}", soon.error);
     let silent = answer(&snapshot("New", None), &with(10));
