@@ -45,9 +45,9 @@ api_version! {
     DatamoverV1alpha1, "datamover.cnsdp.vmware.com"
 }
 
-/// Implements kube's view of a kind.
-macro_rules! kind {
-    ($kind:ident, $api:ident, $plural:literal, $scope:ident) => {
+/// Implements kube's view of a kind, by its group and version as expressions.
+macro_rules! resource {
+    ($kind:ident, $group:expr, $version:expr, $plural:literal, $scope:ident) => {
         impl kube::Resource for $kind {
             type DynamicType = ();
             type Scope = k8s_openapi::$scope;
@@ -57,11 +57,11 @@ macro_rules! kind {
             }
 
             fn group(_: &()) -> std::borrow::Cow<'_, str> {
-                crate::resource::$api::GROUP.into()
+                $group.into()
             }
 
             fn version(_: &()) -> std::borrow::Cow<'_, str> {
-                crate::resource::$api::VERSION.into()
+                $version.into()
             }
 
             fn plural(_: &()) -> std::borrow::Cow<'_, str> {
@@ -76,6 +76,20 @@ macro_rules! kind {
                 &mut self.metadata
             }
         }
+    };
+}
+pub(crate) use resource;
+
+/// Implements kube's view of a kind of ours.
+macro_rules! kind {
+    ($kind:ident, $api:ident, $plural:literal, $scope:ident) => {
+        crate::resource::resource!(
+            $kind,
+            crate::resource::$api::GROUP,
+            crate::resource::$api::VERSION,
+            $plural,
+            $scope
+        );
     };
 }
 pub(crate) use kind;

@@ -113,6 +113,15 @@ pub enum Cause {
     Fault(#[from] Fault),
 }
 
+impl Cause {
+    /// It and its sources in one line, for the log: a `Display` of ours never repeats its source.
+    pub(crate) fn chain(&self) -> String {
+        let first: &(dyn std::error::Error + 'static) = self;
+        let parts = std::iter::successors(Some(first), |cause| cause.source()).map(ToString::to_string);
+        parts.collect::<Vec<_>>().join(": ")
+    }
+}
+
 fn until(next_try: &Option<Duration>) -> String {
     match next_try {
         Some(wait) => format!("for another {} s", wait.as_secs()),
@@ -301,5 +310,20 @@ fn fault_fix(kind: &FaultKind) -> Option<String> {
             "check in vCenter that the datastore and its hosts are connected and not in maintenance mode".to_owned(),
         ),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_in_the_log_says_why_the_last_try_failed() {
+        let last = Cause::HttpStatus { server: "vc.lab:443".to_owned(), status: 503 };
+        let over = Cause::TimeIsOver { within: Duration::from_secs(5), source: Box::new(last) };
+        assert_eq!(
+            over.chain(),
+            "did not succeed within 5 s; the last try said: vc.lab:443 answered with HTTP status 503"
+        );
     }
 }

@@ -272,7 +272,7 @@ async fn say_goodbye(transport: &Transport, session: &Session) {
     match transport.call(&Request::new("Logout", &session.manager), cover).await {
         Ok(_) => info!(server = transport.server(), "logged out"),
         // vCenter ends idle sessions after half an hour: not worth more than a line.
-        Err(e) => debug!(server = transport.server(), error = %e, "could not log out"),
+        Err(e) => debug!(server = transport.server(), error = e.chain(), "could not log out"),
     }
 }
 

@@ -139,7 +139,7 @@ impl Vcenter {
                     self.check_that_disk_exists(disk).await?;
                 }
             }
-            warn!(%disk, cause = %failed, "could not take the snapshot yet");
+            warn!(%disk, cause = failed.chain(), "could not take the snapshot yet");
             if !pace.pause().await {
                 return Err(Cause::TimeIsOver { within: pace.within(), source: Box::new(failed) });
             }
@@ -165,7 +165,7 @@ impl Vcenter {
         match self.adopt(disk, token, pace).await {
             Ok(oldest) => Ok(oldest.unwrap_or(taken)),
             Err(cause) => {
-                debug!(%disk, %cause, "could not look for a second snapshot");
+                debug!(%disk, cause = cause.chain(), "could not look for a second snapshot");
                 Ok(taken)
             }
         }
@@ -228,7 +228,7 @@ impl Vcenter {
                     Err(cause) => return Err(cause),
                 },
             }
-            warn!(%snapshot, cause = %failed, "could not delete the snapshot yet");
+            warn!(%snapshot, cause = failed.chain(), "could not delete the snapshot yet");
             if !pace.pause().await {
                 return Err(Cause::TimeIsOver { within: pace.within(), source: Box::new(failed) });
             }

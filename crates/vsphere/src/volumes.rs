@@ -95,7 +95,7 @@ impl Vcenter {
                 Recovery::GiveUp | Recovery::AlreadyDone => return Err(failed),
                 Recovery::Retry | Recovery::Reconcile => {}
             }
-            warn!(volume = volume.name, cause = %failed, "could not create the volume yet");
+            warn!(volume = volume.name, cause = failed.chain(), "could not create the volume yet");
             if !pace.pause().await {
                 return Err(Cause::TimeIsOver { within: pace.within(), source: Box::new(failed) });
             }
@@ -149,7 +149,7 @@ impl Vcenter {
                 Recovery::AlreadyDone => Cause::StillThere { source: Box::new(failed) },
                 Recovery::Retry | Recovery::Reconcile => failed,
             };
-            warn!(%volume, cause = %failed, "could not delete the volume yet");
+            warn!(%volume, cause = failed.chain(), "could not delete the volume yet");
             if !pace.pause().await {
                 return Err(Cause::TimeIsOver { within: pace.within(), source: Box::new(failed) });
             }

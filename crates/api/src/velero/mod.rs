@@ -41,34 +41,7 @@ pub struct Reference {
 /// Implements kube's view of a kind of `velero.io/v1`.
 macro_rules! velero_kind {
     ($kind:ident, $plural:literal) => {
-        impl kube::Resource for $kind {
-            type DynamicType = ();
-            type Scope = k8s_openapi::NamespaceResourceScope;
-
-            fn kind(_: &()) -> std::borrow::Cow<'_, str> {
-                stringify!($kind).into()
-            }
-
-            fn group(_: &()) -> std::borrow::Cow<'_, str> {
-                "velero.io".into()
-            }
-
-            fn version(_: &()) -> std::borrow::Cow<'_, str> {
-                "v1".into()
-            }
-
-            fn plural(_: &()) -> std::borrow::Cow<'_, str> {
-                $plural.into()
-            }
-
-            fn meta(&self) -> &kube::core::ObjectMeta {
-                &self.metadata
-            }
-
-            fn meta_mut(&mut self) -> &mut kube::core::ObjectMeta {
-                &mut self.metadata
-            }
-        }
+        crate::resource::resource!($kind, "velero.io", "v1", $plural, NamespaceResourceScope);
 
         impl $kind {
             /// Its name; empty when it has none.

@@ -91,6 +91,9 @@ async fn scratch_claim(
 }
 
 /// Finds the restore point and reads how large its disk is, in bytes.
+///
+/// It opens the whole restore point, index included, where one number would do: this is also the proof that all of its
+/// chunks are there, which must come before a volume is made. The index stays open for the next restore.
 async fn disk_size(asked: &CloneFromSnapshot, ctx: &Context) -> Result<u64, Problem> {
     let source = claims::source(asked)?;
     let described = ctx.repositories.find(&asked.spec.backup_repository).await?;

@@ -4,16 +4,17 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use api::conditions::{READY, get};
 use api::entity::{DiskEntity, PvcSnapshotId};
 use api::{
-    CloneFromSnapshotSpec, ClonePhase, Download, DownloadPhase, DownloadSpec, Reason, ResourceHandle, SnapshotPhase,
-    SnapshotSpec, Upload, UploadPhase, UploadSpec,
+    BackupRepository, BackupRepositoryClaim, CloneFromSnapshotSpec, ClonePhase, Download, DownloadPhase, DownloadSpec,
+    Reason, ResourceHandle, SnapshotPhase, SnapshotSpec, Upload, UploadPhase, UploadSpec, names,
 };
 use disk::DiskSnapshot;
-use e2e::{Claim, DEADLINE, Namespace, World, explained, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, Namespace, World, explained, nothing_left, wait_until, warned};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -27,6 +28,9 @@ crate::scenarios![
     a_backup_into_an_unknown_repository_says_so,
     a_backup_into_a_missing_bucket_says_so,
     a_backup_with_a_wrong_s3_key_says_so,
+    a_backup_that_trusts_a_garbage_certificate_says_so,
+    a_repository_claim_that_can_never_work_says_why,
+    an_object_in_the_wrong_namespace_says_so,
     an_upload_whose_disk_snapshot_is_gone_ends_at_once,
     a_restore_into_a_smaller_disk_leaves_it_untouched,
     a_restore_of_a_missing_restore_point_makes_no_volume,
@@ -153,6 +157,89 @@ async fn a_backup_with_a_wrong_s3_key_says_so(world: World) -> Result<()> {
     let words = ["open the repository", Reason::StoreAccessDenied.fix()];
     is_refused(&world, &shop, &asked, Reason::StoreAccessDenied, &words).await?;
     ensure!(!world.logs("backup-driver").await?.contains(secret), "the key stands in the log");
+    Ok(())
+}
+
+async fn a_backup_that_trusts_a_garbage_certificate_says_so(world: World) -> Result<()> {
+    let shop = world.namespace("badca").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    let repository = shop.repository_with(&[("caCert", "no certificate at all")]).await?;
+    let asked = shop.snapshot_of(&claim.name, &repository).await?;
+    let words = ["parameter `caCert`", Reason::RepositoryInvalid.fix()];
+    is_refused(&world, &shop, &asked, Reason::RepositoryInvalid, &words).await
+}
+
+async fn a_repository_claim_that_can_never_work_says_why(world: World) -> Result<()> {
+    let shop = world.namespace("badclaim").await?;
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(world.client(), world.velero());
+    let with = |changed: &[(&str, &str)]| {
+        let mut claim = BackupRepositoryClaim::new(&names::backup_repository_claim(Uuid::new_v4()));
+        claim.repository_parameters = shop.parameters();
+        let changed = changed.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        claim.repository_parameters.extend(changed);
+        claim.allowed_namespaces = Some(vec![shop.name().to_owned()]);
+        claim
+    };
+    let bare = BackupRepositoryClaim { repository_parameters: Default::default(), ..with(&[]) };
+    let foreign = BackupRepositoryClaim { repository_driver: "nfs.example.com".to_owned(), ..with(&[]) };
+    let cases = [
+        (bare, "`bucket` is missing"),
+        (foreign, "nfs.example.com"),
+        (with(&[("bucket", "my bucket")]), "`my bucket`"),
+        (with(&[("s3Url", "ftp://store")]), "parameter `s3Url`"),
+        (with(&[("caCert", "no certificate at all")]), "parameter `caCert`"),
+    ];
+    for (claim, why) in cases {
+        let name = claims.create(&PostParams::default(), &claim).await?.name_any();
+        let conditions_of = |c: &BackupRepositoryClaim| c.status.clone().map(|s| s.conditions).unwrap_or_default();
+        let says = |status: &'static str| {
+            move |c: Option<&BackupRepositoryClaim>| {
+                c.is_some_and(|c| get(&conditions_of(c), READY).is_some_and(|ready| ready.status == status))
+            }
+        };
+        let seen = wait_until(&claims, &name, DEADLINE, "says that it cannot work", says("False")).await?;
+        let seen = seen.context("a claim")?;
+        let words = [why, "make a new claim"];
+        let reason = Reason::RepositoryInvalid;
+        explained(&world, world.velero(), &name, &conditions_of(&seen), reason, &words).await?;
+        // whoever made it waits for a name; the description can be corrected
+        let repository = seen.backup_repository.context("it is answered all the same")?;
+        let corrected = with(&[]);
+        let corrected = json!({
+            "repositoryDriver": corrected.repository_driver,
+            "repopsitoryParameters": corrected.repository_parameters.into_iter()
+                .map(|(key, value)| (key, json!(value))).chain([("caCert".to_owned(), Value::Null)])
+                .collect::<serde_json::Map<_, _>>(),
+        });
+        let repositories: Api<BackupRepository> = Api::all(world.client());
+        repositories.patch(&repository, &PatchParams::default(), &Patch::Merge(corrected)).await?;
+        wait_until(&claims, &name, DEADLINE, "says that it was corrected", says("True")).await?;
+        claims.delete(&name, &DeleteParams::default()).await?;
+    }
+    Ok(())
+}
+
+async fn an_object_in_the_wrong_namespace_says_so(world: World) -> Result<()> {
+    let shop = world.namespace("astray").await?;
+    let name = format!("astray-{}", Uuid::new_v4());
+    let kinds = [
+        ("datamover", "Upload", json!({"spec": {"snapshotID": "ivd:d:s"}})),
+        ("datamover", "Download", json!({"spec": {"snapshotID": "ivd:d:s"}})),
+        ("backupdriver", "DeleteSnapshot", json!({"spec": {"snapshotID": "ivd:d:s", "backupRepository": "br-1"}})),
+        ("backupdriver", "BackupRepositoryClaim", json!({"repositoryDriver": api::REPOSITORY_DRIVER})),
+    ];
+    for (group, kind, mut object) in kinds {
+        object["apiVersion"] = json!(format!("{group}.cnsdp.vmware.com/v1alpha1"));
+        object["kind"] = json!(kind);
+        let name = format!("{name}-{}", kind.to_lowercase());
+        object["metadata"] = json!({"name": name});
+        let api = dynamic(&world, &object, Some(shop.name()))?;
+        api.create(&PostParams::default(), &serde_json::from_value(object)?).await.context(kind)?;
+        let reason = Reason::WrongNamespace;
+        warned(&world, shop.name(), &name, reason, &[shop.name(), world.velero()]).await.context(kind)?;
+        let seen = api.get(&name).await?;
+        ensure!(seen.data.get("status").is_none(), "{kind} was worked on: {}", seen.data);
+    }
     Ok(())
 }
 
