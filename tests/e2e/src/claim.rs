@@ -1,5 +1,6 @@
 //! A bound claim and the raw file behind it.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -27,6 +28,7 @@ pub struct NewClaim<'n> {
     volume_mode: &'static str,
     access_mode: &'static str,
     node: Option<&'static str>,
+    label: Option<(&'static str, &'static str)>,
 }
 
 impl Namespace {
@@ -40,6 +42,7 @@ impl Namespace {
             volume_mode: "Filesystem",
             access_mode: "ReadWriteOnce",
             node: None,
+            label: None,
         }
     }
 }
@@ -80,10 +83,18 @@ impl NewClaim<'_> {
         self
     }
 
+    /// A label beside `app=shop`.
+    #[must_use]
+    pub fn label(mut self, key: &'static str, value: &'static str) -> Self {
+        self.label = Some((key, value));
+        self
+    }
+
     fn object(&self) -> Result<PersistentVolumeClaim> {
+        let labels: BTreeMap<_, _> = [("app", "shop")].into_iter().chain(self.label).collect();
         let annotations = self.node.map(|node| json!({"volume.kubernetes.io/selected-node": node}));
         Ok(serde_json::from_value(json!({
-            "metadata": {"name": self.name, "labels": {"app": "shop"}, "annotations": annotations},
+            "metadata": {"name": self.name, "labels": labels, "annotations": annotations},
             "spec": {
                 "storageClassName": self.class,
                 "accessModes": [self.access_mode],

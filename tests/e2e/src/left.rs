@@ -1,7 +1,8 @@
-//! What a job has left behind: nothing, if all is well.
+//! What a job, or all of them, has left behind: nothing, if all is well.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::fs::FileType;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -42,6 +43,51 @@ pub async fn nothing_left(world: &World, namespace: &Namespace, points: usize) -
     Ok(())
 }
 
+/// Waits until no job of the whole lab holds anything: also those whose objects are gone, which [`nothing_left`] cannot
+/// tell from those of another scenario.
+///
+/// # Errors
+/// When something stays; the message names it.
+pub async fn nothing_left_at_all(world: &World) -> Result<()> {
+    let waiting = async {
+        while !left_at_all(world).await?.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+        anyhow::Ok(())
+    };
+    // what deleted objects have left is swept every minute
+    if let Ok(waited) = tokio::time::timeout(2 * GOING, waiting).await {
+        waited?;
+    }
+    let left = left_at_all(world).await?;
+    ensure!(left.is_empty(), "left behind after {} s: {left:?}", 2 * GOING.as_secs());
+    Ok(())
+}
+
+async fn left_at_all(world: &World) -> Result<Vec<String>> {
+    let all = Api::<Lease>::namespaced(world.client(), world.velero()).list(&ListParams::default()).await?;
+    let of_transfer =
+        |name: &String| [names::upload_lease(""), names::download_lease("")].iter().any(|l| name.starts_with(l));
+    let leases = all.iter().map(|lease| lease.name_any()).filter(of_transfer).map(|name| format!("lease {name}"));
+    let mut left: Vec<String> = leases.collect();
+    let marked = ListParams::default().labels(labels::SCRATCH_FOR);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.client(), world.velero());
+    left.extend(claims.list(&marked).await?.iter().map(|claim| format!("scratch claim {}", claim.name_any())));
+    let volumes = Api::<PersistentVolume>::all(world.client()).list(&ListParams::default()).await?;
+    let half_restored = |volume: &&PersistentVolume| {
+        let claim = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
+        let for_scratch = claim.is_some_and(|c| c.namespace.as_deref() == Some(world.velero()));
+        volume.labels().contains_key(labels::SCRATCH_FOR) || for_scratch
+    };
+    left.extend(volumes.iter().filter(half_restored).map(|volume| format!("volume {}", volume.name_any())));
+    left.extend(disk_snapshots_of(world, |_| true).await?);
+    for repository in folders(&world.repository_folder(""))? {
+        let locks = files(&repository.join("locks"))?;
+        left.extend(locks.into_iter().map(|lock| format!("lock {lock} in {}", repository.display())));
+    }
+    Ok(left)
+}
+
 /// What the jobs of a namespace hold right now, in words.
 ///
 /// # Errors
@@ -63,9 +109,13 @@ async fn disk_snapshots(world: &World, namespace: &Namespace) -> Result<Vec<Stri
     };
     let disks: BTreeSet<&str> =
         all.iter().filter(ours).filter_map(|v| Some(v.spec.as_ref()?.csi.as_ref()?.volume_handle.as_str())).collect();
+    disk_snapshots_of(world, |disk| disks.contains(disk)).await
+}
+
+async fn disk_snapshots_of(world: &World, is_meant: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let known = world.control().disks().await?;
     let known = known.as_array().or_else(|| known["disks"].as_array()).context("the double lists its disks")?;
-    let held = known.iter().filter(|disk| disk["id"].as_str().is_some_and(|id| disks.contains(id)));
+    let held = known.iter().filter(|disk| disk["id"].as_str().is_some_and(&is_meant));
     let snapshots = held.flat_map(|disk| disk["snapshots"].as_array().into_iter().flatten());
     Ok(snapshots.map(|snapshot| format!("disk snapshot {}", snapshot["id"])).collect())
 }
@@ -112,16 +162,26 @@ async fn half_restored(world: &World, namespace: &Namespace) -> Result<Vec<Strin
 
 /// Names of the files in a folder; none when there is no such folder.
 fn files(folder: &Path) -> Result<Vec<String>> {
-    let entries = match std::fs::read_dir(folder) {
+    let files = entries(folder, |kind| kind.is_file())?;
+    Ok(files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect())
+}
+
+/// The folders in a folder; none when there is no such folder.
+fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    entries(folder, |kind| kind.is_dir())
+}
+
+fn entries(folder: &Path, is_meant: impl Fn(FileType) -> bool) -> Result<Vec<PathBuf>> {
+    let listed = match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("list {}", folder.display()))?,
+        listed => listed.with_context(|| format!("list {}", folder.display()))?,
     };
-    let mut names = Vec::new();
-    for entry in entries {
+    let mut found = Vec::new();
+    for entry in listed {
         let entry = entry?;
-        if entry.file_type()?.is_file() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
+        if is_meant(entry.file_type()?) {
+            found.push(entry.path());
         }
     }
-    Ok(names)
+    Ok(found)
 }

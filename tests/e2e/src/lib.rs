@@ -16,23 +16,29 @@
 //! # }
 //! ```
 
+mod bucket;
 mod claim;
 mod control;
+mod deletion;
 mod explained;
 mod left;
 mod midway;
 mod namespace;
+mod plugins;
+mod requests;
 mod restic;
 mod velero;
 mod wait;
 mod world;
 
+pub use bucket::Bucket;
 pub use claim::{Claim, NewClaim, digest};
 pub use control::{Control, DiskFault, Disks};
-pub use explained::explained;
-pub use left::{nothing_left, still_there};
+pub use explained::{explained, warned};
+pub use left::{nothing_left, nothing_left_at_all, still_there};
 pub use namespace::{Clone, Namespace, Snapshot};
+pub use requests::{Program, Request, tally};
 pub use restic::Restic;
-pub use velero::{VELERO_DEADLINE, Velero};
+pub use velero::{VELERO_DEADLINE, Velero, bytes_done_and_total};
 pub use wait::{DEADLINE, wait_until};
 pub use world::{Server, World};

@@ -24,11 +24,12 @@ impl Snapshot {
     /// # Errors
     /// When none is made in time.
     pub async fn upload_when_made(&self) -> Result<Upload> {
-        wait_until(&self.api(), &self.name, DEADLINE, "has an Upload", |seen| {
-            seen.and_then(|s| s.status.as_ref()?.snapshot_id.as_ref()).is_some()
+        let seen = wait_until(&self.api(), &self.name, DEADLINE, "has an Upload", |seen| {
+            let status = seen.and_then(|s| s.status.as_ref());
+            status.is_some_and(|s| s.snapshot_id.is_some() || s.phase.as_ref().is_some_and(SnapshotPhase::is_terminal))
         })
         .await?;
-        self.upload().await
+        self.upload().await.with_context(|| format!("the Snapshot is {:#?}", seen.and_then(|s| s.status)))
     }
 
     /// Waits until a node is in the middle of the upload; returns the process of that node.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use api::{
     BackupRepositoryClaim, CloneFromSnapshot, CloneFromSnapshotSpec, ClonePhase, Download, Reason, ResourceHandle,
-    SnapshotPhase, SnapshotSpec, Upload,
+    SnapshotPhase, SnapshotSpec, Upload, labels,
 };
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{ListParams, PostParams};
@@ -15,6 +15,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::explained::event_with;
+use crate::world::LOOK;
 use crate::{Claim, DEADLINE, World, wait_until};
 
 /// A namespace of its own for one scenario.
@@ -190,6 +191,39 @@ impl Namespace {
         let object = CloneFromSnapshot::new(&Uuid::new_v4().to_string(), spec);
         let name = self.clones().create(&PostParams::default(), &object).await?.name_any();
         Ok(Clone { world: self.world.clone(), namespace: self.name.clone(), name })
+    }
+}
+
+impl World {
+    /// The Snapshots that Velero's plugin has made for a backup.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn snapshots_of(&self, backup: &str) -> Result<Vec<Snapshot>> {
+        let of_backup = format!("{}={}", labels::BACKUP_NAME, labels::backup_name(backup));
+        let all = Api::<api::Snapshot>::all(self.client()).list(&ListParams::default().labels(&of_backup)).await?;
+        let applied = |made: api::Snapshot| Snapshot {
+            world: self.clone(),
+            namespace: made.namespace().unwrap_or_default(),
+            name: made.name_any(),
+        };
+        Ok(all.into_iter().map(applied).collect())
+    }
+
+    /// Waits until Velero's plugin has made that many for a backup.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn snapshots_when_made(&self, backup: &str, count: usize) -> Result<Vec<Snapshot>> {
+        let due = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let made = self.snapshots_of(backup).await?;
+            if made.len() >= count {
+                return Ok(made);
+            }
+            ensure!(tokio::time::Instant::now() < due, "{count} Snapshots for backup {backup}, not {}", made.len());
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 

@@ -16,9 +16,12 @@ pub struct Restic<'w> {
 impl World {
     /// restic on the repository of claims that are backed up from `namespace`.
     pub fn restic(&self, namespace: &str) -> Restic<'_> {
-        let repository =
-            format!("s3:{}/{}/plugins/vsphere-restic-repo/{namespace}", self.var("S3_ENDPOINT"), self.var("S3_BUCKET"));
-        Restic { world: self, repository }
+        self.restic_at(self.var("S3_BUCKET"), &format!("plugins/vsphere-restic-repo/{namespace}"))
+    }
+
+    /// restic on a repository under a prefix of a bucket.
+    pub(crate) fn restic_at(&self, bucket: &str, prefix: &str) -> Restic<'_> {
+        Restic { world: self, repository: format!("s3:{}/{bucket}/{prefix}", self.var("S3_ENDPOINT")) }
     }
 }
 

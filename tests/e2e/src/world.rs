@@ -223,17 +223,6 @@ impl World {
         bucket.join("plugins/vsphere-restic-repo").join(namespace)
     }
 
-    /// A bucket of one scenario, whose name begins with `prefix`.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn bucket(&self, prefix: &str) -> Result<Bucket> {
-        let name = format!("{prefix}-{}", uuid::Uuid::new_v4().simple());
-        let folder = self.folder().join("s3").join(&name);
-        std::fs::create_dir(&folder).with_context(|| format!("make the bucket {}", folder.display()))?;
-        Ok(Bucket { name, folder })
-    }
-
     /// What a process has logged so far.
     ///
     /// # Errors
@@ -341,28 +330,4 @@ fn exports(text: &str) -> BTreeMap<String, String> {
         .filter_map(|line| line.trim().strip_prefix("export ")?.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.trim_matches(['"', '\'']).to_owned()))
         .collect()
-}
-
-/// A bucket on the lab's S3 server; to that, a bucket is a folder.
-pub struct Bucket {
-    name: String,
-    folder: PathBuf,
-}
-
-impl Bucket {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Takes it away with all that is in it.
-    ///
-    /// # Errors
-    /// When its folder cannot be removed.
-    pub fn remove(self) -> Result<()> {
-        // out of the way at once, so that nobody makes a new file in what is being removed
-        let away = self.folder.with_extension("removed");
-        std::fs::rename(&self.folder, &away)?;
-        std::fs::remove_dir_all(&away).with_context(|| format!("remove the bucket {}", self.name))
-    }
 }

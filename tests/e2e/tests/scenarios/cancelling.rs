@@ -1,12 +1,17 @@
 //! Transfers that are cancelled in the middle: they end at once and leave nothing behind.
 
-use anyhow::{Result, ensure};
-use api::SnapshotPhase;
-use e2e::{Disks, World, nothing_left};
-use kube::api::DeleteParams;
+use anyhow::{Context as _, Result, ensure};
+use api::entity::{DiskEntity, PvcSnapshotId};
+use api::{ClonePhase, SnapshotPhase, Upload, UploadPhase, UploadSpec};
+use e2e::{DEADLINE, Disks, World, nothing_left, wait_until};
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use uuid::Uuid;
 
 crate::scenarios![
     an_upload_cancelled_in_the_middle_leaves_nothing,
+    an_upload_is_cancelled_though_its_bucket_is_gone,
+    cancelling_one_upload_keeps_the_restore_point_of_another,
     a_restore_cancelled_in_the_middle_leaves_no_volume,
     a_restore_deleted_in_the_middle_leaves_no_volume,
 ];
@@ -26,6 +31,45 @@ async fn an_upload_cancelled_in_the_middle_leaves_nothing(world: World) -> Resul
     world.control().heal(claim.disk.as_str()).await?;
     shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
     nothing_left(&world, &shop, 1).await
+}
+
+async fn an_upload_is_cancelled_though_its_bucket_is_gone(world: World) -> Result<()> {
+    let shop = world.namespace("cancelgone").await?;
+    let claim = shop.claim("data").mib(48).create().await?;
+    claim.fill_random(93)?;
+    let bucket = world.bucket("cancelgone").await?;
+    let repository = shop.repository_with(&[("bucket", bucket.name())]).await?;
+    world.control().slow(claim.disk.as_str(), "Read").await?;
+    let asked = shop.snapshot_of(&claim.name, &repository).await?;
+    asked.copying().await?;
+    bucket.remove()?;
+    asked.cancel().await?;
+    world.lets_go_of(claim.disk.as_str()).await?;
+    ensure!(claim.disk_snapshots().await?.is_empty(), "the disk snapshot waits for a bucket that does not come back");
+    nothing_left(&world, &shop, 0).await?;
+    world.control().heal(claim.disk.as_str()).await
+}
+
+async fn cancelling_one_upload_keeps_the_restore_point_of_another(world: World) -> Result<()> {
+    let shop = world.namespace("canceltwo").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    claim.fill_random(94)?;
+    let snapshot = shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
+    let id = snapshot.status.as_ref().and_then(|s| s.snapshot_id.as_ref()).context("a snapshot id")?;
+    let spec = UploadSpec {
+        snapshot_id: Some(DiskEntity::from(id.parse::<PvcSnapshotId>()?.disk_snapshot).to_string()),
+        backup_repository: Some(shop.repository().to_owned()),
+        source_namespace: Some(shop.name().to_owned()),
+        upload_cancel: true,
+        ..UploadSpec::default()
+    };
+    let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
+    let name = format!("upload-again-{}", Uuid::new_v4());
+    uploads.create(&PostParams::default(), &Upload::new(&name, spec)).await?;
+    wait_until(&uploads, &name, DEADLINE, "is Canceled", |u| u.and_then(Upload::phase) == Some(&UploadPhase::Canceled))
+        .await?;
+    nothing_left(&world, &shop, 1).await?;
+    shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await.map(drop)
 }
 
 /// How a restore is stopped.

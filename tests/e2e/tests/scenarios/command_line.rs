@@ -9,7 +9,7 @@ crate::scenarios![the_command_line_tells_what_a_cluster_is_doing, the_command_li
 
 async fn the_command_line_tells_what_a_cluster_is_doing(world: World) -> Result<()> {
     let shop = world.namespace("status").await?;
-    let claim = shop.claim("data").mib(24).create().await?;
+    let claim = shop.claim("data").mib(48).create().await?;
     claim.fill_random(95)?;
     world.control().slow(claim.disk.as_str(), "Read").await?;
     let asked = shop.snapshot(&claim).await?;
@@ -18,12 +18,12 @@ async fn the_command_line_tells_what_a_cluster_is_doing(world: World) -> Result<
     let as_plugin = world.run("kubectl", &["vsphere-backup", "status", "--output", "json"]).await;
     world.control().heal(claim.disk.as_str()).await?;
     let told = told?;
-    for word in ["Snapshot", "Upload", "InProgress", "Uploading", "24.00 MiB", "node-"] {
+    for word in ["Snapshot", "Upload", "InProgress", "Uploading", "48.00 MiB", "node-"] {
         ensure!(told.contains(word), "it does not say {word}:\n{told}");
     }
     let lines: Vec<Value> = serde_json::from_str(&as_plugin?)?;
     let line = lines.iter().find(|line| line["name"] == asked.name.as_str()).context("a line for the Snapshot")?;
-    ensure!(line["namespace"] == shop.name() && line["progress"]["totalBytes"] == 24 << 20, "it says {line}");
+    ensure!(line["namespace"] == shop.name() && line["progress"]["totalBytes"] == 48 << 20, "it says {line}");
     asked.wait_for(SnapshotPhase::Uploaded).await.map(drop)
 }
 

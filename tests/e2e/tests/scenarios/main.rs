@@ -18,8 +18,8 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use anyhow::Result;
-use e2e::{Server, World};
+use anyhow::{Context as _, Result};
+use e2e::{Server, World, nothing_left_at_all};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 
@@ -61,11 +61,14 @@ impl Stage {
         })
     }
 
+    /// Looks at what all its scenarios together have left, and stops the lab. A lab that nobody needed was not started.
     fn stop(&self) -> Result<()> {
-        match self.world.get() {
-            Some(world) => self.runtime.block_on(world.stop()),
-            None => Ok(()),
-        }
+        let Some(world) = self.world.get() else { return Ok(()) };
+        self.runtime.block_on(async {
+            let left =
+                nothing_left_at_all(world).await.with_context(|| format!("when all was over in lab {}", self.lab));
+            world.stop().await.and(left)
+        })
     }
 }
 
@@ -90,6 +93,11 @@ fn told(outcome: Result<()>) -> Result<(), Failed> {
     outcome.map_err(|error| Failed::from(format!("{error:?}")))
 }
 
+/// Stops a lab; says so when its scenarios have left anything.
+fn ends_clean(stage: &Stage) -> bool {
+    stage.stop().inspect_err(|error| eprintln!("{error:?}")).is_ok()
+}
+
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::from_args();
     // scenarios fill and hash disks where they stand: with a thread a core, one would keep the others from striking in time
@@ -107,23 +115,23 @@ fn main() -> Result<ExitCode> {
     let mut first = arguments.clone();
     first.test_threads = first.test_threads.or(Some(6)); // they mostly wait; two cores do the copying
     let side_by_side = libtest_mimic::run(&first, side_by_side);
-    stage.stop()?;
+    let mut clean = ends_clean(&stage);
 
     let stage = Stage::new("e2e-velero", Server::Runs, &runtime);
     let through_velero = velero::scenarios().map(|scenario| shared(&stage, scenario)).collect();
     let through_velero = libtest_mimic::run(&first, through_velero);
-    stage.stop()?;
+    clean &= ends_clean(&stage);
 
-    let stages = ALONE.map(|lab| Stage::new(lab, Server::Absent, &runtime));
+    let stages = ALONE.map(|lab| Stage::new(lab, Server::Runs, &runtime));
     let free = Arc::new(Mutex::new(stages.to_vec()));
-    let one_each = alone::scenarios().map(|scenario| alone(&free, scenario)).collect();
+    let one_each = alone::scenarios().chain(velero::alone()).map(|scenario| alone(&free, scenario)).collect();
     let mut second = arguments;
     second.test_threads = Some(second.test_threads.unwrap_or(usize::MAX).min(ALONE.len()));
     let one_each = libtest_mimic::run(&second, one_each);
     for stage in &stages {
-        stage.stop()?;
+        clean &= ends_clean(stage);
     }
 
     let failed = [side_by_side, through_velero, one_each].iter().any(libtest_mimic::Conclusion::has_failed);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if failed || !clean { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -79,8 +79,16 @@ async fn run(command: Command) -> Result<()> {
     let place = Place::from_environment()?;
     match command {
         Command::Up { no_programs } => up(place, no_programs).await,
-        Command::Down => Lab::down(&place).await,
-        Command::Clean => Lab::clean(&place).await,
+        Command::Down => {
+            Lab::down(&place).await?;
+            println!("stopped; {} keeps its data", place.folder.display());
+            Ok(())
+        }
+        Command::Clean => {
+            Lab::clean(&place).await?;
+            println!("stopped and removed {}", place.folder.display());
+            Ok(())
+        }
         Command::Ps => ps(&place),
         Command::Logs { name } => logs(&place, &name),
         Command::Kill { name } => Processes::new(&place.folder).kill(&name).await,

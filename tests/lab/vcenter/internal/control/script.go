@@ -15,8 +15,8 @@ type Script struct {
 type ScriptRule struct {
 	Disk     string `json:"disk,omitempty"`
 	Snapshot string `json:"snapshot,omitempty"`
-	DiskMiB  int    `json:"diskMib,omitempty"` // open disks of that size
-	Function string `json:"function"`          // one of scriptFunctions
+	DiskMiB  int    `json:"diskMib,omitempty"`  // open disks of that size
+	Function string `json:"function"`           // one of scriptFunctions
 	AtOffset *int64 `json:"atOffset,omitempty"` // bytes: only requests that cover this offset
 	Skip     int    `json:"skip"`
 	Count    int    `json:"count"`

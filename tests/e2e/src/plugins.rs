@@ -1,0 +1,59 @@
+//! The processes of our plugin that Velero has started in a lab.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::world::LOOK;
+use crate::{DEADLINE, World};
+
+impl World {
+    fn plugin(&self) -> PathBuf {
+        self.folder().join("pods/velero/plugins/velero-plugin-for-vsphere")
+    }
+
+    /// Process ids of our plugin that live now.
+    ///
+    /// # Errors
+    /// When the plugin is not there.
+    pub fn plugins(&self) -> Result<Vec<u32>> {
+        let program = self.plugin().canonicalize().context("find the plugin among Velero's")?;
+        let mut found = Vec::new();
+        for process in std::fs::read_dir("/proc")?.flatten() {
+            let Ok(id) = process.file_name().to_string_lossy().parse() else { continue };
+            if std::fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == program) {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// SIGKILL for the one plugin process that is at work, as soon as there is one.
+    ///
+    /// # Errors
+    /// When there is none in time, or more than one.
+    pub async fn kill_plugin(&self) -> Result<()> {
+        let due = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            match self.plugins()?[..] {
+                [] if tokio::time::Instant::now() > due => bail!("Velero has started no plugin"),
+                [] => tokio::time::sleep(LOOK).await,
+                [id] => return self.run("kill", &["-KILL", &id.to_string()]).await.map(drop),
+                ref several => bail!("the plugin runs {} times", several.len()),
+            }
+        }
+    }
+
+    /// Most memory that any plugin process of now has held at one time, in KiB; 0 when there is none.
+    ///
+    /// # Errors
+    /// When the plugin is not there.
+    pub fn plugin_memory_kib(&self) -> Result<u64> {
+        let peak = |id: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?; // it may have ended meanwhile
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+        };
+        Ok(self.plugins()?.into_iter().filter_map(peak).max().unwrap_or_default())
+    }
+}
