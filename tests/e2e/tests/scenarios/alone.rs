@@ -3,6 +3,7 @@
 
 mod driver;
 mod nodes;
+mod orphans;
 mod peers;
 
 use anyhow::Result;
@@ -11,7 +12,9 @@ use e2e::{Claim, Namespace};
 
 /// The scenarios of this folder.
 pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate::Scenario)> {
-    [peers::SCENARIOS, nodes::SCENARIOS, driver::SCENARIOS, crate::velero::last_moment::SCENARIOS].into_iter().flatten()
+    [peers::SCENARIOS, nodes::SCENARIOS, driver::SCENARIOS, orphans::SCENARIOS, crate::velero::last_moment::SCENARIOS]
+        .into_iter()
+        .flatten()
 }
 
 /// The lab's data-managers.
