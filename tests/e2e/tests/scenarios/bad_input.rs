@@ -226,7 +226,11 @@ async fn an_object_in_the_wrong_namespace_says_so(world: World) -> Result<()> {
         ("datamover", "Upload", json!({"spec": {"snapshotID": "ivd:d:s"}})),
         ("datamover", "Download", json!({"spec": {"snapshotID": "ivd:d:s"}})),
         ("backupdriver", "DeleteSnapshot", json!({"spec": {"snapshotID": "ivd:d:s", "backupRepository": "br-1"}})),
-        ("backupdriver", "BackupRepositoryClaim", json!({"repositoryDriver": "x", "repopsitoryParameters": {}, "allowedNamespaces": []})),
+        (
+            "backupdriver",
+            "BackupRepositoryClaim",
+            json!({"repositoryDriver": "x", "repopsitoryParameters": {}, "allowedNamespaces": []}),
+        ),
     ];
     for (group, kind, mut object) in kinds {
         object["apiVersion"] = json!(format!("{group}.cnsdp.vmware.com/v1alpha1"));
