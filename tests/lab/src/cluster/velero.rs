@@ -83,9 +83,11 @@ fn settings(facts: &Facts) -> [(&'static str, String); 3] {
 }
 
 /// The location `second`: another bucket, a prefix, and another account by a Secret of its own.
-fn second_location(facts: &Facts) -> [Value; 2] {
+fn second_location(facts: &Facts) -> [Value; 4] {
     let settings: serde_json::Map<_, _> =
         settings(facts).map(|(key, value)| (key.to_owned(), json!(value))).into_iter().collect();
+    let readers = ["backup-driver", "datamgr-for-vsphere-plugin"]
+        .map(|name| json!({"kind": "ServiceAccount", "name": name, "namespace": VELERO_NAMESPACE}));
     [
         secret("second-credentials", "cloud", &facts.s3.second.credentials_file()),
         json!({
@@ -98,6 +100,23 @@ fn second_location(facts: &Facts) -> [Value; 2] {
                 "config": settings,
                 "credential": {"name": "second-credentials", "key": "cloud"},
             },
+        }),
+        // what the chart's value `storageSecrets: [second-credentials]` gives
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": "second-credentials", "namespace": VELERO_NAMESPACE},
+            "rules": [{
+                "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["second-credentials"],
+                "verbs": ["get", "list", "watch"],
+            }],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "second-credentials", "namespace": VELERO_NAMESPACE},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "second-credentials"},
+            "subjects": readers,
         }),
     ]
 }

@@ -1,0 +1,180 @@
+//! `velero backup delete`: the data goes with the backup, whatever is away, and its space is freed.
+
+use anyhow::{Context as _, Result, ensure};
+use api::conditions::{self, READY};
+use api::{BackupRepository, DeletePhase, Reason, SnapshotPhase, labels, names};
+use e2e::{DEADLINE, VELERO_DEADLINE, World, nothing_left, wait_until};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+use super::filled;
+
+crate::scenarios![
+    a_backup_is_deleted_twice_at_once_after_its_namespace_is_gone,
+    a_backup_that_is_deleted_while_it_uploads_is_gone_altogether,
+    the_bucket_shrinks_once_a_deleted_backup_is_maintained,
+];
+
+/// Those that take away what the others need.
+pub(super) mod alone {
+    use super::*;
+
+    crate::scenarios![
+        a_deletion_outlasts_a_bucket_that_is_away,
+        a_deletion_outlasts_the_backup_and_a_driver_that_is_away
+    ];
+
+    /// P-14: Velero drops the backup whatever a delete action says, so the DeleteSnapshot carries the duty. It says why
+    /// it is not done yet, and is done without help once the bucket is back.
+    async fn a_deletion_outlasts_a_bucket_that_is_away(world: World) -> Result<()> {
+        let (shop, _claims) = filled(&world, "vaway").await?;
+        let velero = world.velero_server();
+        let name = shop.name();
+        velero.back_up(name, name, &[]).await?;
+        velero.backup_is(name, "Completed").await?;
+        world.kill("backup-driver").await?; // nothing is deleted before the bucket is away
+        velero.delete(name).await?;
+        let asked = world.deletions_are(name, 1, "there", |_| true).await;
+        world.kill("s3").await?;
+        world.start_process("backup-driver").await?;
+        let told = world
+            .deletions_are(name, 1, "not done yet, and why", |d| {
+                let status = d.status.as_ref();
+                let ready = status.and_then(|s| conditions::get(&s.conditions, READY));
+                ready.is_some_and(|c| c.reason == Reason::StoreUnreachable.as_str())
+                    && status
+                        .and_then(|s| s.message.as_deref())
+                        .is_some_and(|m| m.contains(Reason::StoreUnreachable.fix()))
+            })
+            .await;
+        world.start_process("s3").await?;
+        asked?;
+        let told = told?;
+        ensure!(told.iter().all(|d| d.phase() == Some(&DeletePhase::New)), "it goes on: {told:#?}");
+        // Velero asks for the other claim once the first is done, and then for nothing more
+        world.deletions_complete(name, 2).await?;
+        velero.is_gone(name).await?;
+        nothing_left(&world, &shop, 0).await?;
+        world.locations_are_available().await
+    }
+
+    /// P-14: Velero's deletion waits 30 s for ours and no longer; the driver does it when it is there again.
+    async fn a_deletion_outlasts_the_backup_and_a_driver_that_is_away(world: World) -> Result<()> {
+        let shop = world.namespace("vlater").await?;
+        shop.claim("data").mib(2).create().await?.fill_random(231)?;
+        let velero = world.velero_server();
+        let name = shop.name();
+        velero.back_up(name, name, &[]).await?;
+        velero.backup_is(name, "Completed").await?;
+        world.kill("backup-driver").await?;
+        velero.delete(name).await?;
+        let gone = velero.is_gone(name).await;
+        let waits = world.deletions_of(name).await;
+        world.start_process("backup-driver").await?;
+        gone?;
+        ensure!(waits?.iter().all(|d| d.phase().is_none_or(|p| !p.is_terminal())), "nobody was there to do it");
+        world.deletions_complete(name, 1).await?;
+        nothing_left(&world, &shop, 0).await
+    }
+}
+
+async fn a_backup_is_deleted_twice_at_once_after_its_namespace_is_gone(world: World) -> Result<()> {
+    let (shop, _claims) = filled(&world, "vtwice").await?;
+    let velero = world.velero_server();
+    let name = shop.name();
+    velero.back_up(name, name, &[]).await?;
+    velero.backup_is(name, "Completed").await?;
+    let namespaces: Api<Namespace> = Api::all(world.client());
+    namespaces.delete(name, &DeleteParams::default()).await?;
+    wait_until(&namespaces, name, DEADLINE, "is gone", |n| n.is_none()).await?;
+    let (once, twice) = tokio::join!(velero.delete(name), velero.delete(name));
+    ensure!(once.is_ok() || twice.is_ok(), "neither was taken: {once:?}, {twice:?}");
+    velero.is_gone(name).await?;
+    nothing_left(&world, &shop, 0).await.context("the restore points went with it")?;
+    let done = world.deletions_of(name).await?;
+    ensure!(done.len() >= 2, "each claim was asked for: {done:#?}");
+    world.deletions_complete(name, done.len()).await?;
+    Ok(())
+}
+
+/// Velero deletes a backup that waits for its data at once, and nobody would ask for that data again.
+async fn a_backup_that_is_deleted_while_it_uploads_is_gone_altogether(world: World) -> Result<()> {
+    let (shop, claims) = filled(&world, "vbusy").await?;
+    let velero = world.velero_server();
+    let name = shop.name();
+    for claim in &claims {
+        world.control().slow(claim.disk.as_str(), "Read").await?;
+    }
+    velero.back_up(name, name, &[]).await?;
+    velero.backup_is(name, "WaitingForPluginOperations").await?;
+    velero.delete(name).await?;
+    velero.is_gone(name).await?;
+    world.deletions_complete(name, 2).await?;
+    for snapshot in world.snapshots_of(name).await? {
+        snapshot.wait_for(SnapshotPhase::Canceled).await?;
+    }
+    nothing_left(&world, &shop, 0).await?;
+    for claim in &claims {
+        world.control().heal(claim.disk.as_str()).await?;
+    }
+    Ok(())
+}
+
+async fn the_bucket_shrinks_once_a_deleted_backup_is_maintained(world: World) -> Result<()> {
+    let (shop, claims) = filled(&world, "vshrinks").await?;
+    let velero = world.velero_server();
+    let (name, kept) = (shop.name(), format!("{}-kept", shop.name()));
+    velero.back_up(name, name, &[]).await?;
+    velero.backup_is(name, "Completed").await?;
+    for (claim, seed) in claims.iter().zip(241..) {
+        claim.fill_random(seed)?; // nothing of the first backup is in the second
+    }
+    velero.back_up(&kept, name, &[]).await?;
+    velero.backup_is(&kept, "Completed").await?;
+    let size = || bytes_below(&world.repository_folder(name).join("data"));
+    let both = size()?;
+    velero.delete(name).await?;
+    velero.is_gone(name).await?;
+    let done = world.deletions_complete(name, 2).await?;
+    let repository = &done[0].spec.backup_repository;
+    // nobody else in this lab asks for maintenance, so the short grace is this repository's alone
+    world.set(names::CONFIG, &json!({"maintenance-grace": "1s", "allow-short-grace": "true"})).await?;
+    maintain(&world, repository, "mark").await?;
+    // the second run is due by itself when the grace of what the first has marked is over; it is asked for all the same
+    let due = tokio::time::Instant::now() + VELERO_DEADLINE;
+    while size()? > both * 6 / 10 {
+        ensure!(tokio::time::Instant::now() < due, "{} of {both} bytes are still there", size()?);
+        maintain(&world, repository, "remove").await?;
+    }
+    world.restic(name).check().await?;
+    nothing_left(&world, &shop, 2).await?;
+    println!("{both} bytes of packs before, {} after", size()?);
+    Ok(())
+}
+
+/// Asks for a maintenance run, and waits until it has ended.
+async fn maintain(world: &World, repository: &str, word: &str) -> Result<()> {
+    let repositories: Api<BackupRepository> = Api::all(world.client());
+    let asked = Patch::Merge(json!({"metadata": {"annotations": {labels::MAINTAIN: word}}}));
+    repositories.patch(repository, &PatchParams::default(), &asked).await?;
+    let done = wait_until(&repositories, repository, DEADLINE, "was maintained", |r| {
+        r.is_some_and(|r| r.metadata.annotations.as_ref().is_none_or(|a| !a.contains_key(labels::MAINTAIN)))
+    });
+    done.await.map(drop)
+}
+
+fn bytes_below(folder: &std::path::Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let entry = entry?;
+        match entry.metadata() {
+            Ok(found) if found.is_dir() => sum += bytes_below(&entry.path())?,
+            Ok(found) => sum += found.len(),
+            Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => {} // deleted while we look
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(sum)
+}
