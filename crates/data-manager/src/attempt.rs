@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use kube::{Api, Resource};
+use kube::Api;
 use lifecycle::Problem;
-use lifecycle::transfer::{self, Holder, Node, Plan, Transfer, Work};
+use lifecycle::transfer::{self, Holder, Node, Plan, Work};
 use operator::{Error, Lease, Taken};
-use serde::de::DeserializeOwned;
 
 use crate::context::Context;
 use crate::interrupt::{Interrupt, Why};
+use crate::kind::Kind;
 
 /// How long a copy that is asked to stop may take to close its disk and give its lock back. What takes longer is a call
 /// to a server that does not answer; it is dropped.
@@ -47,18 +47,18 @@ pub(crate) struct Claimed<K> {
 }
 
 /// Takes the lease and looks once more; `None` when somebody else has it or the work is not there any more.
-pub(crate) async fn claim<K>(ctx: &Context, lease: &str, name: &str, planned: Work) -> Result<Option<Claimed<K>>, Error>
-where
-    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
-    K: Clone + std::fmt::Debug + DeserializeOwned,
-    Transfer: for<'a> From<&'a K>,
-{
+pub(crate) async fn claim<K: Kind>(
+    ctx: &Context,
+    lease: &str,
+    name: &str,
+    planned: Work,
+) -> Result<Option<Claimed<K>>, Error> {
     let Taken::Ours(lease) = ctx.leases.take(lease).await? else { return Ok(None) };
     let objects: Api<K> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let found = objects.get_opt(name).await.map_err(|e| Error::api(format!("read {} {name}", K::kind(&())), e));
     if let Ok(Some(object)) = found {
         let node = Node { free_slots: 1, at_work: false, holder: Holder::Us };
-        let plan = transfer::plan(&Transfer::from(&object), &node, api::Timestamp::now());
+        let plan = transfer::plan(&object.transfer(), &node, api::Timestamp::now());
         if let Plan::Claim(work) = plan
             && has_room(planned, work)
         {

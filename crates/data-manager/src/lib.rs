@@ -2,8 +2,8 @@
 //! repository, and deletes the one disk snapshot that a finished Upload names.
 //!
 //! The main types are [`Config`] (command line and environment) and [`server::run`]. What to do next is decided by
-//! `lifecycle::transfer`; a transfer's folder holds `mod.rs` (the sentence), `observe.rs` (reads) and `apply.rs`
-//! (the work, `copy.rs` the bytes). It makes nothing in vCenter.
+//! `lifecycle::transfer` and started by `reconcile.rs`, for both kinds alike; a kind's folder holds `mod.rs` (what is its
+//! own) and `apply.rs` (the work, `copy.rs` the bytes). It makes nothing in vCenter.
 //!
 //! ```no_run
 //! # async fn example(config: data_manager::Config) -> anyhow::Result<()> {
@@ -18,7 +18,9 @@ mod context;
 mod disks;
 mod downloads;
 mod interrupt;
+mod kind;
 mod problems;
+mod reconcile;
 mod report;
 pub mod server;
 mod uploads;

@@ -10,16 +10,17 @@ use api::{Download, Upload};
 use connections::{Repositories, Vcenters};
 use futures::{Stream, StreamExt as _};
 use kube::core::PartialObjectMeta;
-use kube::runtime::controller::Action;
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use operator::{Error, Health, Leases, Metrics, Pace, Publisher};
+use operator::{Health, Leases, Metrics, Pace, Publisher};
 use tokio_util::sync::CancellationToken;
 
+use crate::Config;
 use crate::at_work::AtWork;
 use crate::context::Context;
 use crate::disks::Disks;
-use crate::{Config, downloads, uploads};
+use crate::kind::Kind;
+use crate::reconcile::{after_error, reconcile};
 
 /// How long transfers may take to stop once the process is told to; less than a pod's grace period of 30 s.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -52,12 +53,8 @@ pub async fn run(config: Config) -> Result<()> {
     let (downloads, downloads_ended) = AtWork::new(config.download_slots.into());
     let (up, down) = (shared.context(uploads), shared.context(downloads));
     health.set_ready(true);
-    let watching = async {
-        tokio::join!(
-            control::<Upload, _, _>(&up, uploads_ended, uploads::reconcile, uploads::after_error),
-            control::<Download, _, _>(&down, downloads_ended, downloads::reconcile, downloads::after_error),
-        )
-    };
+    let watching =
+        async { tokio::join!(control::<Upload>(&up, uploads_ended), control::<Download>(&down, downloads_ended),) };
     // a look at an API server that is away may hang on; nothing depends on its end
     let told_to_stop = async {
         stop.cancelled().await;
@@ -131,22 +128,13 @@ fn socket_folder(scratch: &Path) -> PathBuf {
 }
 
 /// Watches one kind of transfer until the process is told to stop.
-async fn control<K, R, F>(
-    ctx: &Arc<Context>,
-    ended: impl Stream<Item = ()> + Send + Sync + 'static,
-    reconcile: R,
-    after_error: fn(Arc<K>, &Error, Arc<Context>) -> Action,
-) where
-    K: operator::Reported + serde::Serialize + Send + Sync + 'static,
-    R: FnMut(Arc<K>, Arc<Context>) -> F + Send + 'static,
-    F: Future<Output = Result<Action, Error>> + Send + 'static,
-{
+async fn control<K: Kind>(ctx: &Arc<Context>, ended: impl Stream<Item = ()> + Send + Sync + 'static) {
     let api: Api<K> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let deletions = follow_deletions::<K>(ctx.clone());
     let controller = Controller::new(api, watcher::Config::default())
         .reconcile_all_on(ended)
         .graceful_shutdown_on(ctx.shutdown.clone().cancelled_owned())
-        .run(reconcile, after_error, ctx.clone())
+        .run(reconcile::<K>, after_error::<K>, ctx.clone())
         .for_each(|_| std::future::ready(())); // errors are logged where they are counted
     tokio::select! {
         () = controller => {}

@@ -2,45 +2,38 @@
 
 mod apply;
 mod copy;
-mod observe;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use api::{Download, Timestamp};
+use api::{Download, DownloadPhase, names};
 use kube::ResourceExt as _;
-use kube::runtime::controller::Action;
-use lifecycle::transfer::{self, Plan};
-use operator::Error;
+use lifecycle::transfer::{Transfer, Work};
 
+use crate::at_work::Place;
+use crate::attempt::Claimed;
 use crate::context::Context;
+use crate::kind::Kind;
 
-/// A look that no event asks for, in case one was missed.
-const LOOK_AGAIN: Duration = Duration::from_secs(300);
-
-/// Moves one `Download` one step towards what its spec asks for.
-pub(crate) async fn reconcile(download: Arc<Download>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let node = observe::node(&download, &ctx).await?; // reads; never writes
-    let now = Timestamp::now();
-    let plan = transfer::plan(&transfer::Transfer::from(&*download), &node, now);
-    ctx.pace.forget(&download.uid().unwrap_or_default());
-    match plan {
-        Plan::Rest | Plan::WaitForSlot => Ok(Action::requeue(LOOK_AGAIN)), // a freed slot looks at all of them
-        Plan::WakeAt(at) => Ok(Action::requeue(lifecycle::retry::wake(at, now))),
-        Plan::Stop => {
-            ctx.at_work.stop(&download.name_any());
-            Ok(Action::await_change())
-        }
-        Plan::Claim(work) => {
-            apply::start(&ctx, &download, work);
-            Ok(Action::requeue(LOOK_AGAIN))
-        }
+impl Kind for Download {
+    fn lease(name: &str) -> String {
+        names::download_lease(name)
     }
-}
 
-/// How long to wait after a look that failed.
-pub(crate) fn after_error(download: Arc<Download>, error: &Error, ctx: Arc<Context>) -> Action {
-    let name = download.name_any();
-    tracing::warn!(download = name, error = %lifecycle::Problem::chain(error), "could not look at the download");
-    Action::requeue(ctx.pace.after_error(&download.uid().unwrap_or_default(), lifecycle::retry::controller_pause))
+    fn transfer(&self) -> Transfer {
+        self.into()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.phase().is_some_and(DownloadPhase::is_terminal)
+    }
+
+    fn knows(work: Work) -> bool {
+        matches!(work, Work::Copy { .. }) // it has no disk snapshot, and its deletion cancels it
+    }
+
+    fn span(&self) -> tracing::Span {
+        tracing::info_span!("download", name = self.name_any(), target_disk = self.spec.protected_entity_id)
+    }
+
+    async fn perform(ctx: &Context, claimed: Claimed<Self>, place: &Place) {
+        apply::perform(ctx, claimed, place).await;
+    }
 }

@@ -1,6 +1,5 @@
-//! Does what was decided for an Upload: takes the lease, copies or cleans up, writes the outcome, gives the lease back.
+//! Does what was decided for an Upload: copies or cleans up, writes the outcome, gives the lease back.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Reason, Upload, names};
@@ -12,11 +11,10 @@ use lifecycle::retry::UploadRetries;
 use lifecycle::transfer::Work;
 use lifecycle::transfer::upload::{self as says, AfterFailure};
 use repository::Repository;
-use tracing::Instrument as _;
 
 use super::copy::{self, Copied};
 use crate::at_work::Place;
-use crate::attempt::{self, Claimed, NotDone};
+use crate::attempt::{Claimed, NotDone};
 use crate::context::Context;
 use crate::interrupt::{Interrupt, Why};
 use crate::report::{Report, Said};
@@ -24,26 +22,8 @@ use crate::report::{Report, Said};
 /// How long one attempt to delete a disk snapshot may take before the next one is left to the back-off.
 const DELETE_WITHIN: Duration = Duration::from_secs(300);
 
-/// Starts the work in the background; it ends by itself.
-pub(crate) fn start(ctx: &Arc<Context>, upload: &Upload, work: Work) {
-    let name = upload.name_any();
-    let Some(place) = ctx.at_work.begin(&name, matches!(work, Work::Copy { .. })) else { return };
-    let ctx = ctx.clone();
-    let span = tracing::info_span!("upload", name, disk_snapshot = upload.spec.snapshot_id);
-    tokio::spawn(
-        async move {
-            let claimed = attempt::claim::<Upload>(&ctx, &names::upload_lease(&name), &name, work).await;
-            match claimed {
-                Ok(Some(claimed)) => perform(&ctx, claimed, &place).await,
-                Ok(None) => {}
-                Err(error) => tracing::warn!(error = %Problem::chain(&error), "could not claim the upload"),
-            }
-        }
-        .instrument(span),
-    );
-}
-
-async fn perform(ctx: &Context, Claimed { object, work, lease }: Claimed<Upload>, place: &Place) {
+/// Does the work under its lease, and gives the lease back.
+pub(super) async fn perform(ctx: &Context, Claimed { object, work, lease }: Claimed<Upload>, place: &Place) {
     let report = Report::new(ctx.publisher.clone(), ctx.client.clone(), object, lease.lost());
     match work {
         Work::Copy { .. } => {

@@ -2,48 +2,40 @@
 
 mod apply;
 mod copy;
-mod observe;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use api::{Timestamp, Upload};
+use api::{Upload, UploadPhase, names};
 use kube::ResourceExt as _;
-use kube::runtime::controller::Action;
-use lifecycle::transfer::{self, Plan};
-use operator::Error;
+use lifecycle::transfer::{Transfer, Work};
 
+use crate::at_work::Place;
+use crate::attempt::Claimed;
 use crate::context::Context;
+use crate::kind::Kind;
 
 pub(crate) use copy::open_repository;
-pub(crate) use observe::holder;
 
-/// A look that no event asks for, in case one was missed.
-const LOOK_AGAIN: Duration = Duration::from_secs(300);
-
-/// Moves one `Upload` one step towards what its spec asks for.
-pub(crate) async fn reconcile(upload: Arc<Upload>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let node = observe::node(&upload, &ctx).await?; // reads; never writes
-    let now = Timestamp::now();
-    let plan = transfer::plan(&transfer::Transfer::from(&*upload), &node, now);
-    ctx.pace.forget(&upload.uid().unwrap_or_default());
-    match plan {
-        Plan::Rest | Plan::WaitForSlot => Ok(Action::requeue(LOOK_AGAIN)), // a freed slot looks at all of them
-        Plan::WakeAt(at) => Ok(Action::requeue(lifecycle::retry::wake(at, now))),
-        Plan::Stop => {
-            ctx.at_work.stop(&upload.name_any());
-            Ok(Action::await_change())
-        }
-        Plan::Claim(work) => {
-            apply::start(&ctx, &upload, work);
-            Ok(Action::requeue(LOOK_AGAIN))
-        }
+impl Kind for Upload {
+    fn lease(name: &str) -> String {
+        names::upload_lease(name)
     }
-}
 
-/// How long to wait after a look that failed.
-pub(crate) fn after_error(upload: Arc<Upload>, error: &Error, ctx: Arc<Context>) -> Action {
-    let name = upload.name_any();
-    tracing::warn!(upload = name, error = %lifecycle::Problem::chain(error), "could not look at the upload");
-    Action::requeue(ctx.pace.after_error(&upload.uid().unwrap_or_default(), lifecycle::retry::controller_pause))
+    fn transfer(&self) -> Transfer {
+        self.into()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.phase().is_some_and(UploadPhase::is_terminal)
+    }
+
+    fn knows(_: Work) -> bool {
+        true
+    }
+
+    fn span(&self) -> tracing::Span {
+        tracing::info_span!("upload", name = self.name_any(), disk_snapshot = self.spec.snapshot_id)
+    }
+
+    async fn perform(ctx: &Context, claimed: Claimed<Self>, place: &Place) {
+        apply::perform(ctx, claimed, place).await;
+    }
 }
