@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Timestamp;
-use kube::runtime::controller::Action;
 use kube::ResourceExt as _;
+use kube::runtime::controller::Action;
 use lifecycle::Problem;
 use lifecycle::transfer::{self, Holder, Node, Plan, Work};
 use operator::Error;

@@ -135,7 +135,7 @@ async fn look_at_data(
             Err(Trouble::Unread(Unread { at, error })) => {
                 let places: Ranges = at.iter().map(|index| reader.chunk_range(*index)).collect();
                 progress.settle(places.bytes());
-                found.damage(error, places)?;
+                found.damage(*error, places)?;
             }
             Err(Trouble::Disk(error)) => return Err(error),
         }

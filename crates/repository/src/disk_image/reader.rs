@@ -94,7 +94,7 @@ pub struct Unread {
     /// Numbers of the wanted chunks on the disk that have them.
     pub at: Vec<u64>,
     /// What is wrong; [`Error::Damaged`] unless the store failed.
-    pub error: Error,
+    pub error: Box<Error>,
 }
 
 /// Whether a restore point is opened of which not all is there.
@@ -273,7 +273,7 @@ impl Reader {
 
     /// Does one read; decrypts, decompresses and checks on a blocking thread.
     pub async fn fetch(&self, fetch: &Fetch) -> Result<Vec<ReadChunk>, Error> {
-        self.examine_fetch(fetch).await.into_iter().map(|chunk| chunk.map_err(|unread| unread.error)).collect()
+        self.examine_fetch(fetch).await.into_iter().map(|chunk| chunk.map_err(|unread| *unread.error)).collect()
     }
 
     /// Does one read, and goes on behind what is damaged.
@@ -281,14 +281,14 @@ impl Reader {
         let id = |content: u32| self.shared.unique[content as usize].0;
         if fetch.pack == NOWHERE {
             let lost = |(content, at): &(u32, Vec<u64>)| {
-                Err(Unread { at: at.clone(), error: not_indexed("read a chunk", &id(*content)) })
+                Err(Unread { at: at.clone(), error: not_indexed("read a chunk", &id(*content)).into() })
             };
             return fetch.wanted.iter().map(lost).collect();
         }
         let pack = self.shared.packs[fetch.pack as usize];
         let header = match self.header(fetch.pack, &pack).await {
             Ok(header) => header,
-            Err(error) => return vec![Err(Unread { at: fetch.chunks().collect(), error })],
+            Err(error) => return vec![Err(Unread { at: fetch.chunks().collect(), error: error.into() })],
         };
         let (mut wanted, mut chunks) = (Vec::with_capacity(fetch.wanted.len()), Vec::new());
         for (content, at) in &fetch.wanted {
@@ -298,7 +298,7 @@ impl Reader {
                 None => {
                     let (object, cause) = (pack::key(&pack.id), format!("its header does not list chunk {id}"));
                     let error = Error::damaged("read a chunk", Damage::Malformed { object, cause });
-                    chunks.push(Err(Unread { at: at.clone(), error }));
+                    chunks.push(Err(Unread { at: at.clone(), error: error.into() }));
                 }
             }
         }
@@ -374,13 +374,15 @@ impl Reader {
         let end = run.last().map_or(0, |(blob, _)| u64::from(blob.offset) + u64::from(blob.length));
         let bytes = match self.shared.repository.read_pack(pack, start, end - start).await {
             Ok(bytes) => bytes,
-            Err(error) => return vec![Err(Unread { at: run.into_iter().flat_map(|(_, at)| at).collect(), error })],
+            Err(error) => {
+                return vec![Err(Unread { at: run.into_iter().flat_map(|(_, at)| at).collect(), error: error.into() })];
+            }
         };
         let (reader, pack) = (self.clone(), *pack);
         let opened = tokio::task::spawn_blocking(move || {
             let open = |(blob, at): (Blob, Vec<u64>)| match reader.open_chunk(&pack, &blob, &at, &bytes, start) {
                 Ok(data) => Ok(ReadChunk { at, data }),
-                Err(error) => Err(Unread { at, error }),
+                Err(error) => Err(Unread { at, error: error.into() }),
             };
             run.into_iter().map(open).collect()
         });
