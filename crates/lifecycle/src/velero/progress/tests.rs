@@ -52,10 +52,8 @@ fn velero_hears_completed_only_when_the_data_is_in_the_repository() {
     for phase in ["SnapshotFailed", "Canceled", "UploadFailedAfterRetry"] {
         let got = answer(&snapshot(phase, Some((Reason::BucketMissing, "open the repository"))), &asked());
         assert!(got.completed && !got.stop, "{phase}");
-        assert!(
-            got.error.starts_with("open the repository. ") && got.error.ends_with(Reason::BucketMissing.fix()),
-            "{got:?}"
-        );
+        let words = format!("BucketMissing: open the repository. {}", Reason::BucketMissing.fix());
+        assert_eq!(got.error, words, "the word, the cause, the fix");
     }
 }
 
@@ -150,7 +148,10 @@ fn a_restore_is_followed_to_the_bound_claim() {
     let done = clone("Completed", Reason::Completed, "");
     assert!(done.completed && done.error.is_empty());
     let failed = clone("Failed", Reason::TargetTooSmall, "asks for 1Gi, the disk had 3Gi");
-    assert!(failed.error.starts_with("asks for 1Gi") && failed.error.ends_with(Reason::TargetTooSmall.fix()));
+    assert!(
+        failed.error.starts_with("TargetTooSmall: asks for 1Gi")
+            && failed.error.ends_with(Reason::TargetTooSmall.fix())
+    );
     assert!(clone("Canceled", Reason::Canceled, "asked to stop").completed);
     assert!(!clone("Canceling", Reason::Canceling, "").completed);
 }
