@@ -10,8 +10,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::runtime::wait::await_condition;
-use lifecycle::Problem;
 use lifecycle::velero::backup::{self, Decision, Destination, Facts, Waited};
 use lifecycle::velero::progress::{self, Answer, Asked};
 use lifecycle::velero::{item as view, operation};
@@ -19,7 +17,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::reads::{self, Reads};
-use super::{change, failed, refused, say};
+use super::{change, failed, refused, say, waits};
 use crate::Item;
 use crate::protocol::kinds::{ActionError, BackedUp, BackupItemAction, Outcome, Progress, Selector};
 
@@ -152,10 +150,9 @@ async fn recorded(snapshots: &Api<Snapshot>, name: &str, backup: &Backup) -> Res
     let within = Duration::try_from(timeout).unwrap_or(Duration::ZERO);
     let settled = |snapshot: Option<&Snapshot>| backup::waited(snapshot) != Waited::NotYet;
     let act = format!("wait for the disk snapshot of Snapshot {name}");
-    let seen = match tokio::time::timeout(within, await_condition(snapshots.clone(), name, settled)).await {
-        Ok(Ok(seen)) => seen,
-        Ok(Err(error)) => return Err(ActionError::new(format!("{act}: {}", Problem::chain(&error)))),
-        Err(_) => {
+    let seen = match waits::until(snapshots.clone(), name, within, &act, settled).await? {
+        waits::Waited::Settled(seen) => seen,
+        waits::Waited::TooLate => {
             let now = snapshots.get(name).await.map_err(failed(&act))?;
             return Err(refused(&backup::not_in_time(&now, timeout)));
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use api::{DeletePhase, DeleteSnapshot, Reason};
 use async_trait::async_trait;
 use kube::api::PostParams;
-use kube::runtime::wait::await_condition;
 use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::velero::delete::{self, Decision, Delete};
@@ -15,6 +14,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::reads::{self, Reads};
+use super::waits::{self, Waited};
 use super::{failed, refused, say};
 use crate::Item;
 use crate::protocol::kinds::{ActionError, DeleteItemAction, Selector};
@@ -56,18 +56,18 @@ impl ClaimDelete {
         let made = deletes.create(&PostParams::default(), &request).await;
         let name = made.map_err(failed("make a DeleteSnapshot for the claim"))?.name_any();
         let ended = |delete: Option<&DeleteSnapshot>| delete.is_none_or(|d| d.phase().is_some_and(|p| p.is_terminal()));
-        match tokio::time::timeout(WATCHED_FOR, await_condition(deletes, &name, ended)).await {
-            Ok(Ok(Some(delete))) if delete.phase() == Some(&DeletePhase::Failed) => {
+        match waits::until(deletes, &name, WATCHED_FOR, "watch the DeleteSnapshot", ended).await {
+            Ok(Waited::Settled(Some(delete))) if delete.phase() == Some(&DeletePhase::Failed) => {
                 let why = delete.status.and_then(|s| s.message).unwrap_or_default();
                 Err(refused(&Problem::lasting(Reason::Internal, format!("delete {}: {why}", wanted.snapshot_id))))
             }
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::info!(delete = name, error = Problem::chain(&error), "not watched to its end; it goes on");
+            Ok(Waited::Settled(_)) => Ok(()),
+            Ok(Waited::TooLate) => {
+                tracing::info!(delete = name, "it takes longer; the driver goes on with it");
                 Ok(())
             }
-            Err(_) => {
-                tracing::info!(delete = name, "it takes longer; the driver goes on with it");
+            Err(error) => {
+                tracing::info!(delete = name, error = error.message(), "not watched to its end; it goes on");
                 Ok(())
             }
         }

@@ -10,6 +10,7 @@ mod repositories;
 mod skipped;
 mod snapshotter;
 mod volume_backup;
+mod waits;
 
 use std::sync::Arc;
 

@@ -6,11 +6,11 @@ use api::velero::BackupStorageLocation;
 use api::{BackupRepositoryClaim, Reason};
 use kube::Api;
 use kube::api::{ListParams, PostParams};
-use kube::runtime::wait::await_condition;
 use lifecycle::Problem;
 use lifecycle::velero::parameters::{self, Choice, Wanted};
 
 use super::reads::Reads;
+use super::waits::{self, Waited};
 use super::{failed, refused};
 use crate::protocol::kinds::ActionError;
 
@@ -53,13 +53,11 @@ async fn answered(claims: Api<BackupRepositoryClaim>, name: &str) -> Result<Stri
     let has_name = |claim: Option<&BackupRepositoryClaim>| {
         claim.is_some_and(|c| c.backup_repository.as_ref().is_some_and(|name| !name.is_empty()))
     };
-    let waited = tokio::time::timeout(ANSWERED_WITHIN, await_condition(claims, name, has_name)).await;
     let act = format!("wait for the repository of BackupRepositoryClaim {name}");
-    match waited {
-        Ok(Ok(Some(claim))) => Ok(claim.backup_repository.unwrap_or_default()),
-        Ok(Ok(None)) => Err(ActionError::new(format!("{act}: the claim was deleted meanwhile"))),
-        Ok(Err(error)) => Err(ActionError::new(format!("{act}: {}", Problem::chain(&error)))),
-        Err(_) => {
+    match waits::until(claims, name, ANSWERED_WITHIN, &act, has_name).await? {
+        Waited::Settled(Some(claim)) => Ok(claim.backup_repository.unwrap_or_default()),
+        Waited::Settled(None) => Err(ActionError::new(format!("{act}: the claim was deleted meanwhile"))),
+        Waited::TooLate => {
             let cause = format!("{act}: nobody answered it within {} s", ANSWERED_WITHIN.as_secs());
             Err(refused(&Problem::passing(Reason::DriverSilent, cause)))
         }
