@@ -1,11 +1,13 @@
 //! What `velero backup` and `velero restore` do with our claims, by Velero's own server and command line.
 
 mod backup_choices;
+mod backup_late;
 mod backup_names;
-mod backup_outages;
 mod backup_settings;
 mod delete;
+mod delete_outages;
 pub(crate) mod last_moment;
+mod outages;
 mod pods;
 mod restore_again;
 mod restore_classes;
@@ -32,7 +34,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         SCENARIOS,
         backup_choices::SCENARIOS,
         backup_names::SCENARIOS,
-        backup_outages::SCENARIOS,
+        backup_late::SCENARIOS,
         delete::SCENARIOS,
         restore_again::SCENARIOS,
         restore_classes::SCENARIOS,
@@ -45,9 +47,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
 
 /// Those of this folder that need a lab to themselves.
 pub(crate) fn alone() -> impl Iterator<Item = &'static (&'static str, crate::Scenario)> {
-    [storm::SCENARIOS, backup_outages::alone::SCENARIOS, backup_settings::SCENARIOS, delete::alone::SCENARIOS]
-        .into_iter()
-        .flatten()
+    [storm::SCENARIOS, outages::SCENARIOS, backup_settings::SCENARIOS, delete_outages::SCENARIOS].into_iter().flatten()
 }
 
 /// A namespace with two claims of ours, filled.
