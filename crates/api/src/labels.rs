@@ -8,7 +8,7 @@ pub const EXCLUDE_FROM_BACKUP: &str = "velero.io/exclude-from-backup";
 pub const BACKUP_NAME: &str = "velero.io/backup-name";
 /// On CloneFromSnapshots: name of the Velero restore, shortened as [`backup_name`] does.
 pub const RESTORE_NAME: &str = "velero.io/restore-name";
-/// On Snapshots: uid of the Velero backup.
+/// On Snapshots and DeleteSnapshots: uid of the Velero backup. Only our plugin writes it.
 pub const BACKUP_UID: &str = "velero.io/backup-uid";
 /// Annotation on a claim in the backup's tarball: base64 of the JSON of its Snapshot.
 pub const SNAPSHOT_BLOB: &str = "velero-plugin-for-vsphere/item-snapshot-blob";

@@ -1,6 +1,7 @@
 //! How old things may get: when an object without a phase counts as asked for, and when a finished one goes.
 
-use api::{Time, Timestamp};
+use api::{Time, Timestamp, labels};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::SignedDuration;
 
 /// An object without a phase counts as new after this long: `kubectl apply` cannot set a status, and a creator that
@@ -14,6 +15,13 @@ pub const KEPT: SignedDuration = SignedDuration::from_hours(24);
 pub fn settles_at(created: Option<&Time>, now: Timestamp) -> Option<Timestamp> {
     let at = created?.0.checked_add(SETTLING).ok()?;
     (at > now).then_some(at)
+}
+
+/// As [`settles_at`], but at once for what our plugin has made for a backup of Velero: it writes no status, and Velero
+/// waits for one claim after the other. The original labels nothing with a backup's uid.
+pub fn begins_at(metadata: &ObjectMeta, now: Timestamp) -> Option<Timestamp> {
+    let by_our_plugin = metadata.labels.as_ref().is_some_and(|l| l.contains_key(labels::BACKUP_UID));
+    if by_our_plugin { None } else { settles_at(metadata.creation_timestamp.as_ref(), now) }
 }
 
 /// What becomes of a finished object.
@@ -40,6 +48,15 @@ pub fn finished(completed: Option<&Time>, now: Timestamp) -> Finished {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn velero_waits_five_seconds_for_no_claim_of_ours() {
+        let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
+        let mut made = ObjectMeta { creation_timestamp: Some(Time(now)), ..ObjectMeta::default() };
+        assert_eq!(begins_at(&made, now), Some(now + SETTLING), "by hand, or by the original");
+        made.labels = Some([(labels::BACKUP_UID.to_owned(), "u".to_owned())].into());
+        assert_eq!(begins_at(&made, now), None, "by our plugin");
+    }
 
     #[test]
     fn a_finished_object_is_kept_for_a_day() {

@@ -105,7 +105,7 @@ pub fn plan(delete: &DeleteSnapshot, seen: &Seen, now: Timestamp) -> Plan {
         };
     }
     if status.phase.is_none()
-        && let Some(at) = age::settles_at(delete.metadata.creation_timestamp.as_ref(), now)
+        && let Some(at) = age::begins_at(&delete.metadata, now)
     {
         return Plan::WakeAt(at);
     }

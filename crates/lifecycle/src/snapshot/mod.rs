@@ -52,7 +52,7 @@ pub fn plan(snapshot: &Snapshot, upload: Option<&Upload>, now: Timestamp) -> Pla
         return if snapshot.spec.snapshot_cancel && may_stop(upload) { Plan::StopUpload } else { Plan::Follow };
     }
     if phase.is_none()
-        && let Some(at) = age::settles_at(snapshot.metadata.creation_timestamp.as_ref(), now)
+        && let Some(at) = age::begins_at(&snapshot.metadata, now)
     {
         return Plan::WakeAt(at);
     }

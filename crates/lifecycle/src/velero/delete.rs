@@ -83,6 +83,9 @@ impl Delete {
         delete.metadata.namespace = Some(velero_namespace.to_owned());
         let mut marks = labels::ours();
         marks.insert(labels::BACKUP_NAME.to_owned(), labels::backup_name(backup.name()));
+        if !backup.uid().is_empty() {
+            marks.insert(labels::BACKUP_UID.to_owned(), backup.uid().to_owned());
+        }
         delete.metadata.labels = Some(marks);
         delete
     }
