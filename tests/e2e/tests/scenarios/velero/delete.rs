@@ -1,7 +1,7 @@
 //! `velero backup delete`: the data goes with the backup, whatever is away, and its space is freed.
 
 use anyhow::{Context as _, Result, ensure};
-use api::{BackupRepository, SnapshotPhase, labels, names};
+use api::{BackupRepository, labels, names};
 use e2e::{DEADLINE, VELERO_DEADLINE, World, nothing_left, wait_until};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
