@@ -11,7 +11,7 @@ use super::{digests, filled, lose, same};
 
 crate::scenarios![
     a_backup_completes_although_velero_was_killed_while_it_waited,
-    a_plugin_killed_in_the_middle_costs_one_claim_and_no_other,
+    a_plugin_killed_in_the_middle_costs_no_later_claim,
     a_backup_completes_although_the_api_server_was_away,
     a_backup_completes_although_the_driver_was_away,
 ];
@@ -85,11 +85,14 @@ async fn a_backup_completes_although_the_driver_was_away(world: World) -> Result
     comes_back(&world, &velero, &shop, &claims, 4).await
 }
 
-/// What Velero calls next starts the plugin anew. The claim that it was busy with is not in the backup, and the log says
-/// so. Its disk snapshot is uploaded all the same, by a Snapshot that nobody asks about any more.
-async fn a_plugin_killed_in_the_middle_costs_one_claim_and_no_other(world: World) -> Result<()> {
+/// A claim whose call was cut off is not in the backup, and the log says so; so may be the next one, when Velero has not
+/// noticed yet that the plugin ended. Then it starts the plugin anew. Disk snapshots that were asked for are uploaded all the
+/// same, those of a lost claim by a Snapshot that nobody asks about any more.
+async fn a_plugin_killed_in_the_middle_costs_no_later_claim(world: World) -> Result<()> {
     let (shop, claims) = backed_up_once(&world, "vnoplugin").await?;
-    let before = digests(&claims)?;
+    let last = shop.claim("data-9").mib(2).create().await?;
+    last.fill_random(251)?;
+    let before = digests(std::slice::from_ref(&last))?;
     let velero = world.velero_server();
     let name = shop.name();
     world.kill("backup-driver").await?; // so that the plugin waits for its disk snapshot
@@ -106,20 +109,20 @@ async fn a_plugin_killed_in_the_middle_costs_one_claim_and_no_other(world: World
         b.and_then(|b| b.status.as_ref()).is_some_and(|s| s.phase == "PartiallyFailed" || s.phase == "Completed")
     });
     let status = ended.await?.and_then(|b| b.status).unwrap_or_default();
-    ensure!((status.phase.as_str(), status.errors) == ("PartiallyFailed", 1), "it is {status:?}");
+    ensure!(status.phase == "PartiallyFailed", "it is {status:?}");
     let log = velero.log(name).await?;
-    let lost = |claim: &&Claim| log.lines().any(|l| l.contains("level=error") && l.contains(&claim.name));
-    let (lost, whole): (Vec<_>, Vec<_>) = claims.iter().partition(lost);
-    ensure!(lost.len() == 1 && whole.len() == 1, "the log names {} claims that are not in it", lost.len());
-    for snapshot in world.snapshots_of(name).await? {
+    let errors: Vec<_> = log.lines().filter(|line| line.contains("level=error")).collect();
+    let lost = |claim: &&Claim| errors.iter().any(|line| line.contains(&format!("name={})", claim.name)));
+    ensure!(claims.iter().any(|claim| lost(&claim)) && !lost(&&last), "the log names what is not in it: {errors:#?}");
+    let asked = world.snapshots_of(name).await?;
+    for snapshot in &asked {
         snapshot.wait_for(SnapshotPhase::Uploaded).await?;
     }
-    whole[0].delete().await?;
+    last.delete().await?;
     velero.restore(name, name, &[]).await?;
     velero.restore_is(name, "Completed").await?;
-    let before: Vec<_> = before.into_iter().filter(|(name, _)| *name == whole[0].name).collect();
     same(&world, name, &before).await?;
-    nothing_left(&world, &shop, 4).await
+    nothing_left(&world, &shop, 2 + asked.len()).await
 }
 
 /// A namespace with two claims and a backup of them, so that it has its repository: making that needs the driver.
