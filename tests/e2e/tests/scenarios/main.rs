@@ -17,6 +17,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use e2e::{Server, World, nothing_left_at_all};
@@ -54,10 +55,14 @@ impl Stage {
         Arc::new(Self { lab, velero, runtime: runtime.clone(), world: tokio::sync::OnceCell::new() })
     }
 
-    fn play(&self, scenario: Scenario) -> Result<()> {
+    /// Plays a scenario and says how long it took, the lab's start not counted.
+    fn play(&self, (name, scenario): (&str, Scenario)) -> Result<()> {
         self.runtime.block_on(async {
             let world = self.world.get_or_try_init(|| World::start(&self.lab, self.velero)).await?.clone();
-            tokio::spawn(scenario(world)).await? // a panic is this scenario's failure, not the run's end
+            let begin = Instant::now();
+            let outcome = tokio::spawn(scenario(world)).await; // a panic is this scenario's failure, not the run's end
+            println!("{name}: {:.0} s in lab {}", begin.elapsed().as_secs_f32(), self.lab);
+            outcome?
         })
     }
 
@@ -73,15 +78,15 @@ impl Stage {
 }
 
 /// Plays scenarios that may all be on one stage together.
-fn shared(stage: &Arc<Stage>, (name, scenario): &'static (&'static str, Scenario)) -> Trial {
+fn shared(stage: &Arc<Stage>, scenario: &'static (&'static str, Scenario)) -> Trial {
     let stage = stage.clone();
-    Trial::test(*name, move || told(stage.play(*scenario)))
+    Trial::test(scenario.0, move || told(stage.play(*scenario)))
 }
 
 /// Plays scenarios that each need a stage to themselves: any that is free. There are as many as scenarios at a time.
-fn alone(free: &Arc<Mutex<Vec<Arc<Stage>>>>, (name, scenario): &'static (&'static str, Scenario)) -> Trial {
+fn alone(free: &Arc<Mutex<Vec<Arc<Stage>>>>, scenario: &'static (&'static str, Scenario)) -> Trial {
     let free = free.clone();
-    Trial::test(*name, move || {
+    Trial::test(scenario.0, move || {
         let stage = free.lock().unwrap().pop().expect("as many stages as scenarios at a time");
         let outcome = stage.play(*scenario);
         free.lock().unwrap().push(stage);
