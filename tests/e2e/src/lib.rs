@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod asked;
 mod bucket;
 mod claim;
 mod control;
@@ -31,6 +32,7 @@ mod velero;
 mod wait;
 mod world;
 
+pub use asked::asked;
 pub use bucket::Bucket;
 pub use claim::{Claim, NewClaim, digest};
 pub use control::{Control, DiskFault, Disks};

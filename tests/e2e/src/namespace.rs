@@ -14,6 +14,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::asked::asked;
 use crate::explained::event_with;
 use crate::world::LOOK;
 use crate::{Claim, DEADLINE, World, wait_until};
@@ -149,7 +150,7 @@ impl Namespace {
     pub async fn apply_snapshot(&self, spec: SnapshotSpec) -> Result<Snapshot> {
         let api: Api<api::Snapshot> = Api::namespaced(self.world.client(), &self.name);
         let object = api::Snapshot::new(&api::names::snapshot(Uuid::new_v4()), spec);
-        let name = api.create(&PostParams::default(), &object).await?.name_any();
+        let name = asked(&api, &object).await?;
         Ok(Snapshot { world: self.world.clone(), namespace: self.name.clone(), name })
     }
 
@@ -189,7 +190,7 @@ impl Namespace {
     /// When the API server refuses.
     pub async fn apply_clone(&self, spec: CloneFromSnapshotSpec) -> Result<Clone> {
         let object = CloneFromSnapshot::new(&Uuid::new_v4().to_string(), spec);
-        let name = self.clones().create(&PostParams::default(), &object).await?.name_any();
+        let name = asked(&self.clones(), &object).await?;
         Ok(Clone { world: self.world.clone(), namespace: self.name.clone(), name })
     }
 }

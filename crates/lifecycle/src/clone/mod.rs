@@ -120,7 +120,9 @@ pub fn plan(clone: &CloneFromSnapshot, seen: &Seen, now: Timestamp) -> Plan {
             Finished::Remove => Plan::Remove,
         };
     }
+    // our plugin, which leaves the claim to Velero, writes no status that would have to be waited for
     if before.phase.is_none()
+        && clone.spec.claim_creator.is_none()
         && let Some(at) = age::settles_at(clone.metadata.creation_timestamp.as_ref(), now)
     {
         return Plan::WakeAt(at);

@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{ClonePhase, Reason, SnapshotPhase};
-use e2e::{Claim, DEADLINE, Namespace, World, digest, wait_until};
+use api::{CloneFromSnapshotSpec, ClonePhase, Reason, ResourceHandle, SnapshotPhase, SnapshotSpec};
+use e2e::{Claim, DEADLINE, Namespace, World, asked, digest, wait_until};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt as _};
+use serde::Serialize;
 
 crate::scenarios![
     a_file_system_comes_back_byte_for_byte_and_restic_agrees,
     a_disk_of_one_mib_comes_back,
+    what_kubectl_applies_without_a_phase_is_done_all_the_same,
     a_disk_that_ends_inside_a_chunk_comes_back,
     a_disk_larger_than_a_gibibyte_with_data_in_its_last_sector_comes_back,
     an_empty_disk_costs_nothing_and_comes_back_empty,
@@ -108,6 +110,48 @@ async fn a_disk_of_one_mib_comes_back(world: World) -> Result<()> {
     let claim = shop.claim("tiny").mib(1).create().await?;
     claim.fill_random(1)?;
     there_and_back(&world, &shop, &claim).await.map(drop)
+}
+
+async fn what_kubectl_applies_without_a_phase_is_done_all_the_same(world: World) -> Result<()> {
+    let shop = world.namespace("applied").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(2)?;
+    let spec = SnapshotSpec {
+        resource_handle: ResourceHandle::claim("data"),
+        backup_repository: shop.repository().to_owned(),
+        ..SnapshotSpec::default()
+    };
+    kubectl_apply(&world, &shop, api::Snapshot::new("by-hand", spec)).await?;
+    let snapshots: Api<api::Snapshot> = Api::namespaced(world.client(), shop.name());
+    let is_uploaded =
+        |s: Option<&api::Snapshot>| s.and_then(|s| s.status.as_ref()?.phase.clone()) == Some(SnapshotPhase::Uploaded);
+    let snapshot = wait_until(&snapshots, "by-hand", DEADLINE, "is Uploaded", is_uploaded).await?;
+    let status = snapshot.and_then(|s| s.status).context("a status")?;
+    let spec = CloneFromSnapshotSpec {
+        snapshot_id: status.snapshot_id.context("an id")?,
+        metadata: status.metadata,
+        kind: api::CLAIM_KIND.to_owned(),
+        backup_repository: shop.repository().to_owned(),
+        ..CloneFromSnapshotSpec::default()
+    };
+    let before = claim.digest()?;
+    claim.delete().await?;
+    kubectl_apply(&world, &shop, api::CloneFromSnapshot::new("by-hand", spec)).await?;
+    let is_completed = |c: Option<&api::CloneFromSnapshot>| {
+        c.and_then(|c| c.status.as_ref()?.phase.clone()) == Some(ClonePhase::Completed)
+    };
+    wait_until(&shop.clones(), "by-hand", DEADLINE, "is Completed", is_completed).await?;
+    ensure!(Claim::bound(&world, shop.name(), "data").await?.digest()? == before, "came back different");
+    Ok(())
+}
+
+async fn kubectl_apply(world: &World, shop: &Namespace, object: impl Serialize) -> Result<()> {
+    let mut object = serde_json::to_value(object)?;
+    object["metadata"]["namespace"] = shop.name().into();
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), object.to_string())?;
+    let path = file.path().to_str().context("a path in UTF-8")?;
+    world.run("kubectl", &["apply", "-f", path]).await.map(drop)
 }
 
 async fn a_disk_that_ends_inside_a_chunk_comes_back(world: World) -> Result<()> {
@@ -281,7 +325,7 @@ async fn a_finished_backup_can_be_deleted_and_is_gone(world: World) -> Result<()
     let api: Api<api::DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
     for attempt in ["first", "again"] {
         let object = api::DeleteSnapshot::new(&api::names::delete_snapshot(uuid::Uuid::new_v4()), spec.clone());
-        let name = api.create(&kube::api::PostParams::default(), &object).await?.name_any();
+        let name = asked(&api, &object).await?;
         wait_until(&api, &name, DEADLINE, &format!("is Completed ({attempt})"), |seen| {
             seen.and_then(|s| s.status.as_ref()?.phase.clone()) == Some(api::DeletePhase::Completed)
         })

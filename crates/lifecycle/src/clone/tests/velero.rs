@@ -11,6 +11,15 @@ fn clone() -> CloneFromSnapshot {
     clone
 }
 
+#[test]
+fn velero_waits_five_seconds_for_no_restore_of_ours() {
+    let mut young = clone();
+    (young.status, young.metadata.creation_timestamp) = (None, Some(Time(noon())));
+    assert!(!matches!(plan(&young, &Seen::default(), noon()), Plan::WakeAt(_)), "our plugin writes no status");
+    young.spec.claim_creator = None;
+    assert_eq!(plan(&young, &Seen::default(), noon()), Plan::WakeAt(noon() + age::SETTLING), "by hand");
+}
+
 /// A claim as Velero makes it from what the restore action returned; `uid` is the selector's value.
 fn velero_claim(uid: &str) -> PersistentVolumeClaim {
     serde_json::from_value(json!({

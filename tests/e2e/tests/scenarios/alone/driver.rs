@@ -2,11 +2,11 @@
 
 use anyhow::{Context as _, Result, ensure};
 use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Reason, SnapshotPhase, Upload};
-use e2e::{Claim, DEADLINE, Namespace, World, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, Namespace, World, asked, nothing_left, wait_until};
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::Api;
 use kube::ResourceExt as _;
-use kube::api::{ListParams, PostParams};
+use kube::api::ListParams;
 use uuid::Uuid;
 
 use super::back_up;
@@ -187,7 +187,7 @@ async fn a_deletion_survives_a_driver_killed_after_any_step(world: World) -> Res
         let deletions: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
         doomed(&world, step).await?;
         let object = DeleteSnapshot::new(&api::names::delete_snapshot(Uuid::new_v4()), spec);
-        let name = deletions.create(&PostParams::default(), &object).await?.name_any();
+        let name = asked(&deletions, &object).await?;
         revived(&world, step).await?;
         wait_until(&deletions, &name, DEADLINE, "is Completed", |seen| {
             seen.and_then(|s| s.status.as_ref()?.phase.clone()) == Some(DeletePhase::Completed)
