@@ -45,6 +45,10 @@ pub mod key {
     pub const CUSTOMER_KEY_FILE: &str = "customerKeyEncryptionFile";
     /// `<name>/<key>` of a Secret in the Velero namespace with 32 bytes that the store is to encrypt with.
     pub const CUSTOMER_KEY_SECRET: &str = "customerKeyEncryptionSecret";
+    /// Tags of every object: `key=value&key=value`.
+    pub const TAGGING: &str = "tagging";
+    /// Checksum that every object carries; absent is `CRC32`, empty is none.
+    pub const CHECKSUM_ALGORITHM: &str = "checksumAlgorithm";
 }
 
 /// Prefix of the original's layout when the parameters name none.
@@ -79,6 +83,16 @@ pub enum ParametersError {
          other"
     )]
     TwoEncryptions,
+    /// What a store would refuse with every object.
+    #[error(
+        "repository parameter `tagging` is `{0}`; it should read `key=value&key=value`, with ten tags at most and %XX for what is no ASCII"
+    )]
+    NotTags(String),
+    /// None that we can compute.
+    #[error(
+        "repository parameter `checksumAlgorithm` is `{0}`; it may be `CRC32`, `CRC32C`, `CRC64NVME`, `SHA1`, `SHA256`, or empty"
+    )]
+    UnknownChecksum(String),
     /// Both keys or none.
     #[error("of the two S3 keys among the repository parameters one is missing")]
     HalfAKey,
@@ -147,6 +161,24 @@ pub enum StoreEncryption {
     CustomerKeySecret(SecretKey),
 }
 
+/// How the checksum of each object is computed, which the store checks and keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// There is none: some stores refuse objects that have one.
+    None,
+    /// `CRC32`, as Velero's S3 plugin does unasked.
+    #[default]
+    Crc32,
+    /// `CRC32C`.
+    Crc32c,
+    /// `CRC64NVME`.
+    Crc64Nvme,
+    /// `SHA1`.
+    Sha1,
+    /// `SHA256`.
+    Sha256,
+}
+
 /// Where a repository's bucket is and how to reach it.
 #[derive(Debug, Clone)]
 pub struct RepositoryParameters {
@@ -176,6 +208,10 @@ pub struct RepositoryParameters {
     pub insecure_skip_tls_verify: bool,
     /// How the store is asked to encrypt at rest; `None` leaves it to the store.
     pub store_encryption: Option<StoreEncryption>,
+    /// Tags of every object, as the header has them.
+    pub tagging: Option<String>,
+    /// Checksum of every object.
+    pub checksum: Checksum,
 }
 
 impl RepositoryParameters {
@@ -206,6 +242,8 @@ impl RepositoryParameters {
             ca_cert_secret: secret_key(key::CA_CERT_SECRET, optional(key::CA_CERT_SECRET))?,
             insecure_skip_tls_verify: flag(key::INSECURE_SKIP_TLS_VERIFY),
             store_encryption: store_encryption(&optional)?,
+            tagging: optional(key::TAGGING).map(tags).transpose()?,
+            checksum: map.get(key::CHECKSUM_ALGORITHM).map_or(Ok(Checksum::default()), |word| checksum(word))?,
         })
     }
 }
@@ -249,6 +287,27 @@ fn store_encryption(optional: &impl Fn(&str) -> Option<String>) -> Result<Option
         (None, None, Some(secret)) => Ok(Some(StoreEncryption::CustomerKeySecret(secret))),
         _ => Err(ParametersError::TwoEncryptions),
     }
+}
+
+/// The limits are those of S3; how long a key or value may be is for the store to say.
+fn tags(text: String) -> Result<String, ParametersError> {
+    const MOST: usize = 10;
+    let is_tag =
+        |tag: &str| matches!(tag.split_once('='), Some((key, value)) if !key.is_empty() && !value.contains('='));
+    let fit = text.bytes().all(|byte| byte.is_ascii_graphic()) && text.split('&').all(is_tag);
+    if fit && text.split('&').count() <= MOST { Ok(text) } else { Err(ParametersError::NotTags(text)) }
+}
+
+fn checksum(word: &str) -> Result<Checksum, ParametersError> {
+    Ok(match word {
+        "" => Checksum::None,
+        "CRC32" => Checksum::Crc32,
+        "CRC32C" => Checksum::Crc32c,
+        "CRC64NVME" => Checksum::Crc64Nvme,
+        "SHA1" => Checksum::Sha1,
+        "SHA256" => Checksum::Sha256,
+        other => return Err(ParametersError::UnknownChecksum(other.to_owned())),
+    })
 }
 
 fn format(word: &str) -> Result<RepositoryFormat, ParametersError> {
@@ -303,6 +362,12 @@ mod tests {
             (with(&[("caCertSecret", "ca")]), "`caCertSecret` is `ca`"),
             (with(&[("customerKeyEncryptionSecret", "a/b/c")]), "`a/b/c`"),
             (with(&[("kmsKeyId", "k"), ("customerKeyEncryptionFile", "/f")]), "exclude each other"),
+            (with(&[("checksumAlgorithm", "MD5")]), "`MD5`"),
+            (with(&[("tagging", "team")]), "`team`"),
+            (with(&[("tagging", "team=a=b")]), "`team=a=b`"),
+            (with(&[("tagging", "team=a&&b=c")]), "`team=a&&b=c`"),
+            (with(&[("tagging", "stra\u{df}e=1")]), "%XX"),
+            (with(&[("tagging", "a=&b=&c=&d=&e=&f=&g=&h=&i=&j=&k=")]), "ten tags"),
         ];
         for (pairs, why) in bad {
             let error = RepositoryParameters::from_map(&map(&pairs)).unwrap_err();
@@ -316,7 +381,13 @@ mod tests {
             RepositoryParameters::from_map(&map(&[&[("region", ""), ("bucket", "b")], more].concat())).unwrap()
         };
         let nothing = read(&[]);
-        assert!(!nothing.insecure_skip_tls_verify && nothing.store_encryption.is_none());
+        assert!(!nothing.insecure_skip_tls_verify && nothing.store_encryption.is_none() && nothing.tagging.is_none());
+        assert_eq!(nothing.checksum, Checksum::Crc32, "what Velero's S3 plugin sends unasked, the store takes from us");
+        assert_eq!(read(&[("checksumAlgorithm", "")]).checksum, Checksum::None, "some stores refuse it");
+        assert_eq!(read(&[("checksumAlgorithm", "SHA256")]).checksum, Checksum::Sha256);
+        for tags in ["team=shop", "team=shop&tier=", "team=caf%C3%A9&a=b"] {
+            assert_eq!(read(&[("tagging", tags)]).tagging.as_deref(), Some(tags));
+        }
         assert!(read(&[("insecureSkipTLSVerify", "T")]).insecure_skip_tls_verify);
         let secret = read(&[("caCertSecret", "authorities/ca.crt")]).ca_cert_secret.unwrap();
         assert_eq!((secret.name.as_str(), secret.key.as_str()), ("authorities", "ca.crt"));

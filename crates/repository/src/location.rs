@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-use crate::store::{self, FolderStore, S3Store, Store, StoreEncryption};
+use crate::store::{self, Checksum, FolderStore, S3Store, Store, StoreEncryption};
 
 /// A place for a repository, without the keys to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,8 @@ pub enum Credentials {
 pub struct S3Options {
     /// Server to talk to; `None` is AWS in `region`.
     pub endpoint: Option<Url>,
-    /// Any text the server accepts; empty means `us-east-1`, which stores without regions expect.
+    /// Any text the server accepts; empty means `us-east-1`, which stores without regions expect. For AWS,
+    /// [`S3Store::region_of_bucket`] finds it.
     pub region: String,
     /// The bucket.
     pub bucket: String,
@@ -77,7 +78,7 @@ pub struct S3Options {
     pub prefix: String,
     /// `https://host/bucket/key` instead of `https://bucket.host/key`.
     pub path_style: bool,
-    /// Certificates to trust, in PEM, instead of the system's.
+    /// Certificates to trust, in PEM, besides the system's.
     pub ca_pem: Option<String>,
     /// Take any certificate of the server. Whoever stands in between can then read and change what is sent; the
     /// repository's own encryption keeps the contents secret and shows changes, the key to the bucket is signed with and
@@ -85,6 +86,10 @@ pub struct S3Options {
     pub skip_tls_verify: bool,
     /// How the store is asked to encrypt at rest.
     pub encryption: StoreEncryption,
+    /// Tags of every object, `key=value&key=value`, as the header has them.
+    pub tagging: Option<String>,
+    /// Checksum of every object; `None` for stores that refuse the header.
+    pub checksum: Option<Checksum>,
     /// The key to the bucket.
     pub credentials: Credentials,
     /// Longest wait for a connection.
@@ -117,6 +122,8 @@ impl S3Options {
             ca_pem: None,
             skip_tls_verify: false,
             encryption: StoreEncryption::default(),
+            tagging: None,
+            checksum: None,
             credentials: Credentials::Environment,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),

@@ -3,9 +3,11 @@
 //! A store knows keys and bytes. It knows nothing of restic, of chunks or of disks, and retries nothing that its own
 //! client does not retry: retry lives in one layer.
 
+mod checksum;
 mod encryption;
 mod faulty;
 mod folder;
+mod region;
 mod s3;
 #[cfg(test)]
 mod suite;
@@ -16,6 +18,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use checksum::Checksum;
 pub use encryption::{CustomerKey, StoreEncryption};
 pub use faulty::{Fault, FaultyStore, Operation};
 pub use folder::FolderStore;

@@ -12,7 +12,7 @@ use aws_runtime::auth::PayloadSigningOverride;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::timeout::{self, TimeoutConfig};
 use aws_sdk_s3::config::{
     BehaviorVersion, ConfigBag, Intercept, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
@@ -27,9 +27,10 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
 
+use super::checksum::with_checksum;
 use super::encryption::Encrypted as _;
 use super::unverified;
-use super::{Body, Error, ErrorKind, Object, PutNew, Store, StoreEncryption};
+use super::{Body, Checksum, Error, ErrorKind, Object, PutNew, Store, StoreEncryption};
 use crate::hash::hex;
 use crate::location::{Credentials, S3Options};
 
@@ -54,6 +55,8 @@ pub struct S3Store {
     put_timeout: TimeoutConfig,
     attempts: u32,
     encryption: StoreEncryption,
+    tagging: Option<String>,
+    checksum: Option<Checksum>,
 }
 
 impl fmt::Debug for S3Store {
@@ -67,19 +70,10 @@ impl S3Store {
     pub async fn new(options: S3Options) -> Result<Self, Error> {
         let prefix = options.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        let server =
-            options.endpoint.as_ref().map_or("AWS".to_owned(), |url| url.as_str().trim_end_matches('/').to_owned());
-        let place =
-            format!("bucket {} at {server}{}{prefix}", options.bucket, if prefix.is_empty() { "" } else { "/" });
-        let http = match options.skip_tls_verify {
-            true => unverified::http_client(options.connect_timeout),
-            false => http_client(options.ca_pem.as_deref()),
-        }
-        .map_err(|cause| Error::new(ErrorKind::Failed, "use", "", place.as_str(), cause))?;
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(options.connect_timeout)
-            .read_timeout(options.read_timeout)
-            .operation_timeout(options.operation_timeout);
+        let place = place(&options);
+        let http =
+            client_for(&options).map_err(|cause| Error::new(ErrorKind::Failed, "use", "", place.as_str(), cause))?;
+        let timeouts = timeouts(&options);
         let put_timeout = timeouts.clone().read_timeout(PUT_TIMEOUT.max(options.read_timeout)).build();
         let region = if options.region.is_empty() { "us-east-1" } else { &options.region };
         let mut config = aws_sdk_s3::Config::builder()
@@ -87,10 +81,13 @@ impl S3Store {
             .http_client(http.clone())
             .region(Region::new(region.to_owned()))
             .force_path_style(options.path_style)
-            // trailers with checksums are more than many stores understand; restic's own hashes and MACs check more
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            // never unasked: restic's own hashes and MACs check more, and not every store takes the header
+            .request_checksum_calculation(match options.checksum {
+                None => RequestChecksumCalculation::WhenRequired,
+                Some(_) => RequestChecksumCalculation::WhenSupported,
+            })
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .retry_config(RetryConfig::standard().with_max_attempts(options.attempts.max(1)))
+            .retry_config(retries(&options))
             .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALLED).build())
             .timeout_config(timeouts.build());
         config = match &options.credentials {
@@ -113,8 +110,18 @@ impl S3Store {
             config = config.endpoint_url(endpoint.as_str());
         }
         let client = Client::from_conf(config.build());
-        let (bucket, timeout, attempts) = (options.bucket, options.operation_timeout, options.attempts.max(1));
-        Ok(Self { client, bucket, prefix, place, timeout, put_timeout, attempts, encryption: options.encryption })
+        Ok(Self {
+            client,
+            bucket: options.bucket,
+            prefix,
+            place,
+            timeout: options.operation_timeout,
+            put_timeout,
+            attempts: options.attempts.max(1),
+            encryption: options.encryption,
+            tagging: options.tagging,
+            checksum: options.checksum,
+        })
     }
 
     fn name(&self, key: &str) -> String {
@@ -159,7 +166,9 @@ impl S3Store {
     }
 
     async fn upload(&self, request: PutObjectFluentBuilder, body: Body) -> Result<(), PutError> {
-        let request = request.encrypted(&self.encryption).body(ByteStream::from(body.bytes));
+        let request = request.encrypted(&self.encryption).set_tagging(self.tagging.clone());
+        // a body in memory has its checksum in a header; as a trailer few stores would understand it
+        let request = with_checksum(request, self.checksum).body(ByteStream::from(body.bytes));
         let overrides = aws_sdk_s3::Config::builder().timeout_config(self.put_timeout.clone());
         let mut request = request.customize().config_override(overrides);
         if let Some(sha256) = body.sha256 {
@@ -169,21 +178,48 @@ impl S3Store {
     }
 }
 
+/// Names the place for messages.
+pub(super) fn place(options: &S3Options) -> String {
+    let server = options.endpoint.as_ref().map_or("AWS", |url| url.as_str().trim_end_matches('/'));
+    let prefix = options.prefix.trim_matches('/');
+    let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}/") };
+    format!("bucket {} at {server}{prefix}", options.bucket)
+}
+
+pub(super) fn timeouts(options: &S3Options) -> timeout::TimeoutConfigBuilder {
+    TimeoutConfig::builder()
+        .connect_timeout(options.connect_timeout)
+        .read_timeout(options.read_timeout)
+        .operation_timeout(options.operation_timeout)
+}
+
+pub(super) fn retries(options: &S3Options) -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(options.attempts.max(1))
+}
+
+pub(super) fn client_for(options: &S3Options) -> Result<SharedHttpClient, BoxError> {
+    match options.skip_tls_verify {
+        true => unverified::http_client(options.connect_timeout),
+        false => http_client(options.ca_pem.as_deref()),
+    }
+}
+
 type PutError = SdkError<aws_sdk_s3::operation::put_object::PutObjectError>;
 
-/// The client for one set of trusted certificates.
+/// The client that trusts the system's certificates and these. As in Velero: a location whose bundle holds the authority of
+/// a proxy goes on to work where there is none.
 fn http_client(ca_pem: Option<&str>) -> Result<SharedHttpClient, BoxError> {
     let mut trust = tls::TrustStore::default();
     if let Some(pem) = ca_pem {
         expect_certificates(pem)?;
-        trust = tls::TrustStore::empty().with_pem_certificate(pem);
+        trust = trust.with_pem_certificate(pem);
     }
     let context = tls::TlsContext::builder().with_trust_store(trust).build()?;
     let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
     Ok(aws_smithy_http_client::Builder::new().tls_provider(provider).tls_context(context).build_https())
 }
 
-/// The SDK would panic on a bundle that cannot be read, and trust nobody with an empty one.
+/// The SDK would panic on a bundle that cannot be read, and say nothing of an empty one.
 fn expect_certificates(pem: &str) -> Result<(), BoxError> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {

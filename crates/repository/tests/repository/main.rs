@@ -8,6 +8,7 @@ mod initialising;
 mod judge;
 mod locking;
 mod maintenance;
+mod object_settings;
 mod restic_reads;
 mod s3;
 mod storage_settings;

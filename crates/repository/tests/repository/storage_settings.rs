@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use repository::store::{CustomerKey, PutNew, S3Store, Store, StoreEncryption};
+use repository::store::{Checksum, CustomerKey, PutNew, S3Store, Store, StoreEncryption};
 use repository::{Credentials, S3Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -170,6 +170,24 @@ async fn a_key_that_the_customer_brings_is_on_every_request_for_an_object() {
                 )
         });
         assert!(with_key.count() >= at_least, "{method}: {touching:?}");
+    }
+}
+
+/// Stores without checksums refuse the headers, and most refuse bodies in pieces with a checksum at the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_knows_no_checksums_sees_none() {
+    let server = Versitygw::start();
+    let recorder = Recorder::before(&server).await;
+    touch(&recorder.store(&server, |_| {}).await).await;
+    let plain = recorder.heads("PUT");
+    touch(&recorder.store(&server, |options| options.checksum = Some(Checksum::Crc32)).await).await;
+    let all = recorder.heads("PUT");
+    assert_eq!((plain.len(), all.len()), (2, 4));
+    let about_checksums = |head: &Head| head.lines.iter().any(|line| line.to_lowercase().contains("checksum"));
+    assert!(!plain.iter().any(about_checksums), "{plain:?}");
+    for put in &all[2..] {
+        assert_eq!(put.value("x-amz-checksum-crc32"), Some("/sUwqQ=="));
+        assert_eq!((put.value("x-amz-trailer"), put.value("content-encoding")), (None, None), "one piece, as ever");
     }
 }
 

@@ -24,7 +24,13 @@ pub(crate) struct Versitygw {
 impl Versitygw {
     /// With one empty bucket, without TLS.
     pub(crate) fn start() -> Self {
-        Self::start_with(TempDir::new().unwrap(), None)
+        Self::start_with(TempDir::new().unwrap(), None, "us-east-1")
+    }
+
+    /// The same in another region.
+    #[allow(dead_code)] // not every user of this file travels
+    pub(crate) fn start_in(region: &str) -> Self {
+        Self::start_with(TempDir::new().unwrap(), None, region)
     }
 
     /// The same behind TLS, with a certificate that only [`Versitygw::options`] knows.
@@ -33,16 +39,16 @@ impl Versitygw {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
         std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        Self::start_with(folder, Some(made.cert.pem()))
+        Self::start_with(folder, Some(made.cert.pem()), "us-east-1")
     }
 
-    fn start_with(folder: TempDir, ca_pem: Option<String>) -> Self {
+    fn start_with(folder: TempDir, ca_pem: Option<String>, region: &str) -> Self {
         std::fs::create_dir_all(folder.path().join("root").join(BUCKET)).unwrap();
         let deadline = Instant::now() + START;
         loop {
             // another process may take the port before the server does: then the server ends, and the next port is tried
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut child = spawn(folder.path(), port, ca_pem.is_some());
+            let mut child = spawn(folder.path(), port, ca_pem.is_some(), region);
             while child.try_wait().unwrap().is_none() {
                 assert!(Instant::now() < deadline, "versitygw does not answer within {START:?}");
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
@@ -89,9 +95,9 @@ impl Drop for Versitygw {
     }
 }
 
-fn spawn(folder: &Path, port: u16, tls: bool) -> Child {
+fn spawn(folder: &Path, port: u16, tls: bool, region: &str) -> Child {
     let mut command = Command::new(program());
-    command.args(["--port", &format!("127.0.0.1:{port}"), "--quiet"]);
+    command.args(["--port", &format!("127.0.0.1:{port}"), "--quiet", "--region", region]);
     if tls {
         command.arg("--cert").arg(folder.join("cert.pem")).arg("--key").arg(folder.join("key.pem"));
     }

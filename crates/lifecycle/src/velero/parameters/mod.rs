@@ -17,12 +17,13 @@ const S3_PROVIDERS: [&str; 2] = ["aws", "velero.io/aws"];
 const DEFAULT_CREDENTIAL_KEY: &str = "cloud";
 
 /// Settings that are taken over under the same name, where they are set.
-const TAKEN_OVER: [&str; 5] = [
+const TAKEN_OVER: [&str; 6] = [
     key::INSECURE_SKIP_TLS_VERIFY,
     key::SERVER_SIDE_ENCRYPTION,
     key::KMS_KEY_ID,
     key::CUSTOMER_KEY_FILE,
     key::CUSTOMER_KEY_SECRET,
+    key::TAGGING,
 ];
 
 /// The repository that a storage location asks for.
@@ -92,6 +93,8 @@ fn parameters(location: &BackupStorageLocation) -> BTreeMap<String, String> {
     let taken_over = TAKEN_OVER.iter().map(|k| (*k, Some(of_config(k))));
     let set = own.into_iter().chain(taken_over).filter_map(|(k, v)| Some((k, v.filter(|v| !v.is_empty())?)));
     map.extend(set.map(|(k, v)| (k.to_owned(), v)));
+    // here empty is a word of its own: no checksums
+    map.extend(config.get_key_value(key::CHECKSUM_ALGORITHM).map(|(k, v)| (k.clone(), v.trim().to_owned())));
     map
 }
 

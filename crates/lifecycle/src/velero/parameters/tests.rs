@@ -32,7 +32,8 @@ fn w39_every_setting_of_a_storage_location_reaches_the_repository() {
         "credential": {"name": "second", "key": "keys"},
         "config": {"region": "eu", "s3ForcePathStyle": "true", "s3Url": "https://s3.lab:9000", "profile": "lab",
             "insecureSkipTLSVerify": "true", "serverSideEncryption": "aws:kms", "kmsKeyId": "id-1",
-            "publicUrl": "https://elsewhere", "checksumAlgorithm": ""}
+            "tagging": "team=shop&tier=1", "checksumAlgorithm": "",
+            "publicUrl": "https://elsewhere", "signatureVersion": "1", "enableSharedConfig": "true"}
     }));
     let wanted = read(&full);
     let want: BTreeMap<String, String> = [
@@ -46,6 +47,8 @@ fn w39_every_setting_of_a_storage_location_reaches_the_repository() {
         ("insecureSkipTLSVerify", "true"),
         ("serverSideEncryption", "aws:kms"),
         ("kmsKeyId", "id-1"),
+        ("tagging", "team=shop&tier=1"),
+        ("checksumAlgorithm", ""),
     ]
     .map(|(k, v)| (k.to_owned(), v.to_owned()))
     .into();
