@@ -13,6 +13,7 @@ mod restore_again;
 mod restore_classes;
 mod restore_existing;
 mod second_cluster;
+mod storage_locations;
 mod storm;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -40,6 +41,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         restore_classes::SCENARIOS,
         restore_existing::SCENARIOS,
         second_cluster::SCENARIOS,
+        storage_locations::SCENARIOS,
     ]
     .into_iter()
     .flatten()

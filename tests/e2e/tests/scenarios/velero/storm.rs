@@ -64,9 +64,13 @@ async fn made(shop: &Namespace, claims: usize) -> Result<()> {
     futures::stream::iter((0..claims).map(make)).buffer_unordered(8).try_collect().await
 }
 
-/// Whether a request counts: no watch, nothing about leases, and no poll of an operation.
+/// Whether a request counts: no watch, no renewal of a lease, and no poll of an operation.
 fn counts(request: &Request) -> bool {
-    request.verb != "watch" && request.resource != "leases" && !is_poll(request)
+    request.verb != "watch" && !is_renewal(request) && !is_poll(request)
+}
+
+fn is_renewal(request: &Request) -> bool {
+    request.verb == "update" && request.resource == "leases"
 }
 
 fn is_poll(request: &Request) -> bool {
@@ -94,7 +98,7 @@ fn told(claims: usize, took: Duration, peak: u64, asked: &[Request]) {
         let count = asked.iter().filter(of).count();
         println!("{program:?}: {count} requests, {:.1} a claim", count as f64 / claims as f64);
     }
-    for (what, count) in tally(asked).iter().take(25) {
+    for (what, count) in tally(asked.iter().filter(|r| counts(r))) {
         println!("  {count:6}  {what}");
     }
 }

@@ -1,0 +1,83 @@
+//! The labs that scenarios play on, and how many play on each at a time.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use e2e::{Server, World, nothing_left_at_all};
+use tokio::runtime::Runtime;
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::Scenario;
+
+/// One lab, started when the first scenario needs it.
+pub(crate) struct Lab {
+    name: String,
+    velero: Server,
+    world: OnceCell<World>,
+}
+
+/// One lab starts at a time: five at once take longer than one after the other on two cores.
+static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+impl Lab {
+    /// `E2E_LAB` is for a second run beside the first, on labs of other names.
+    pub(crate) fn new(name: &str, velero: Server) -> Arc<Self> {
+        let name = std::env::var("E2E_LAB").map_or_else(|_| name.to_owned(), |prefix| format!("{prefix}-{name}"));
+        Arc::new(Self { name, velero, world: OnceCell::new() })
+    }
+
+    async fn world(&self) -> Result<World> {
+        let start = || async {
+            let _one = STARTING.lock().await;
+            World::start(&self.name, self.velero).await
+        };
+        self.world.get_or_try_init(start).await.cloned()
+    }
+
+    /// Looks at what all its scenarios together have left, and stops it. A lab that nobody needed was not started.
+    async fn stop(&self) -> Result<()> {
+        let Some(world) = self.world.get() else { return Ok(()) };
+        let left = nothing_left_at_all(world).await.with_context(|| format!("when all was over in lab {}", self.name));
+        world.stop().await.and(left)
+    }
+}
+
+/// Places to play at; a scenario waits for a free one. A lab with several places has several scenarios at a time.
+pub(crate) struct Stage {
+    labs: Vec<Arc<Lab>>,
+    free: Mutex<Vec<Arc<Lab>>>,
+    places: Semaphore,
+    runtime: Arc<Runtime>,
+}
+
+impl Stage {
+    pub(crate) fn new(labs: Vec<Arc<Lab>>, places: usize, runtime: &Arc<Runtime>) -> Arc<Self> {
+        let free: Vec<_> = labs.iter().cycle().take(places).cloned().collect();
+        Arc::new(Self { labs, free: Mutex::new(free), places: Semaphore::new(places), runtime: runtime.clone() })
+    }
+
+    /// Plays a scenario and says how long it took, the wait for a place and the lab's start not counted.
+    pub(crate) fn play(&self, (name, scenario): (&str, Scenario)) -> Result<()> {
+        self.runtime.block_on(async {
+            let _place = self.places.acquire().await?;
+            let lab = self.free.lock().unwrap().pop().expect("as many labs as places");
+            let outcome = async {
+                let world = lab.world().await?;
+                let begin = Instant::now();
+                let outcome = tokio::spawn(scenario(world)).await; // a panic is this scenario's failure, not the run's end
+                println!("{name}: {:.0} s in lab {}", begin.elapsed().as_secs_f32(), lab.name);
+                outcome?
+            };
+            let outcome = outcome.await;
+            self.free.lock().unwrap().push(lab);
+            outcome
+        })
+    }
+
+    /// Stops its labs; says so when scenarios have left anything.
+    pub(crate) fn ends_clean(&self) -> bool {
+        let stopped = |lab: &Arc<Lab>| self.runtime.block_on(lab.stop()).inspect_err(|e| eprintln!("{e:?}")).is_ok();
+        self.labs.iter().map(stopped).fold(true, |all, one| all && one)
+    }
+}

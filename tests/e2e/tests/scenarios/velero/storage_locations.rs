@@ -1,0 +1,256 @@
+//! Storage locations as users write them: what a setting means to Velero's S3 plugin it means to us, on the same line.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use e2e::{DEADLINE, Namespace, World, wait_until};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, CustomResource};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+
+use super::{digests, lose, same};
+
+#[path = "../../../../../crates/repository/tests/repository/recorder.rs"]
+mod recorder;
+
+use recorder::{Head, Recorder};
+
+crate::scenarios![
+    a_setting_of_a_storage_location_means_to_us_what_it_means_to_velero,
+    an_s3_server_with_a_certificate_of_its_own_takes_backups,
+];
+
+/// A BackupStorageLocation, as it is.
+#[derive(CustomResource, Serialize, Deserialize, Clone, Debug)]
+#[kube(
+    group = "velero.io",
+    version = "v1",
+    kind = "BackupStorageLocation",
+    plural = "backupstoragelocations",
+    namespaced,
+    status = "Value",
+    schema = "disabled"
+)]
+struct LocationSpec {
+    #[serde(flatten)]
+    rest: serde_json::Map<String, Value>,
+}
+
+/// Headers that settings of a location add to what is stored.
+const SETTINGS: [&str; 5] = [
+    "x-amz-tagging",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-security-token",
+    "x-amz-sdk-checksum-algorithm",
+];
+
+/// W-39: prefix, `credential`, profile, session token, KMS, tags and checksum, all in one location, compared on the line
+/// with what Velero's S3 plugin makes of them.
+async fn a_setting_of_a_storage_location_means_to_us_what_it_means_to_velero(world: World) -> Result<()> {
+    let shop = world.namespace("vsettings").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(301)?;
+    let before = digests(std::slice::from_ref(&claim))?;
+    let recorder = Recorder::before(world.var("S3_ENDPOINT").trim_start_matches("http://")).await;
+    let config = [
+        ("s3Url", recorder.url()),
+        ("profile", "lab".to_owned()),
+        ("kmsKeyId", "key-7".to_owned()),
+        ("tagging", "team=shop&tier=1".to_owned()),
+        ("checksumAlgorithm", "SHA256".to_owned()),
+    ];
+    let location = Location::create(&world, shop.name(), &config, json!({})).await?;
+    let velero = world.velero_server();
+    velero.back_up(shop.name(), shop.name(), &["--storage-location", shop.name()]).await?;
+    velero.backup_is(shop.name(), "Completed").await?;
+
+    let puts = recorder.heads("PUT");
+    let folder = format!("/{}/{}", world.var("S3_BUCKET"), shop.name());
+    let below = |part: &str| {
+        let found = puts.iter().filter(|put| put.path.starts_with(&format!("{folder}/{part}/")));
+        found.map(settings).collect::<BTreeSet<_>>()
+    };
+    let (by_velero, by_us) = (below("backups"), below("plugins"));
+    let wanted = [
+        "team=shop&tier=1",
+        "aws:kms",
+        "key-7",
+        "only for a while", // the token in its Secret
+        "SHA256",
+    ];
+    let wanted = BTreeSet::from([wanted.map(|value| Some(value.to_owned()))]);
+    ensure!(by_us == wanted, "our objects came with {by_us:?}");
+    ensure!(by_velero == wanted, "Velero's objects came with {by_velero:?}");
+
+    lose(&[claim]).await?;
+    velero.restore(shop.name(), shop.name(), &[]).await?;
+    velero.restore_is(shop.name(), "Completed").await?;
+    same(&world, shop.name(), &before).await?;
+    location.remove(&world, &shop).await
+}
+
+/// The values of [`SETTINGS`].
+fn settings(put: &Head) -> [Option<String>; SETTINGS.len()] {
+    SETTINGS.map(|name| put.value(name).map(str::to_owned))
+}
+
+/// W-39: by a `caCertRef`, and by `insecureSkipTLSVerify`; with the key that the customer brings in a file of its own.
+async fn an_s3_server_with_a_certificate_of_its_own_takes_backups(world: World) -> Result<()> {
+    let shop = world.namespace("vtls").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(302)?;
+    let server = TlsServer::start(&world).await?;
+    let key = world.folder().join("sse-key");
+    std::fs::write(&key, [b'k'; 32])?;
+    let authority = json!({"caCertRef": {"name": format!("{}-trusted-keys", shop.name()), "key": "ca.crt"}});
+    let cases = [
+        ("trusted", ("customerKeyEncryptionFile", key.display().to_string()), authority),
+        ("unseen", ("insecureSkipTLSVerify", "true".to_owned()), json!({})),
+    ];
+    let velero = world.velero_server();
+    for (word, setting, storage) in cases {
+        let name = format!("{}-{word}", shop.name());
+        let config = [("s3Url", server.url.clone()), ("profile", "lab".to_owned()), setting];
+        let location = Location::create(&world, &name, &config, storage).await?;
+        velero.back_up(&name, shop.name(), &["--storage-location", &name]).await?;
+        velero.backup_is(&name, "Completed").await?;
+        ensure!(points_below(&world, &name, &shop)? == 1, "one restore point below the prefix of {name}");
+        location.remove(&world, &shop).await?;
+    }
+    Ok(())
+}
+
+/// Restore points in the location of that name, on the S3 server's own disk.
+fn points_below(world: &World, location: &str, shop: &Namespace) -> Result<usize> {
+    let bucket = world.folder().join("s3").join(world.var("S3_BUCKET"));
+    let points = bucket.join(location).join("plugins/vsphere-restic-repo").join(shop.name()).join("snapshots");
+    Ok(std::fs::read_dir(&points).with_context(|| format!("list {}", points.display()))?.count())
+}
+
+/// A storage location with a Secret that our programs may read, as `storageSecrets` of the chart lets them.
+struct Location {
+    name: String,
+    secret: String,
+}
+
+impl Location {
+    /// In the lab's bucket below a prefix of its own name, once Velero has found it good.
+    async fn create(world: &World, name: &str, config: &[(&str, String)], storage: Value) -> Result<Self> {
+        let made = Self { name: name.to_owned(), secret: format!("{name}-keys") };
+        made.readable_secret(world).await?;
+        let mut config: BTreeMap<_, _> = config.iter().cloned().collect();
+        config.insert("region", world.var("AWS_REGION").to_owned());
+        config.insert("s3ForcePathStyle", "true".to_owned());
+        let mut place = json!({"bucket": world.var("S3_BUCKET"), "prefix": name});
+        place.as_object_mut().context("an object")?.extend(storage.as_object().context("an object")?.clone());
+        let spec = json!({
+            "provider": "aws", "objectStorage": place, "config": config,
+            "credential": {"name": made.secret, "key": "cloud"},
+        });
+        let locations = locations(world);
+        locations
+            .create(&PostParams::default(), &BackupStorageLocation::new(name, serde_json::from_value(spec)?))
+            .await?;
+        wait_until(&locations, name, DEADLINE, "is available", |l: Option<&BackupStorageLocation>| {
+            l.and_then(|l| l.status.as_ref()).is_some_and(|status| status["phase"] == "Available")
+        })
+        .await?;
+        Ok(made)
+    }
+
+    /// Keys by two names, of which one is right, and the certificate of the lab's authority.
+    async fn readable_secret(&self, world: &World) -> Result<()> {
+        let authority = std::fs::read_to_string(world.var("VCENTER_CA_FILE"))?;
+        let (id, secret) = (world.var("AWS_ACCESS_KEY_ID"), world.var("AWS_SECRET_ACCESS_KEY"));
+        let keys = format!(
+            "[default]\naws_access_key_id = nobody\naws_secret_access_key = wrong\n\n\
+             [lab]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\naws_session_token = only for a while\n"
+        );
+        let name = json!({"name": self.secret});
+        let object = json!({"metadata": name, "stringData": {"cloud": keys, "ca.crt": authority}});
+        let post = PostParams::default();
+        let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
+        secrets.create(&post, &serde_json::from_value(object)?).await?;
+        let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [self.secret],
+            "verbs": ["get", "list", "watch"]}]);
+        let roles: Api<Role> = Api::namespaced(world.client(), world.velero());
+        roles.create(&post, &serde_json::from_value(json!({"metadata": name, "rules": rules}))?).await?;
+        let subjects = ["backup-driver", "datamgr-for-vsphere-plugin"]
+            .map(|account| json!({"kind": "ServiceAccount", "name": account, "namespace": world.velero()}));
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": self.secret});
+        let binding = json!({"metadata": name, "roleRef": role, "subjects": subjects});
+        let bindings: Api<RoleBinding> = Api::namespaced(world.client(), world.velero());
+        bindings.create(&post, &serde_json::from_value(binding)?).await?;
+        Ok(())
+    }
+
+    /// Deletes its backup, of the same name, with its restore point; then itself.
+    async fn remove(self, world: &World, shop: &Namespace) -> Result<()> {
+        let velero = world.velero_server();
+        velero.delete(&self.name).await?;
+        velero.is_gone(&self.name).await?;
+        world.deletions_complete(&self.name, 1).await?;
+        ensure!(points_below(world, &self.name, shop)? == 0, "the restore point of {} is gone", self.name);
+        let (delete, velero) = (DeleteParams::default(), world.velero());
+        locations(world).delete(&self.name, &delete).await?;
+        Api::<RoleBinding>::namespaced(world.client(), velero).delete(&self.secret, &delete).await?;
+        Api::<Role>::namespaced(world.client(), velero).delete(&self.secret, &delete).await?;
+        Api::<Secret>::namespaced(world.client(), velero).delete(&self.secret, &delete).await?;
+        Ok(())
+    }
+}
+
+fn locations(world: &World) -> Api<BackupStorageLocation> {
+    Api::namespaced(world.client(), world.velero())
+}
+
+/// A second S3 server on the lab's buckets, with a certificate of the lab's authority; ends with its value.
+struct TlsServer {
+    url: String,
+    _child: Child,
+}
+
+impl TlsServer {
+    async fn start(world: &World) -> Result<Self> {
+        let program = world.var("PATH").split(':').map(|folder| std::path::Path::new(folder).join("versitygw"));
+        let program = program.clone().find(|file| file.is_file()).context("versitygw is on the lab's PATH")?;
+        let certificates = world.folder().join("certificates");
+        let due = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            // another process may take the port before the server does: then the server ends, and the next port is tried
+            let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+            let mut child = Command::new(&program)
+                .args(["--port", &address.to_string(), "--region", world.var("AWS_REGION"), "--quiet"])
+                .arg("--iam-dir")
+                .arg(world.folder().join("s3-accounts"))
+                .arg("--cert")
+                .arg(certificates.join("server.pem"))
+                .arg("--key")
+                .arg(certificates.join("server-key.pem"))
+                .arg("posix")
+                .arg(world.folder().join("s3"))
+                .env("ROOT_ACCESS_KEY", "root-of-tls")
+                .env("ROOT_SECRET_KEY", "nobody-uses-it")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .kill_on_drop(true)
+                .spawn()?;
+            while child.try_wait()?.is_none() {
+                if TcpStream::connect(address).await.is_ok() {
+                    return Ok(Self { url: format!("https://{address}"), _child: child });
+                }
+                if tokio::time::Instant::now() > due {
+                    bail!("versitygw does not answer behind TLS");
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
