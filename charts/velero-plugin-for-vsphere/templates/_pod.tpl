@@ -98,6 +98,30 @@ component: velero
 app.kubernetes.io/part-of: velero-plugin-for-vsphere
 {{- end }}
 
+{{/* Folders that both programs have from Secrets. The names of volumes are numbers: that of a Secret may be too long. */}}
+{{- define "secretMounts" -}}
+- name: cloud-credentials
+  mountPath: /credentials
+  readOnly: true
+{{- range $number, $mount := .Values.secretMounts }}
+- name: secret-{{ $number }}
+  mountPath: {{ $mount.mountPath | quote }}
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "secretVolumes" -}}
+- name: cloud-credentials
+  secret:
+    secretName: cloud-credentials
+    optional: true
+{{- range $number, $mount := .Values.secretMounts }}
+- name: secret-{{ $number }}
+  secret:
+    secretName: {{ $mount.secret }}
+{{- end }}
+{{- end }}
+
 {{/* Names of the Secrets both programs read. */}}
 {{- define "secretNames" -}}
 - vsphere-backup-repository-key

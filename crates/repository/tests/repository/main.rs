@@ -9,6 +9,7 @@ mod judge;
 mod locking;
 mod maintenance;
 mod object_settings;
+mod recorder;
 mod restic_reads;
 mod s3;
 mod storage_settings;

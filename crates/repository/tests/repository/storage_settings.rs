@@ -1,115 +1,28 @@
 //! What a storage location says about encryption, trust and temporary keys reaches the server. versitygw encrypts nothing,
 //! so the headers are read off the line by a proxy in between.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use repository::store::{Checksum, CustomerKey, PutNew, S3Store, Store, StoreEncryption};
 use repository::{Credentials, S3Options};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use url::Url;
 
 use crate::judge::{MIB, TestDisk, password};
+use crate::recorder::{Head, Recorder};
 use crate::versitygw::Versitygw;
 
-/// The head of a request: method, and the lines that follow.
-#[derive(Debug, Clone)]
-struct Head {
-    method: String,
-    lines: Vec<String>,
+/// A recorder before a server.
+async fn before(server: &Versitygw) -> Recorder {
+    let endpoint = server.options("").endpoint.unwrap();
+    Recorder::before(&format!("127.0.0.1:{}", endpoint.port().unwrap())).await
 }
 
-impl Head {
-    fn value(&self, name: &str) -> Option<&str> {
-        let found = self.lines.iter().filter_map(|line| line.split_once(':'));
-        found.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
-    }
-}
-
-/// Passes everything on, both ways, and keeps what clients sent.
-struct Recorder {
-    url: Url,
-    sent: Arc<Mutex<Vec<Vec<u8>>>>,
-    accepting: tokio::task::JoinHandle<()>,
-}
-
-impl Recorder {
-    async fn before(server: &Versitygw) -> Self {
-        let upstream = server.options("").endpoint.unwrap();
-        let upstream = format!("127.0.0.1:{}", upstream.port().unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let sent: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
-        let record = sent.clone();
-        let accepting = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, upstream.clone(), record.clone()));
-            }
-        });
-        Self { url, sent, accepting }
-    }
-
-    async fn store(&self, server: &Versitygw, change: impl FnOnce(&mut S3Options)) -> S3Store {
-        let mut options = server.options("x");
-        options.endpoint = Some(self.url.clone());
-        options.attempts = 1;
-        change(&mut options);
-        S3Store::new(options).await.unwrap()
-    }
-
-    /// Heads of the requests so far with this method.
-    fn heads(&self, method: &str) -> Vec<Head> {
-        let all = self.sent.lock().unwrap().iter().flat_map(|sent| heads(sent)).collect::<Vec<_>>();
-        all.into_iter().filter(|head| head.method == method).collect()
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn pass(client: TcpStream, upstream: String, record: Arc<Mutex<Vec<Vec<u8>>>>) {
-    let Ok(server) = TcpStream::connect(upstream).await else { return };
-    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
-        (client.into_split(), server.into_split());
-    let place = {
-        let mut all = record.lock().unwrap();
-        all.push(Vec::new());
-        all.len() - 1
-    };
-    let there = async {
-        let mut buffer = vec![0; 1 << 16];
-        while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
-            record.lock().unwrap()[place].extend_from_slice(&buffer[..length]);
-            if to_server.write_all(&buffer[..length]).await.is_err() {
-                return;
-            }
-        }
-        let _ = to_server.shutdown().await; // the server may have gone first
-    };
-    let back = async {
-        let _ = tokio::io::copy(&mut from_server, &mut to_client).await; // the client may have gone first
-    };
-    tokio::join!(there, back);
-}
-
-fn heads(sent: &[u8]) -> Vec<Head> {
-    let (text, mut heads, mut within) = (String::from_utf8_lossy(sent), Vec::new(), false);
-    for line in text.split("\r\n") {
-        let method = line.split(' ').next().unwrap_or_default();
-        if line.ends_with(" HTTP/1.1") {
-            heads.push(Head { method: method.to_owned(), lines: Vec::new() });
-            within = true;
-        } else if line.is_empty() {
-            within = false;
-        } else if let Some(head) = heads.last_mut().filter(|_| within) {
-            head.lines.push(line.to_owned());
-        }
-    }
-    heads
+async fn through(recorder: &Recorder, server: &Versitygw, change: impl FnOnce(&mut S3Options)) -> S3Store {
+    let mut options = server.options("x");
+    options.endpoint = Some(recorder.url().parse().unwrap());
+    options.attempts = 1;
+    change(&mut options);
+    S3Store::new(options).await.unwrap()
 }
 
 /// Every kind of request that touches an object. What the server answers is not the question here.
@@ -134,8 +47,8 @@ async fn a_bucket_that_demands_encryption_takes_our_objects() {
     ];
     for (encryption, algorithm, key) in cases {
         let server = Versitygw::start();
-        let recorder = Recorder::before(&server).await;
-        touch(&recorder.store(&server, |options| options.encryption = encryption.clone()).await).await;
+        let recorder = before(&server).await;
+        touch(&through(&recorder, &server, |options| options.encryption = encryption.clone()).await).await;
         let puts = recorder.heads("PUT");
         assert_eq!(puts.len(), 2, "{encryption:?}");
         for put in puts {
@@ -154,9 +67,9 @@ async fn a_key_that_the_customer_brings_is_on_every_request_for_an_object() {
     assert!(!format!("{customer_key:?}").contains("a2tra2"), "a log line must not tell the key");
     assert!(CustomerKey::new(&[b'k'; 31]).is_none() && CustomerKey::new(&[b'k'; 33]).is_none());
     let server = Versitygw::start();
-    let recorder = Recorder::before(&server).await;
+    let recorder = before(&server).await;
     let encryption = StoreEncryption::CustomerKey(customer_key);
-    touch(&recorder.store(&server, |options| options.encryption = encryption).await).await;
+    touch(&through(&recorder, &server, |options| options.encryption = encryption).await).await;
     for (method, at_least) in [("PUT", 2), ("GET", 2), ("HEAD", 1)] {
         let touching: Vec<_> = recorder.heads(method).into_iter().filter(|head| head.value("host").is_some()).collect();
         assert!(touching.len() >= at_least, "{method}: {touching:?}");
@@ -177,10 +90,10 @@ async fn a_key_that_the_customer_brings_is_on_every_request_for_an_object() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_knows_no_checksums_sees_none() {
     let server = Versitygw::start();
-    let recorder = Recorder::before(&server).await;
-    touch(&recorder.store(&server, |_| {}).await).await;
+    let recorder = before(&server).await;
+    touch(&through(&recorder, &server, |_| {}).await).await;
     let plain = recorder.heads("PUT");
-    touch(&recorder.store(&server, |options| options.checksum = Some(Checksum::Crc32)).await).await;
+    touch(&through(&recorder, &server, |options| options.checksum = Some(Checksum::Crc32)).await).await;
     let all = recorder.heads("PUT");
     assert_eq!((plain.len(), all.len()), (2, 4));
     let about_checksums = |head: &Head| head.lines.iter().any(|line| line.to_lowercase().contains("checksum"));
@@ -194,8 +107,8 @@ async fn a_store_that_knows_no_checksums_sees_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn temporary_keys_come_with_their_token() {
     let server = Versitygw::start();
-    let recorder = Recorder::before(&server).await;
-    let store = recorder.store(&server, |options| {
+    let recorder = before(&server).await;
+    let store = through(&recorder, &server, |options| {
         let Credentials::Given { token, .. } = &mut options.credentials else { unreachable!("the test has keys") };
         *token = Some("only for a while".into());
     });
