@@ -1,10 +1,10 @@
 //! What a storage location says about its bucket beyond place and keys: whom to trust, and how to encrypt at rest.
 
 use api::Reason;
-use api::parameters::{RepositoryParameters, StoreEncryption as Asked};
+use api::parameters::{Checksum as Chosen, RepositoryParameters, StoreEncryption as Asked};
 use kube::Client;
 use lifecycle::Problem;
-use repository::store::{CustomerKey, StoreEncryption};
+use repository::store::{Checksum, CustomerKey, StoreEncryption};
 
 use crate::secrets::of_location;
 
@@ -23,6 +23,18 @@ pub(crate) async fn trusted(
         Problem::passing(Reason::RepositoryInvalid, cause)
     })?;
     Ok(Some(parameters.ca_cert.iter().chain([&pem]).map(|pem| format!("{}\n", pem.trim())).collect()))
+}
+
+/// The checksum that every object carries.
+pub(crate) fn checksum(parameters: &RepositoryParameters) -> Option<Checksum> {
+    match parameters.checksum {
+        Chosen::None => None,
+        Chosen::Crc32 => Some(Checksum::Crc32),
+        Chosen::Crc32c => Some(Checksum::Crc32c),
+        Chosen::Crc64Nvme => Some(Checksum::Crc64Nvme),
+        Chosen::Sha1 => Some(Checksum::Sha1),
+        Chosen::Sha256 => Some(Checksum::Sha256),
+    }
 }
 
 /// How the store is asked to encrypt at rest.

@@ -7,7 +7,7 @@ use api::parameters::RepositoryParameters;
 use api::{BackupRepository, Reason, names};
 use kube::{Api, Client};
 use lifecycle::Problem;
-use repository::store::Store;
+use repository::store::{S3Store, Store};
 use repository::{Credentials, Repository, S3Options};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
@@ -113,7 +113,14 @@ impl Repositories {
             tracing::warn!(place = open.place(), "the repository is not the one it was; opening it anew");
             *slot = None;
         }
-        let store: Arc<dyn Store> = Arc::new(reach.client.open(reach.options).await?);
+        let mut options = reach.options;
+        if options.endpoint.is_none() && options.region.is_empty() {
+            let region = S3Store::region_of_bucket(&options).await;
+            options.region = region.map_err(|source| {
+                failed(repository::Error::Store { act: "find the bucket's region".to_owned(), source })
+            })?;
+        }
+        let store: Arc<dyn Store> = Arc::new(reach.client.open(options).await?);
         let opened = match make {
             true => repository::initialise(store, &reach.password).await,
             false => repository::open(store, &reach.password).await,
@@ -131,7 +138,8 @@ impl Repositories {
         let encryption = location::encryption(&self.client, &self.namespace, &parameters).await?;
         let prefix = location_of(&parameters, from);
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-        let settings = format!("{encryption:?} {}", parameters.insecure_skip_tls_verify);
+        let S3Options { region, path_style, skip_tls_verify, tagging, checksum, .. } = &options;
+        let settings = format!("{region:?} {path_style} {encryption:?} {skip_tls_verify} {tagging:?} {checksum:?}");
         for part in [password.expose_secret(), &credentials_text, trusted.as_deref().unwrap_or_default(), &settings] {
             digest.update(&(part.len() as u64).to_le_bytes());
             digest.update(part.as_bytes());

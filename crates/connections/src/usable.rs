@@ -8,6 +8,8 @@ use lifecycle::{Again, Problem};
 use repository::store::S3Store;
 use repository::{Credentials, S3Options};
 
+use crate::location;
+
 /// The fields of a description, understood.
 pub(crate) struct Usable {
     /// Its parameters.
@@ -61,6 +63,8 @@ impl Usable {
             path_style: parameters.s3_force_path_style,
             ca_pem: parameters.ca_cert.clone(),
             skip_tls_verify: parameters.insecure_skip_tls_verify,
+            tagging: parameters.tagging.clone(),
+            checksum: location::checksum(&parameters),
             ..S3Options::new(endpoint, &parameters.bucket, "")
         };
         Ok(Self { parameters, options, client: StoreClient { repository: name, trust, again } })
