@@ -4,6 +4,7 @@ mod backup_choices;
 mod backup_late;
 mod backup_names;
 mod backup_settings;
+mod csi;
 mod delete;
 mod delete_outages;
 pub(crate) mod last_moment;
@@ -49,7 +50,9 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
 
 /// Those of this folder that need a lab to themselves.
 pub(crate) fn alone() -> impl Iterator<Item = &'static (&'static str, crate::Scenario)> {
-    [storm::SCENARIOS, outages::SCENARIOS, backup_settings::SCENARIOS, delete_outages::SCENARIOS].into_iter().flatten()
+    [storm::SCENARIOS, outages::SCENARIOS, backup_settings::SCENARIOS, csi::SCENARIOS, delete_outages::SCENARIOS]
+        .into_iter()
+        .flatten()
 }
 
 /// A namespace with two claims of ours, filled.
