@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::Error;
 use crate::pauses::Pauses;
+use crate::shown::Written;
 
 /// How long a look waits after it met a change: the change itself comes as an event.
 const AFTER_CONFLICT: Duration = Duration::from_millis(300);
@@ -41,6 +42,8 @@ pub struct Context {
     pub pace: Arc<Pace>,
     /// When failed attempts are due again.
     pub pauses: Arc<Pauses>,
+    /// What we have written, so that a watch that lags behind does not make us decide twice.
+    pub written: Arc<Written>,
     /// A CloneFromSnapshot was deleted: what it has left is to be removed now.
     pub clone_gone: Arc<Notify>,
     /// Objects of one kind that are worked on at a time.
@@ -63,6 +66,9 @@ impl Context {
     /// Writes a status if it differs, refused when the object changed since it was read; gives the object as it is now.
     pub async fn publish<K: Reported>(&self, object: &K, status: &K::Status) -> Result<K, Error> {
         let written = self.publisher.publish(object, status, Guard::Unchanged).await?;
+        if let Some(written) = &written {
+            self.written.note(written);
+        }
         Ok(written.unwrap_or_else(|| object.clone()))
     }
 

@@ -1,9 +1,9 @@
 //! How our controllers reach what lies outside the cluster: vCenter through its Secret, a repository through its
 //! BackupRepository.
 //!
-//! The main types are [`Vcenters`] and [`Repositories`]. Both read Secrets by name when they are needed, keep one open
-//! connection until a Secret changes, and tell every failure as a [`Problem`](lifecycle::Problem). [`Settings`] are the
-//! user's ConfigMaps.
+//! The main types are [`Vcenters`] and [`Repositories`]. Both read Secrets by name when they are first needed and watch them
+//! from then on, keep one open connection until a Secret changes, and tell every failure as a
+//! [`Problem`](lifecycle::Problem). [`Settings`] are the user's ConfigMaps.
 //!
 //! ```no_run
 //! # async fn example(client: kube::Client, repository: &api::BackupRepository) -> Result<(), lifecycle::Problem> {
@@ -18,6 +18,7 @@
 //! This crate decides nothing about backups and writes nothing to the cluster.
 
 mod credentials;
+mod known;
 mod location;
 mod problems;
 mod repositories;

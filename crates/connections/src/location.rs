@@ -2,22 +2,22 @@
 
 use api::Reason;
 use api::parameters::{Checksum as Chosen, RepositoryParameters, StoreEncryption as Asked};
-use kube::Client;
 use lifecycle::Problem;
 use repository::store::{Checksum, CustomerKey, StoreEncryption};
 
+use crate::known::Known;
 use crate::secrets::of_location;
 
 /// The certificate authorities to trust, in PEM: those among the parameters and those in the Secret. `None` are the
 /// system's.
 pub(crate) async fn trusted(
-    client: &Client,
+    known: &Known,
     velero_namespace: &str,
     parameters: &RepositoryParameters,
 ) -> Result<Option<String>, Problem> {
     let Some(secret) = &parameters.ca_cert_secret else { return Ok(parameters.ca_cert.clone()) };
     let what = "the certificate authorities of the object store";
-    let bytes = of_location(client, velero_namespace, &secret.name, &secret.key, what).await?;
+    let bytes = of_location(known, velero_namespace, &secret.name, &secret.key, what).await?;
     let pem = String::from_utf8(bytes).map_err(|_| {
         let cause = format!("read {what} from Secret {velero_namespace}/{}: `{}` is not text", secret.name, secret.key);
         Problem::passing(Reason::RepositoryInvalid, cause)
@@ -39,7 +39,7 @@ pub(crate) fn checksum(parameters: &RepositoryParameters) -> Option<Checksum> {
 
 /// How the store is asked to encrypt at rest.
 pub(crate) async fn encryption(
-    client: &Client,
+    known: &Known,
     velero_namespace: &str,
     parameters: &RepositoryParameters,
 ) -> Result<StoreEncryption, Problem> {
@@ -50,7 +50,7 @@ pub(crate) async fn encryption(
         Some(Asked::CustomerKeyFile(file)) => (from_file(file).await?, format!("file {file}")),
         Some(Asked::CustomerKeySecret(secret)) => {
             let what = "the key that the object store is to encrypt with";
-            let bytes = of_location(client, velero_namespace, &secret.name, &secret.key, what).await?;
+            let bytes = of_location(known, velero_namespace, &secret.name, &secret.key, what).await?;
             (bytes, format!("Secret {velero_namespace}/{}, key `{}`", secret.name, secret.key))
         }
     };

@@ -12,6 +12,7 @@ use repository::{Credentials, Repository, S3Options};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
+use crate::known::Known;
 use crate::secrets::{of_location, secret, text};
 use crate::usable::{StoreClient, Usable};
 use crate::{credentials, from_kube, from_repository, location};
@@ -24,7 +25,7 @@ const WELL_KNOWN_PASSWORD: &str = "static-passw0rd";
 /// The repositories of this cluster. Cheap to clone; clones share what is open.
 #[derive(Clone)]
 pub struct Repositories {
-    client: Client,
+    known: Known,
     namespace: String,
     open: Arc<Mutex<HashMap<Place, Slot>>>,
 }
@@ -67,7 +68,7 @@ pub fn location_of(parameters: &RepositoryParameters, source_namespace: &str) ->
 impl Repositories {
     /// Repositories with keys from the Velero namespace.
     pub fn new(client: Client, velero_namespace: &str) -> Self {
-        Self { client, namespace: velero_namespace.to_owned(), open: Arc::default() }
+        Self { known: Known::new(client), namespace: velero_namespace.to_owned(), open: Arc::default() }
     }
 
     /// The BackupRepository of that name.
@@ -75,8 +76,8 @@ impl Repositories {
     /// # Errors
     /// `RepositoryUnknown` when there is none.
     pub async fn find(&self, name: &str) -> Result<BackupRepository, Problem> {
-        let repositories: Api<BackupRepository> = Api::all(self.client.clone());
-        let found = repositories.get_opt(name).await;
+        let repositories: Api<BackupRepository> = Api::all(self.known.client());
+        let found = self.known.get(&repositories, name).await;
         found.map_err(|e| from_kube(&format!("read BackupRepository {name}"), &e))?.ok_or_else(|| {
             Problem::lasting(Reason::RepositoryUnknown, format!("find BackupRepository {name}: there is none"))
         })
@@ -134,8 +135,8 @@ impl Repositories {
         let Usable { parameters, options, client } = Usable::read(described)?;
         let password = self.password().await?;
         let (credentials, credentials_text) = self.credentials(described, &parameters).await?;
-        let trusted = location::trusted(&self.client, &self.namespace, &parameters).await?;
-        let encryption = location::encryption(&self.client, &self.namespace, &parameters).await?;
+        let trusted = location::trusted(&self.known, &self.namespace, &parameters).await?;
+        let encryption = location::encryption(&self.known, &self.namespace, &parameters).await?;
         let prefix = location_of(&parameters, from);
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
         let S3Options { region, path_style, skip_tls_verify, tagging, checksum, .. } = &options;
@@ -158,7 +159,7 @@ impl Repositories {
     /// The key of the repositories. We never invent one: a key that dies with the cluster is data loss.
     async fn password(&self) -> Result<SecretString, Problem> {
         for name in [names::REPOSITORY_KEY_SECRET, names::VELERO_REPOSITORY_KEY_SECRET] {
-            let Some(found) = secret(&self.client, &self.namespace, name).await? else { continue };
+            let Some(found) = secret(&self.known, &self.namespace, name).await? else { continue };
             if let Some(password) = text(&found, names::REPOSITORY_PASSWORD) {
                 return Ok(password);
             }
@@ -184,7 +185,7 @@ impl Repositories {
         if let Some(named) = &described.credential_secret {
             let namespace = named.namespace.as_deref().unwrap_or(&self.namespace);
             let what = "the bucket's keys";
-            let bytes = of_location(&self.client, namespace, &named.name, &named.key, what).await?;
+            let bytes = of_location(&self.known, namespace, &named.name, &named.key, what).await?;
             let missing = |why: String| {
                 let cause = format!("read {what} from Secret {namespace}/{}, key `{}`: {why}", named.name, named.key);
                 Problem::passing(Reason::StoreAccessDenied, cause)

@@ -2,16 +2,17 @@
 
 use api::Reason;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
+use kube::Api;
 use lifecycle::Problem;
 use secrecy::SecretString;
 
 use crate::from_kube;
+use crate::known::Known;
 
 /// A Secret by name; `None` when there is none.
-pub(crate) async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, Problem> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    secrets.get_opt(name).await.map_err(|e| from_kube(&format!("read Secret {namespace}/{name}"), &e))
+pub(crate) async fn secret(known: &Known, namespace: &str, name: &str) -> Result<Option<Secret>, Problem> {
+    let secrets: Api<Secret> = Api::namespaced(known.client(), namespace);
+    known.get(&secrets, name).await.map_err(|e| from_kube(&format!("read Secret {namespace}/{name}"), &e))
 }
 
 /// A key of a Secret as text.
@@ -24,16 +25,16 @@ pub(crate) fn text(secret: &Secret, key: &str) -> Option<SecretString> {
 ///
 /// Whatever is wrong with it, somebody may mend it while we back off.
 pub(crate) async fn of_location(
-    client: &Client,
+    known: &Known,
     namespace: &str,
     name: &str,
     key: &str,
     what: &str,
 ) -> Result<Vec<u8>, Problem> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secrets: Api<Secret> = Api::namespaced(known.client(), namespace);
     let act = format!("read {what} from Secret {namespace}/{name}");
     let missing = |why: String| Problem::passing(Reason::RepositoryInvalid, format!("{act}: {why}"));
-    let found = match secrets.get_opt(name).await {
+    let found = match known.get(&secrets, name).await {
         Ok(found) => found.ok_or_else(|| missing("there is none".to_owned()))?,
         Err(kube::Error::Api(status)) if status.code == 403 => {
             let fix = "Add its name to `storageSecrets` of the chart, so that the programs may read it.";

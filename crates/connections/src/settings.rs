@@ -8,6 +8,7 @@ use kube::{Api, Client};
 use lifecycle::{Problem, maintenance};
 
 use crate::from_kube;
+use crate::known::Known;
 
 /// What the user has set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,7 +24,15 @@ impl Settings {
     /// When the API server does not answer or does not allow it.
     pub async fn read(client: &Client, velero_namespace: &str) -> Result<Self, Problem> {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), velero_namespace);
-        Ok(Self { config: data(&maps, names::CONFIG).await?, features: data(&maps, names::FEATURES).await? })
+        let (config, features) = (maps.get_opt(names::CONFIG).await, maps.get_opt(names::FEATURES).await);
+        Ok(Self { config: data(names::CONFIG, config)?, features: data(names::FEATURES, features)? })
+    }
+
+    /// The same, as far as it is known already.
+    pub(crate) async fn known(known: &Known, velero_namespace: &str) -> Result<Self, Problem> {
+        let maps: Api<ConfigMap> = Api::namespaced(known.client(), velero_namespace);
+        let (config, features) = (known.get(&maps, names::CONFIG).await, known.get(&maps, names::FEATURES).await);
+        Ok(Self { config: data(names::CONFIG, config)?, features: data(names::FEATURES, features)? })
     }
 
     /// Namespace of vCenter's Secret. Default: the Velero namespace (the original's was the literal `velero`).
@@ -59,8 +68,8 @@ fn set<'m>(map: &'m BTreeMap<String, String>, key: &str) -> Option<&'m str> {
     map.get(key).map(|v| v.trim()).filter(|v| !v.is_empty())
 }
 
-async fn data(maps: &Api<ConfigMap>, name: &str) -> Result<BTreeMap<String, String>, Problem> {
-    let map = maps.get_opt(name).await.map_err(|e| from_kube(&format!("read ConfigMap {name}"), &e))?;
+fn data(name: &str, read: Result<Option<ConfigMap>, kube::Error>) -> Result<BTreeMap<String, String>, Problem> {
+    let map = read.map_err(|e| from_kube(&format!("read ConfigMap {name}"), &e))?;
     Ok(map.and_then(|m| m.data).unwrap_or_default())
 }
 

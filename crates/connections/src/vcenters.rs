@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use vsphere::Vcenter;
 
 use crate::Settings;
+use crate::known::Known;
 use crate::secrets::{secret, text};
 
 /// Keys of the Secret in the order they are tried; a Secret with one key may call it as it likes.
@@ -22,7 +23,7 @@ const CSI_NAMESPACE: &str = "vmware-system-csi";
 /// The vCenter of this cluster. Cheap to clone; clones share the session.
 #[derive(Clone)]
 pub struct Vcenters {
-    client: Client,
+    known: Known,
     namespace: String,
     open: Arc<Mutex<Option<Open>>>,
 }
@@ -36,7 +37,7 @@ struct Open {
 impl Vcenters {
     /// The vCenter that the settings in the Velero namespace name.
     pub fn new(client: Client, velero_namespace: &str) -> Self {
-        Self { client, namespace: velero_namespace.to_owned(), open: Arc::default() }
+        Self { known: Known::new(client), namespace: velero_namespace.to_owned(), open: Arc::default() }
     }
 
     /// The vCenter, with the credentials that stand in the Secret now.
@@ -72,14 +73,14 @@ impl Vcenters {
     }
 
     async fn secret(&self) -> Result<Secret, Problem> {
-        let settings = Settings::read(&self.client, &self.namespace).await?;
+        let settings = Settings::known(&self.known, &self.namespace).await?;
         let places = if settings.shares_the_csi_drivers_secret() {
             names::CSI_SECRETS.map(|name| (CSI_NAMESPACE, name)).to_vec()
         } else {
             vec![(settings.vcenter_secret_namespace(&self.namespace), settings.vcenter_secret_name())]
         };
         for (namespace, name) in &places {
-            if let Some(found) = secret(&self.client, namespace, name).await? {
+            if let Some(found) = secret(&self.known, namespace, name).await? {
                 return Ok(found);
             }
         }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use kube::Api;
+use api::Timestamp;
+use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::transfer::{self, Holder, Node, Plan, Work};
-use operator::{Error, Lease, Taken};
+use operator::{Error, Guard, Lease, Taken};
 
 use crate::context::Context;
 use crate::interrupt::{Interrupt, Why};
@@ -39,9 +40,12 @@ impl NotDone {
     }
 }
 
-/// A transfer that this process works on: the lease is ours, and the object was read after it was.
+/// A transfer that this process works on: the lease is ours, and nobody has changed the object since.
 pub(crate) struct Claimed<K> {
+    /// The object; one that is copied says so already.
     pub(crate) object: K,
+    /// The object as it was before.
+    pub(crate) found: K,
     pub(crate) work: Work,
     pub(crate) lease: Lease,
 }
@@ -50,25 +54,71 @@ pub(crate) struct Claimed<K> {
 pub(crate) async fn claim<K: Kind>(
     ctx: &Context,
     lease: &str,
-    name: &str,
+    known: &K,
     planned: Work,
 ) -> Result<Option<Claimed<K>>, Error> {
     let Taken::Ours(lease) = ctx.leases.take(lease).await? else { return Ok(None) };
-    let objects: Api<K> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let found = objects.get_opt(name).await.map_err(|e| Error::api(format!("read {} {name}", K::kind(&())), e));
-    if let Ok(Some(object)) = found {
-        let node = Node { free_slots: 1, at_work: false, holder: Holder::Us };
-        let plan = transfer::plan(&object.transfer(), &node, api::Timestamp::now());
-        if let Plan::Claim(work) = plan
-            && has_room(planned, work)
-        {
-            return Ok(Some(Claimed { object, work, lease }));
+    match settle(ctx, known, planned).await {
+        Ok(Some((object, found, work))) => Ok(Some(Claimed { object, found, work, lease })),
+        Ok(None) => {
+            lease.release().await;
+            Ok(None)
         }
-        lease.release().await;
+        Err(error) => {
+            lease.release().await;
+            Err(error)
+        }
+    }
+}
+
+/// The object as it is under our lease, as it was found, and what is to be done with it. A copy is begun on the object as
+/// the watch shows it: the API server refuses that write if it has changed, so it needs no look of its own.
+async fn settle<K: Kind>(ctx: &Context, known: &K, planned: Work) -> Result<Option<(K, K, Work)>, Error> {
+    if let Work::Copy { .. } = planned
+        && let Begun::Said(begun) = begin(ctx, known).await?
+    {
+        return Ok(Some((*begun, known.clone(), planned)));
+    }
+    let name = known.name_any();
+    let objects: Api<K> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let found = objects.get_opt(&name).await.map_err(|e| Error::api(format!("read {} {name}", K::kind(&())), e))?;
+    let Some(found) = found else { return Ok(None) };
+    let node = Node { free_slots: 1, at_work: false, holder: Holder::Us };
+    let Plan::Claim(work) = transfer::plan(&found.transfer(), &node, Timestamp::now()) else { return Ok(None) };
+    if !has_room(planned, work) {
         return Ok(None);
     }
-    lease.release().await;
-    found.map(|_| None)
+    let object = match work {
+        Work::Copy { .. } => match begin(ctx, &found).await? {
+            Begun::Said(begun) => *begun,
+            Begun::AsItIs => found.clone(),
+            Begun::Changed => return Ok(None), // the change comes as an event
+        },
+        Work::CleanUp | Work::Cancel => found.clone(),
+    };
+    Ok(Some((object, found, work)))
+}
+
+/// What became of the word that this node copies.
+enum Begun<K> {
+    /// It is written.
+    Said(Box<K>),
+    /// The object, as far as it is known, says so already.
+    AsItIs,
+    /// The object was changed or deleted meanwhile.
+    Changed,
+}
+
+/// Says that this node copies.
+async fn begin<K: Kind>(ctx: &Context, object: &K) -> Result<Begun<K>, Error> {
+    let before = object.status().cloned().unwrap_or_default();
+    let status = K::started(&before, &ctx.node, Timestamp::now());
+    match ctx.publisher.publish(object, &status, Guard::Unchanged).await {
+        Ok(Some(begun)) => Ok(Begun::Said(Box::new(begun))),
+        Ok(None) => Ok(Begun::AsItIs),
+        Err(error) if error.is_conflict() || error.is_not_found() => Ok(Begun::Changed),
+        Err(error) => Err(error),
+    }
 }
 
 /// A copy has a slot only if it was planned as one; other work needs none.

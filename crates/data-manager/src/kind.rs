@@ -1,5 +1,6 @@
 //! What tells an Upload from a Download; everything else about a transfer is the same for both.
 
+use api::Timestamp;
 use lifecycle::transfer::{Transfer, Work};
 use operator::Reported;
 
@@ -20,6 +21,9 @@ pub(crate) trait Kind: Reported + Send + Sync + 'static {
 
     /// Whether there is anything to do here for such work.
     fn knows(work: Work) -> bool;
+
+    /// What its status says once a node has the lease and copies.
+    fn started(status: &Self::Status, node: &str, now: Timestamp) -> Self::Status;
 
     /// What log lines of the work begin with.
     fn span(&self) -> tracing::Span;

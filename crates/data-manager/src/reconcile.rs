@@ -18,6 +18,9 @@ use crate::kind::Kind;
 /// A look that no event asks for, in case one was missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
+/// Pause after a claim that failed, mostly because the API server is away.
+const AFTER_FAILED_CLAIM: Duration = Duration::from_secs(2);
+
 /// Moves one transfer one step towards what its spec asks for.
 pub(crate) async fn reconcile<K: Kind>(object: Arc<K>, ctx: Arc<Context>) -> Result<Action, Error> {
     let node = node(&*object, &ctx).await?; // reads; never writes
@@ -32,7 +35,7 @@ pub(crate) async fn reconcile<K: Kind>(object: Arc<K>, ctx: Arc<Context>) -> Res
             Ok(Action::await_change())
         }
         Plan::Claim(work) => {
-            start(&ctx, &*object, work);
+            start(&ctx, object, work);
             Ok(Action::requeue(LOOK_AGAIN))
         }
     }
@@ -71,19 +74,26 @@ async fn holder(ctx: &Context, lease: &str) -> Result<Holder, Error> {
 }
 
 /// Starts the work in the background; it ends by itself.
-fn start<K: Kind>(ctx: &Arc<Context>, object: &K, work: Work) {
+fn start<K: Kind>(ctx: &Arc<Context>, object: Arc<K>, work: Work) {
     if !K::knows(work) {
         return;
     }
     let name = object.name_any();
     let Some(place) = ctx.at_work.begin(&name, matches!(work, Work::Copy { .. })) else { return };
-    let ctx = ctx.clone();
+    let (ctx, span) = (ctx.clone(), object.span());
     let claiming = async move {
-        match attempt::claim::<K>(&ctx, &K::lease(&name), &name, work).await {
+        match attempt::claim::<K>(&ctx, &K::lease(&name), &object, work).await {
             Ok(Some(claimed)) => K::perform(&ctx, claimed, &place).await,
             Ok(None) => {}
-            Err(error) => tracing::warn!(error = %Problem::chain(&error), "could not claim the transfer"),
+            Err(error) => {
+                tracing::warn!(error = %Problem::chain(&error), "could not claim the transfer");
+                // the place is kept so long: giving it up makes us look at all transfers again
+                tokio::select! {
+                    () = ctx.shutdown.cancelled() => {}
+                    () = tokio::time::sleep(AFTER_FAILED_CLAIM) => {}
+                }
+            }
         }
     };
-    tokio::spawn(claiming.instrument(object.span()));
+    tokio::spawn(claiming.instrument(span));
 }

@@ -48,7 +48,9 @@ pub async fn run(config: Config) -> Result<()> {
     let address = operator::serve(&config.metrics_address, &metrics, &health, stop.clone()).await?;
     tracing::info!(node = config.node_name, %address, version = env!("CARGO_PKG_VERSION"), "the data-manager starts");
 
-    let shared = Shared::new(&config, client, metrics, stop.clone())?;
+    let (leases, watching) = Leases::transfers(client.clone(), &config.namespace, &config.node_name).watched();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
+    let shared = Shared::new(&config, client, leases, metrics, stop.clone())?;
     let (uploads, uploads_ended) = AtWork::new(config.upload_slots.into());
     let (downloads, downloads_ended) = AtWork::new(config.download_slots.into());
     let (up, down) = (shared.context(uploads), shared.context(downloads));
@@ -86,11 +88,11 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(config: &Config, client: Client, metrics: Metrics, stop: CancellationToken) -> Result<Self> {
+    fn new(config: &Config, client: Client, leases: Leases, metrics: Metrics, stop: CancellationToken) -> Result<Self> {
         let exe = std::env::current_exe().context("find the folder of this program")?;
         Ok(Self {
             publisher: Publisher::new(client.clone(), "data-manager", &config.node_name, metrics),
-            leases: Leases::transfers(client.clone(), &config.namespace, &config.node_name),
+            leases,
             vcenters: Vcenters::new(client.clone(), &config.namespace),
             repositories: Repositories::new(client.clone(), &config.namespace),
             disks: Disks {

@@ -3,15 +3,21 @@
 //! Nobody's clock is trusted but our own: a lease counts as free when *we* have watched it unchanged for as long as it
 //! lasts. A holder counts itself out after two thirds of that, measured from before its last renewal was sent, so the
 //! old holder has stopped when the new one starts. A released lease is deleted.
+//!
+//! Who looks at many leases watches them ([`Leases::watched`]) instead of asking for each. What a watch shows may be old;
+//! so nothing is taken on its word: a lease that seems not to be there is created, which fails when it is.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use api::{Timestamp, labels};
+use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::coordination::v1::{Lease as Record, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +28,8 @@ use crate::error::{chain, is_code};
 const LEADER: Duration = Duration::from_secs(15);
 /// How long a transfer's lease lasts, as the original's.
 const TRANSFER: Duration = Duration::from_secs(60);
+/// How long a lease that somebody else created just before us counts as held, until the watch shows it.
+const JUST_LOST: Duration = Duration::from_secs(1);
 
 /// Takes leases in one namespace for one holder. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +38,8 @@ pub struct Leases {
     holder: String,
     lasts: Duration,
     seen: Arc<Mutex<HashMap<String, Sighting>>>,
+    shown: Option<Store<Record>>,
+    lost: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 /// A record as we first saw it in this shape.
@@ -67,20 +77,62 @@ impl Leases {
     /// Leases that last `lasts` after each renewal.
     pub fn new(client: Client, namespace: &str, holder: &str, lasts: Duration) -> Self {
         let api = Api::namespaced(client, namespace);
-        Self { api, holder: holder.to_owned(), lasts, seen: Arc::default() }
+        Self { api, holder: holder.to_owned(), lasts, seen: Arc::default(), shown: None, lost: Arc::default() }
+    }
+
+    /// The same leases, and the watch that shows them while it is polled: looks ask the API server for nothing then. The
+    /// driver's own lease is left out: it is renewed every few seconds.
+    pub fn watched(self) -> (Self, impl Future<Output = ()> + Send) {
+        let (shown, writer) = reflector::store();
+        let config = watcher::Config::default().fields(&format!("metadata.name!={}", api::names::DRIVER_LEASE));
+        let seen = reflector::reflector(writer, watcher(self.api.clone(), config)).default_backoff();
+        let watching = seen.for_each(|event| async move {
+            if let Err(error) = event {
+                tracing::debug!(error = chain(&error), "the leases are not shown at the moment");
+            }
+        });
+        (Self { shown: Some(shown), ..self }, watching)
     }
 
     /// Who holds a lease, without taking it: `None` when it is free or ours.
     pub async fn held_by_another(&self, name: &str) -> Result<Option<(String, Duration)>, Error> {
-        let record = self.api.get_opt(name).await.map_err(|e| Error::api(format!("read lease {name}"), e))?;
+        if let Some(free_in) = self.just_lost(name) {
+            return Ok(Some(("another".to_owned(), free_in)));
+        }
+        let record = match self.shown(name) {
+            Some(shown) => shown,
+            None => self.read(name).await?,
+        };
         Ok(record.and_then(|r| self.busy(&r)))
+    }
+
+    async fn read(&self, name: &str) -> Result<Option<Record>, Error> {
+        self.api.get_opt(name).await.map_err(|e| Error::api(format!("read lease {name}"), e))
+    }
+
+    /// What the watch shows of a lease; the outer `None`: it shows nothing yet, or there is no watch.
+    fn shown(&self, name: &str) -> Option<Option<Record>> {
+        let store = self.shown.as_ref()?;
+        store.wait_until_ready().now_or_never()?.ok()?;
+        let within = self.api.namespace().unwrap_or_default();
+        Some(store.get(&ObjectRef::new(name).within(within)).map(|record| record.as_ref().clone()))
+    }
+
+    /// For how long a lease that we have just lost to somebody counts as held.
+    fn just_lost(&self, name: &str) -> Option<Duration> {
+        let mut lost = self.lost.lock().expect("no panic while it is held");
+        lost.retain(|_, since| since.elapsed() < JUST_LOST);
+        lost.get(name).map(|since| JUST_LOST.saturating_sub(since.elapsed()))
     }
 
     /// Takes a lease that is free, expired or already ours (we restarted). The lease renews itself until dropped or
     /// released.
     pub async fn take(&self, name: &str) -> Result<Taken, Error> {
         let started = Instant::now();
-        let present = self.api.get_opt(name).await.map_err(|e| Error::api(format!("read lease {name}"), e))?;
+        let present = match self.shown(name) {
+            Some(None) => None,
+            Some(Some(_)) | None => self.read(name).await?,
+        };
         let written = match present {
             None => self.api.create(&PostParams::default(), &self.record(name, None)).await,
             Some(record) => match self.busy(&record) {
@@ -91,7 +143,10 @@ impl Leases {
         match written {
             Ok(record) => Ok(Taken::Ours(Lease::keep(self.clone(), record, started))),
             // somebody was faster; whoever it is, the next look shows
-            Err(e) if is_code(&e, 409) => Ok(Taken::Busy { holder: "another".to_owned(), free_in: self.lasts }),
+            Err(e) if is_code(&e, 409) => {
+                self.lost.lock().expect("no panic while it is held").insert(name.to_owned(), Instant::now());
+                Ok(Taken::Busy { holder: "another".to_owned(), free_in: self.lasts })
+            }
             Err(e) => Err(Error::api(format!("take lease {name}"), e)),
         }
     }

@@ -1,7 +1,7 @@
 //! Writes a status, and tells the same in event, metric and log. Writes only what changed, and nothing when nothing did.
 
-use api::Reason;
 use api::conditions::{self, READY};
+use api::{Condition, Reason, Weight};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
@@ -47,7 +47,8 @@ impl Publisher {
         Self { recorder: Recorder::new(client.clone(), reporter), client, metrics }
     }
 
-    /// Makes `object` say `status`: a merge patch of what differs, then an event when phase or reason are new. Gives
+    /// Makes `object` say `status`: a merge patch of what differs, then tells what is new in it in
+    /// metric and log, and where it is more than an ordinary step, in an event. Gives
     /// the object as it is now; `None` when nothing had to be written.
     pub async fn publish<K: Reported>(&self, object: &K, status: &K::Status, guard: Guard) -> Result<Option<K>, Error> {
         let name = object.name_any();
@@ -94,19 +95,18 @@ impl Publisher {
     async fn tell<K: Reported>(&self, object: &K, before: &K::Status, after: &K::Status) {
         let ready = |status: &K::Status| conditions::get(K::conditions_of(status), READY).cloned();
         let (was, is) = (ready(before), ready(after));
-        let phase = K::phase_of(after);
-        let same = K::phase_of(before) == phase
-            && was.as_ref().map(|c| &c.reason) == is.as_ref().map(|c| &c.reason)
-            && was.as_ref().map(|c| &c.message) == is.as_ref().map(|c| &c.message);
-        let Some(reason) = is.as_ref().and_then(|c| Reason::ALL.iter().find(|r| r.as_str() == c.reason)) else {
+        let Some((is, reason)) = is.and_then(|c| Reason::from_word(&c.reason).map(|reason| (c, reason))) else {
             return;
         };
+        let phase = K::phase_of(after);
+        let same = K::phase_of(before) == phase
+            && was.as_ref().is_some_and(|was| (&was.reason, &was.message) == (&is.reason, &is.message));
         if same {
             return;
         }
         let kind = K::kind(&());
-        self.metrics.transition(&kind, phase, *reason);
-        let message = is.map(|c| c.message).unwrap_or_default();
+        self.metrics.transition(&kind, phase, reason);
+        let message = is.message;
         let warning = reason.weight() == api::Weight::Trouble;
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         if warning {
@@ -114,9 +114,21 @@ impl Publisher {
         } else {
             tracing::info!(%kind, %namespace, %name, phase, %reason, "moved on");
         }
+        let is_ready = is.status == "True";
+        if !deserves_an_event(was.as_ref(), reason, is_ready || K::has_ended(after)) {
+            return;
+        }
         let message = if message.is_empty() { reason.meaning().to_owned() } else { message };
-        self.note(object, &Note { reason: *reason, message, warning }).await;
+        self.note(object, &Note { reason, message, warning }).await;
     }
+}
+
+/// Trouble and waits have an event, what follows them, and the end. Ordinary steps on the way have none: the condition
+/// shows them, and a backup of a hundred claims would write hundreds that nobody reads.
+fn deserves_an_event(was: Option<&Condition>, is: Reason, at_the_end: bool) -> bool {
+    let ordinary = |reason: Reason| reason.weight() == Weight::Step;
+    let was_ordinary = was.and_then(|c| Reason::from_word(&c.reason)).is_none_or(ordinary);
+    at_the_end || !ordinary(is) || !was_ordinary
 }
 
 fn shorten(text: &str) -> String {
@@ -146,6 +158,7 @@ fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::conditions::Status;
 
     #[test]
     fn only_what_changed_is_written() {
@@ -155,6 +168,27 @@ mod tests {
         let want = json!({"retryCount": null, "progress": {"bytesDone": 4}});
         assert_eq!(merge_patch(&old, &new), Some(want));
         assert_eq!(merge_patch(&old, &old), None, "nothing changed, nothing is written");
+    }
+
+    #[test]
+    fn trouble_its_end_and_the_end_have_an_event_and_ordinary_steps_have_none() {
+        let condition = |reason: Reason| {
+            let mut all = Vec::new();
+            conditions::set(&mut all, READY, Status::False, reason, "", api::Timestamp::UNIX_EPOCH);
+            all.remove(0)
+        };
+        let cases = [
+            (None, Reason::Snapshotting, false, false),
+            (Some(Reason::Queued), Reason::Uploading, false, false),
+            (Some(Reason::Uploading), Reason::StoreUnreachable, false, true),
+            (Some(Reason::StoreUnreachable), Reason::Uploading, false, true),
+            (Some(Reason::Uploading), Reason::TakenOver, false, true),
+            (Some(Reason::Uploading), Reason::Uploaded, true, true),
+            (Some(Reason::Canceling), Reason::Canceled, true, true),
+        ];
+        for (was, is, at_the_end, wanted) in cases {
+            assert_eq!(deserves_an_event(was.map(condition).as_ref(), is, at_the_end), wanted, "{was:?} {is}");
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub trait Reported:
     fn status(&self) -> Option<&Self::Status>;
     /// The phase in a status, empty when there is none.
     fn phase_of(status: &Self::Status) -> &str;
+    /// Whether it has ended for good or bad.
+    fn has_ended(status: &Self::Status) -> bool;
     /// The conditions in a status.
     fn conditions_of(status: &Self::Status) -> &[api::Condition];
 }
@@ -45,6 +47,10 @@ macro_rules! reported {
 
             fn phase_of(status: &$status) -> &str {
                 status.phase.as_ref().map_or("", |phase| phase.as_str())
+            }
+
+            fn has_ended(status: &$status) -> bool {
+                status.phase.as_ref().is_some_and(|phase| phase.is_terminal())
             }
 
             fn conditions_of(status: &$status) -> &[api::Condition] {
@@ -71,6 +77,10 @@ impl Reported for BackupRepositoryClaim {
 
     fn phase_of(_: &RepositoryStatus) -> &str {
         ""
+    }
+
+    fn has_ended(_: &RepositoryStatus) -> bool {
+        false
     }
 
     fn conditions_of(status: &RepositoryStatus) -> &[api::Condition] {

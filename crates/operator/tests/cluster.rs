@@ -44,6 +44,8 @@ async fn leases_and_statuses_on_a_real_api_server() {
         a_holder_that_restarts_goes_on_at_once(client, &namespace),
         a_robbed_holder_learns_it_before_it_does_harm(client, &namespace),
         a_lease_that_is_given_back_is_gone(client, &namespace),
+        a_watched_lease_is_held_while_it_is_shown(client, &namespace),
+        an_old_picture_of_the_leases_takes_nothing_from_anybody(client, &namespace),
         a_status_that_says_nothing_new_is_not_written(client, &namespace),
     );
     lab.stop().await.unwrap();
@@ -86,6 +88,50 @@ async fn a_lease_that_is_given_back_is_gone(client: &Client, namespace: &str) {
     let api: Api<Record> = Api::namespaced(client.clone(), namespace);
     assert!(api.get_opt("returned").await.unwrap().is_none(), "leases do not pile up");
     taken(&other, "returned").await.release().await;
+}
+
+async fn a_watched_lease_is_held_while_it_is_shown(client: &Client, namespace: &str) {
+    let (seeing, watching) = leases(client, namespace, "node-b").watched();
+    let watching = tokio::spawn(watching);
+    let other = leases(client, namespace, "node-a");
+    let lease = taken(&other, "shown").await;
+    let held = |want: bool| {
+        let seeing = &seeing;
+        async move {
+            while seeing.held_by_another("shown").await.unwrap().is_some() != want {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    in_time("the watch shows who has it", held(true)).await;
+    lease.release().await;
+    in_time("the watch shows that it is free", held(false)).await;
+    taken(&seeing, "shown").await.release().await;
+    watching.abort();
+}
+
+async fn an_old_picture_of_the_leases_takes_nothing_from_anybody(client: &Client, namespace: &str) {
+    let (blind, watching) = leases(client, namespace, "node-b").watched();
+    let until_it_shows = async {
+        let lease = taken(&leases(client, namespace, "node-a"), "before").await;
+        let begun = Instant::now();
+        while blind.held_by_another("before").await.unwrap().is_none() {
+            assert!(begun.elapsed() < DEADLINE, "it is never shown");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        lease.release().await;
+    };
+    tokio::select! {
+        () = watching => unreachable!("it watches until it is dropped"),
+        () = until_it_shows => {}
+    }
+    // nobody watches any more: what is taken from now on is not shown
+    let other = leases(client, namespace, "node-a");
+    let lease = taken(&other, "unseen").await;
+    assert!(matches!(blind.take("unseen").await.unwrap(), Taken::Busy { .. }), "the API server has the last word");
+    assert!(blind.held_by_another("unseen").await.unwrap().is_some(), "what was just lost is not tried again at once");
+    assert!(!lease.lost().is_cancelled());
+    lease.release().await;
 }
 
 async fn a_status_that_says_nothing_new_is_not_written(client: &Client, namespace: &str) {

@@ -1,9 +1,13 @@
 //! Reads what exists for a Snapshot. Writes nothing.
 
+use std::sync::Arc;
+
 use api::entity::EntityId;
 use api::{Snapshot, Upload, names};
+use disk::DiskSnapshot;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::ListParams;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 use lifecycle::snapshot::is_upload_of;
 
@@ -11,27 +15,47 @@ use crate::{Context, Error};
 
 /// What exists.
 pub(super) struct Seen {
-    /// The Snapshot as it is now: a look may be older than our own last write.
+    /// The Snapshot, no older than our own last write.
     pub(super) snapshot: Snapshot,
     /// The Upload that was made for it.
     pub(super) upload: Option<Upload>,
 }
 
-/// Reads Snapshot and Upload; `None` when the Snapshot is gone or another one has its name.
-pub(super) async fn observe(known: &Snapshot, ctx: &Context) -> Result<Option<Seen>, Error> {
-    let snapshots: Api<Snapshot> = Api::namespaced(ctx.client.clone(), &known.namespace().unwrap_or_default());
-    let read = snapshots.get_opt(&known.name_any()).await.map_err(Error::cluster("read the Snapshot"))?;
-    let Some(snapshot) = read.filter(|s| s.uid() == known.uid()) else { return Ok(None) };
-    let ended = snapshot.phase().is_some_and(api::SnapshotPhase::is_terminal);
-    let upload = if ended { None } else { upload_of(&snapshot, ctx).await? };
-    Ok(Some(Seen { snapshot, upload }))
+/// Finds the Upload of a Snapshot.
+pub(super) async fn observe(known: &Snapshot, uploads: &Store<Upload>, ctx: &Context) -> Result<Seen, Error> {
+    let ended = known.phase().is_some_and(api::SnapshotPhase::is_terminal);
+    let shown = if ended { None } else { shown(known, uploads, &ctx.namespace) };
+    let upload = match shown {
+        Some(upload) => Some(upload.as_ref().clone()),
+        // the watch may lag behind our own work
+        None if !ended && has_begun(known) => upload_of(known, ctx).await?,
+        None => None,
+    };
+    Ok(Seen { snapshot: known.clone(), upload })
 }
 
-/// The Upload made for a Snapshot: by its name where the Snapshot says which, else by its label or reference.
+/// The Upload of a Snapshot as the watch shows it.
+fn shown(snapshot: &Snapshot, uploads: &Store<Upload>, namespace: &str) -> Option<Arc<Upload>> {
+    let named = disk_snapshot_of(snapshot);
+    let named = named.and_then(|s| uploads.get(&ObjectRef::new(&names::upload(&s.snapshot)).within(namespace)));
+    named.filter(|u| is_upload_of(u, snapshot)).or_else(|| uploads.find(|u| is_upload_of(u, snapshot)))
+}
+
+/// Whether anything was ever done for a Snapshot, or is to be undone: before the first step its condition says so.
+fn has_begun(snapshot: &Snapshot) -> bool {
+    let said = snapshot.status.as_ref().is_some_and(|s| s.snapshot_id.is_some() || !s.conditions.is_empty());
+    said || snapshot.spec.snapshot_cancel
+}
+
+fn disk_snapshot_of(snapshot: &Snapshot) -> Option<DiskSnapshot> {
+    let id = snapshot.status.as_ref()?.snapshot_id.as_deref()?;
+    id.parse::<EntityId>().ok()?.disk_snapshot().ok()
+}
+
+/// The Upload made for a Snapshot as it is now: by its name where the Snapshot says which, else by its label or reference.
 async fn upload_of(snapshot: &Snapshot, ctx: &Context) -> Result<Option<Upload>, Error> {
     let uploads: Api<Upload> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let id = snapshot.status.as_ref().and_then(|s| s.snapshot_id.as_deref());
-    if let Some(taken) = id.and_then(|id| id.parse::<EntityId>().ok()?.disk_snapshot().ok()) {
+    if let Some(taken) = disk_snapshot_of(snapshot) {
         let found =
             uploads.get_opt(&names::upload(&taken.snapshot)).await.map_err(Error::cluster("read the Upload"))?;
         return Ok(found.filter(|u| is_upload_of(u, snapshot)));

@@ -9,12 +9,12 @@ use crate::at_work::Place;
 use crate::attempt::{Claimed, NotDone};
 use crate::context::Context;
 use crate::interrupt::Interrupt;
-use crate::report::{Report, Said};
+use crate::report::Report;
 
 /// Does the work under its lease, and gives the lease back.
-pub(super) async fn perform(ctx: &Context, Claimed { object, work, lease }: Claimed<Download>, place: &Place) {
+pub(super) async fn perform(ctx: &Context, Claimed { object, found, work, lease }: Claimed<Download>, place: &Place) {
     if let Work::Copy { resumed } = work {
-        let touched = resumed || object.status.as_ref().is_some_and(|s| s.retry_count > 0);
+        let touched = resumed || found.status.as_ref().is_some_and(|s| s.retry_count > 0);
         let report = Report::new(ctx.publisher.clone(), ctx.client.clone(), object, lease.lost());
         let interrupt = Interrupt::new(place.stop.clone(), lease.lost(), ctx.shutdown.clone());
         copy(ctx, &report, &interrupt, touched).await;
@@ -23,9 +23,6 @@ pub(super) async fn perform(ctx: &Context, Claimed { object, work, lease }: Clai
 }
 
 async fn copy(ctx: &Context, report: &Report<Download>, interrupt: &Interrupt, touched: bool) {
-    if report.say(|status, now| says::started(status, &ctx.node, now)).await != Said::Taken {
-        return;
-    }
     match copy::run(ctx, report, interrupt, touched).await {
         Ok(written) => {
             report.say(|status, now| says::completed(status, &written.volume, written.progress, now)).await;

@@ -3,9 +3,9 @@
 mod apply;
 mod copy;
 
-use api::{Download, DownloadPhase, names};
+use api::{Download, DownloadPhase, Timestamp, names};
 use kube::ResourceExt as _;
-use lifecycle::transfer::{Transfer, Work};
+use lifecycle::transfer::{self, Transfer, Work};
 
 use crate::at_work::Place;
 use crate::attempt::Claimed;
@@ -27,6 +27,10 @@ impl Kind for Download {
 
     fn knows(work: Work) -> bool {
         matches!(work, Work::Copy { .. }) // it has no disk snapshot, and its deletion cancels it
+    }
+
+    fn started(status: &Self::Status, node: &str, now: Timestamp) -> Self::Status {
+        transfer::download::started(status, node, now)
     }
 
     fn span(&self) -> tracing::Span {

@@ -23,7 +23,7 @@ use crate::report::{Report, Said};
 const DELETE_WITHIN: Duration = Duration::from_secs(300);
 
 /// Does the work under its lease, and gives the lease back.
-pub(super) async fn perform(ctx: &Context, Claimed { object, work, lease }: Claimed<Upload>, place: &Place) {
+pub(super) async fn perform(ctx: &Context, Claimed { object, work, lease, .. }: Claimed<Upload>, place: &Place) {
     let report = Report::new(ctx.publisher.clone(), ctx.client.clone(), object, lease.lost());
     match work {
         Work::Copy { .. } => {
@@ -37,9 +37,6 @@ pub(super) async fn perform(ctx: &Context, Claimed { object, work, lease }: Clai
 }
 
 async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) {
-    if report.say(|status, now| says::started(status, &ctx.node, now)).await != Said::Taken {
-        return;
-    }
     match copy::run(ctx, report, interrupt).await {
         Ok(copied) => finish(ctx, report, &copied).await,
         Err(NotDone::Interrupted(Why::Asked)) => cancel(ctx, report).await,

@@ -3,9 +3,9 @@
 mod apply;
 mod copy;
 
-use api::{Upload, UploadPhase, names};
+use api::{Timestamp, Upload, UploadPhase, names};
 use kube::ResourceExt as _;
-use lifecycle::transfer::{Transfer, Work};
+use lifecycle::transfer::{self, Transfer, Work};
 
 use crate::at_work::Place;
 use crate::attempt::Claimed;
@@ -29,6 +29,10 @@ impl Kind for Upload {
 
     fn knows(_: Work) -> bool {
         true
+    }
+
+    fn started(status: &Self::Status, node: &str, now: Timestamp) -> Self::Status {
+        transfer::upload::started(status, node, now)
     }
 
     fn span(&self) -> tracing::Span {

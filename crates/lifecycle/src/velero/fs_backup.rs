@@ -2,7 +2,8 @@
 //! the pods that mount it.
 
 use api::velero::Backup;
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Annotation on a pod: names of volumes that are copied, where the backup does not copy all.
 pub const INCLUDED: &str = "backup.velero.io/backup-volumes";
@@ -21,6 +22,21 @@ pub fn taken_by<'p>(backup: &Backup, pods: &'p [Pod], claim: &str) -> Option<(&'
         let taken = mounts(pod).find(|volume| is_of(volume, claim) && is_selected(backup, pod, &volume.name))?;
         Some((pod.metadata.name.as_deref().unwrap_or_default(), taken.name.as_str()))
     })
+}
+
+/// A pod that mounts claims, with no more of it than [`taken_by`] looks at; `None` for other pods.
+pub fn mounts_claims(pod: Pod) -> Option<Pod> {
+    let mut volumes = pod.spec?.volumes?;
+    volumes.retain(|volume| volume.persistent_volume_claim.is_some());
+    if volumes.is_empty() {
+        return None;
+    }
+    let mut annotations = pod.metadata.annotations.unwrap_or_default();
+    annotations.retain(|key, _| key == INCLUDED || key == EXCLUDED);
+    let metadata = ObjectMeta { name: pod.metadata.name, annotations: Some(annotations), ..ObjectMeta::default() };
+    let spec = PodSpec { volumes: Some(volumes), ..PodSpec::default() };
+    let status = PodStatus { phase: pod.status.and_then(|status| status.phase), ..PodStatus::default() };
+    Some(Pod { metadata, spec: Some(spec), status: Some(status) })
 }
 
 /// Whether Velero's rules select a volume of a pod. Names are compared as Velero does: exactly, spaces included.
@@ -101,7 +117,11 @@ mod tests {
         ];
         for (situation, backup, pod, want) in cases {
             assert_eq!(taken_by(backup, std::slice::from_ref(&pod), "data-0").is_some(), want, "{situation}");
+            let kept = mounts_claims(pod).expect("it mounts claims");
+            assert_eq!(taken_by(backup, &[kept], "data-0").is_some(), want, "{situation}, as it is remembered");
         }
+        let without = Pod { spec: Some(PodSpec::default()), ..Pod::default() };
+        assert_eq!(mounts_claims(without), None, "a pod without claims is not remembered");
         assert_eq!(taken_by(&all, &[], "data-0"), None, "nobody mounts it");
     }
 

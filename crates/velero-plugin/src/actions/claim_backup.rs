@@ -72,7 +72,10 @@ impl ClaimBackup {
     /// The volume that a claim names.
     async fn volume_of(&self, item: &Item) -> Result<Option<PersistentVolume>, ActionError> {
         match item.tree()["spec"]["volumeName"].as_str().filter(|name| !name.is_empty()) {
-            Some(name) => self.0.volume(name).await,
+            Some(name) => match self.0.backed_up_volume(name) {
+                Some(volume) => Ok(Some(volume)),
+                None => self.0.volume(name).await,
+            },
             None => Ok(None),
         }
     }
@@ -87,7 +90,7 @@ impl ClaimBackup {
         if let Some(early) = backup::before_reading(backup, item.tree(), blocked) {
             return Ok(early);
         }
-        let pods = self.0.pods(item.namespace()).await?;
+        let pods = self.0.claim_users(item.namespace()).await?;
         let facts = Facts {
             backup,
             item: item.tree(),
@@ -117,8 +120,9 @@ impl ClaimBackup {
         let wanted = backup::snapshot_for(backup, item.tree(), &repository, &names::snapshot(Uuid::new_v4()));
         let snapshots: Api<Snapshot> = Api::namespaced(self.0.client().await?, item.namespace());
         let made = snapshots.create(&PostParams::default(), &wanted).await;
-        let name = made.map_err(failed("make a Snapshot for the claim"))?.metadata.name.unwrap_or_default();
-        let recorded = match recorded(&snapshots, &name, backup).await {
+        let made = made.map_err(failed("make a Snapshot for the claim"))?;
+        let name = made.metadata.name.clone().unwrap_or_default();
+        let recorded = match recorded(&snapshots, &made, &name, backup).await {
             Ok(recorded) => recorded,
             Err(problem) => {
                 // nobody will look at it again: what it has begun must not be left behind
@@ -145,12 +149,17 @@ impl ClaimBackup {
 }
 
 /// Waits until the disk snapshot is recorded, at most as long as the backup lets CSI snapshots take.
-async fn recorded(snapshots: &Api<Snapshot>, name: &str, backup: &Backup) -> Result<Snapshot, ActionError> {
+async fn recorded(
+    snapshots: &Api<Snapshot>,
+    made: &Snapshot,
+    name: &str,
+    backup: &Backup,
+) -> Result<Snapshot, ActionError> {
     let timeout = backup.csi_snapshot_timeout();
     let within = Duration::try_from(timeout).unwrap_or(Duration::ZERO);
     let settled = |snapshot: Option<&Snapshot>| backup::waited(snapshot) != Waited::NotYet;
     let act = format!("wait for the disk snapshot of Snapshot {name}");
-    let seen = match waits::until(snapshots.clone(), name, within, &act, settled).await? {
+    let seen = match waits::from_now(snapshots.clone(), made, within, &act, settled).await? {
         waits::Waited::Settled(seen) => seen,
         waits::Waited::TooLate => {
             let now = snapshots.get(name).await.map_err(failed(&act))?;

@@ -1,9 +1,11 @@
 //! What the actions read from the API server. Writes nothing, decides nothing.
 //!
-//! A process serves one run of a backup or restore, so what the user has set is read once per process: all claims of a run
-//! are treated alike, and a hundred claims do not read it a hundred times.
+//! A process serves one run of a backup or restore, so what the user has set, which pods mount claims and which repository
+//! takes a namespace is read once per process: all claims of a run are treated alike, and a hundred claims do not read it a
+//! hundred times.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use api::velero::{Backup, BackupStorageLocation, Restore};
 use api::{labels, names};
@@ -11,12 +13,12 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeCl
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::{Api, Client};
-use lifecycle::velero::Settings;
 use lifecycle::velero::blocked::Blocked;
 use lifecycle::velero::parameters::DefaultCredentials;
 use lifecycle::velero::policy::Policies;
+use lifecycle::velero::{Settings, fs_backup};
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::{failed, refused};
 use crate::Host;
@@ -24,6 +26,8 @@ use crate::protocol::kinds::ActionError;
 
 /// Velero's Secret with the keys of locations that name none.
 const DEFAULT_SECRET: &str = "cloud-credentials";
+/// How many volumes are remembered at most; a few kilobytes each.
+const REMEMBERED: usize = 64;
 /// The list of blocked resources.
 const BLOCKED: &str = "velero-vsphere-plugin-blocked-resources-list";
 
@@ -33,11 +37,25 @@ pub(super) struct Reads {
     settings: OnceCell<Settings>,
     blocked: OnceCell<Blocked>,
     policies: OnceCell<Option<Policies>>,
+    /// By namespace.
+    claim_users: Mutex<HashMap<String, Arc<Vec<Pod>>>>,
+    /// By storage location and namespace.
+    pub(super) repositories: Mutex<HashMap<(String, String), String>>,
+    /// By name; each until its claim is backed up, which follows soon.
+    volumes: std::sync::Mutex<HashMap<String, PersistentVolume>>,
 }
 
 impl Reads {
     pub(super) fn new(host: Host) -> Self {
-        Self { host, settings: OnceCell::new(), blocked: OnceCell::new(), policies: OnceCell::new() }
+        Self {
+            host,
+            settings: OnceCell::new(),
+            blocked: OnceCell::new(),
+            policies: OnceCell::new(),
+            claim_users: Mutex::default(),
+            repositories: Mutex::default(),
+            volumes: std::sync::Mutex::default(),
+        }
     }
 
     /// Velero's namespace.
@@ -95,11 +113,34 @@ impl Reads {
         claims.get_opt(name).await.map_err(failed(&format!("read claim {namespace}/{name}")))
     }
 
-    /// The pods of a namespace.
-    pub(super) async fn pods(&self, namespace: &str) -> Result<Vec<Pod>, ActionError> {
+    /// A volume of ours was handed over in this run; its claim follows, and needs it.
+    pub(super) fn volume_is_backed_up(&self, volume: PersistentVolume) {
+        if let Some(name) = volume.metadata.name.clone() {
+            let mut volumes = self.volumes.lock().expect("no panic while it is held");
+            if volumes.len() >= REMEMBERED {
+                volumes.clear(); // of claims that do not follow
+            }
+            volumes.insert(name, volume);
+        }
+    }
+
+    /// The volume of that name, once, if it was handed over in this run.
+    pub(super) fn backed_up_volume(&self, name: &str) -> Option<PersistentVolume> {
+        self.volumes.lock().expect("no panic while it is held").remove(name)
+    }
+
+    /// The pods of a namespace that mount claims, with as much of them as says which claims and how they are backed up.
+    pub(super) async fn claim_users(&self, namespace: &str) -> Result<Arc<Vec<Pod>>, ActionError> {
+        let mut known = self.claim_users.lock().await;
+        if let Some(pods) = known.get(namespace) {
+            return Ok(pods.clone());
+        }
         let pods: Api<Pod> = Api::namespaced(self.client().await?, namespace);
         let listed = pods.list(&ListParams::default()).await;
-        Ok(listed.map_err(failed(&format!("list the pods of namespace {namespace}")))?.items)
+        let listed = listed.map_err(failed(&format!("list the pods of namespace {namespace}")))?.items;
+        let users = Arc::new(listed.into_iter().filter_map(fs_backup::mounts_claims).collect::<Vec<_>>());
+        known.insert(namespace.to_owned(), users.clone());
+        Ok(users)
     }
 
     /// ConfigMaps that map storage classes.

@@ -18,9 +18,20 @@ use crate::protocol::kinds::ActionError;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(120);
 
 impl Reads {
-    /// The name of the BackupRepository for claims from `namespace` in the location of that name.
+    /// The name of the BackupRepository for claims from `namespace` in the location of that name, found once.
     pub(super) async fn repository_at(&self, location: Option<&str>, namespace: &str) -> Result<String, ActionError> {
         let location = location.unwrap_or_default();
+        let place = (location.to_owned(), namespace.to_owned());
+        let mut known = self.repositories.lock().await;
+        if let Some(repository) = known.get(&place) {
+            return Ok(repository.clone());
+        }
+        let repository = self.find_repository(location, namespace).await?;
+        known.insert(place, repository.clone());
+        Ok(repository)
+    }
+
+    async fn find_repository(&self, location: &str, namespace: &str) -> Result<String, ActionError> {
         let found: Option<BackupStorageLocation> = self.location(location).await?;
         let found = found.ok_or_else(|| refused(&parameters::missing(location)))?;
         let default = self.default_credentials().await?;

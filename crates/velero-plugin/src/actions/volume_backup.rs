@@ -26,8 +26,8 @@ impl BackupItemAction for VolumeBackup {
         let volume: PersistentVolume = item.read()?;
         let bound_to = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
         let (claim, pods) = match bound_to.and_then(|claim| claim.namespace.as_deref().zip(claim.name.as_deref())) {
-            Some((namespace, name)) => (self.0.claim(namespace, name).await?, self.0.pods(namespace).await?),
-            None => (None, Vec::new()),
+            Some((namespace, name)) => (self.0.claim(namespace, name).await?, self.0.claim_users(namespace).await?),
+            None => (None, Arc::default()),
         };
         let facts = VolumeFacts {
             backup: &backup,
@@ -40,6 +40,7 @@ impl BackupItemAction for VolumeBackup {
         match backup::decide_volume(&facts) {
             VolumeDecision::Leave(note) => say(&note),
             VolumeDecision::Mark => {
+                self.0.volume_is_backed_up(volume);
                 let changed = backup::marked(item.tree());
                 change::apply(&mut item, &changed)?;
             }

@@ -2,12 +2,13 @@
 //! out: only the deadline ends a wait, or a refusal that will not change.
 
 use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, pin_mut};
+use kube::api::{WatchEvent, WatchParams};
 use kube::runtime::watcher::{self, Config, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
-use kube::{Api, Resource};
+use kube::{Api, Resource, ResourceExt as _};
 use lifecycle::Problem;
 use serde::de::DeserializeOwned;
 
@@ -22,6 +23,43 @@ pub(super) enum Waited<K> {
     Settled(Option<K>),
     /// It was not in time.
     TooLate,
+}
+
+/// Waits until `is_so` holds for an object that we have just made. It is watched from there on, without reading it first.
+pub(super) async fn from_now<K>(
+    api: Api<K>,
+    made: &K,
+    within: Duration,
+    act: &str,
+    is_so: impl Fn(Option<&K>) -> bool,
+) -> Result<Waited<K>, ActionError>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let begun = Instant::now();
+    let (name, version) = (made.name_any(), made.resource_version().unwrap_or_default());
+    let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(SILENCE);
+    let watching = async {
+        let changes = api.watch(&params, &version).await.ok()?;
+        pin_mut!(changes);
+        loop {
+            // a watch that ends or fails is no trouble: then the object is looked at anew
+            let seen = match changes.next().await?.ok()? {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => Some(object),
+                WatchEvent::Deleted(_) => None,
+                WatchEvent::Bookmark(_) => continue,
+                WatchEvent::Error(_) => return None,
+            };
+            if is_so(seen.as_ref()) {
+                return Some(seen);
+            }
+        }
+    };
+    match tokio::time::timeout(within, watching).await {
+        Ok(Some(seen)) => Ok(Waited::Settled(seen)),
+        Ok(None) => until(api, &name, within.saturating_sub(begun.elapsed()), act, is_so).await,
+        Err(_) => Ok(Waited::TooLate),
+    }
 }
 
 /// Waits until `is_so` holds for the object of that name; `None` is an object that does not exist. `act` is what for.

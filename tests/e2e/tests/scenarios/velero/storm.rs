@@ -13,10 +13,12 @@ crate::scenarios![many_small_claims_in_one_backup_cost_little];
 const CLAIMS: usize = 12;
 /// The variable.
 const STORM: &str = "E2E_STORM_CLAIMS";
-/// Requests for one claim by plugin, driver and data-managers together, without watches, leases and polls: what it takes
-/// now (54), so that it gets no more. The aim is 20: a quarter are settings and Secrets that are read again for each
-/// transfer, a ninth are events.
-const REQUESTS: usize = 60;
+/// Requests for one claim by plugin, driver and data-managers together, without watches, renewals of leases, and polls. It
+/// takes 16; one more is for two nodes that want the same Upload at once. The issue allows 20 with a hundred claims.
+const EACH: usize = 17;
+/// Requests that all claims of a backup share, about 50: every process reads settings, Secrets and repository once, and Velero
+/// starts the plugin anew for each poll. With twelve claims they weigh four a claim, with a hundred a half.
+const SHARED: usize = 60;
 /// Most memory of a plugin process in MiB.
 const MEMORY: u64 = 30;
 
@@ -40,7 +42,8 @@ async fn many_small_claims_in_one_backup_cost_little(world: World) -> Result<()>
     told(claims, took, peak, &asked);
     let counted = asked.iter().filter(|r| counts(r)).count();
     ensure!(peak > 0 && peak <= MEMORY * 1024, "the plugin held {peak} KiB");
-    ensure!(counted <= REQUESTS * claims, "{counted} requests for {claims} claims: {:#?}", tally(&asked));
+    let allowed = EACH * claims + SHARED;
+    ensure!(counted <= allowed, "{counted} requests for {claims} claims, not {allowed}: {:#?}", tally(&asked));
     one_get_a_poll(&asked)
 }
 
