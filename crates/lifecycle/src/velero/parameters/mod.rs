@@ -15,6 +15,10 @@ use crate::Problem;
 const S3_PROVIDERS: [&str; 2] = ["aws", "velero.io/aws"];
 /// Key in Velero's own Secret of credentials.
 const DEFAULT_CREDENTIAL_KEY: &str = "cloud";
+/// Setting that Velero fills in by itself, and that a location may name in vain.
+const CREDENTIALS_FILE: &str = "credentialsFile";
+/// Where Velero has `cloud-credentials`.
+const DEFAULT_CREDENTIALS_FILE: &str = "/credentials/cloud";
 
 /// Settings that are taken over under the same name, where they are set.
 const TAKEN_OVER: [&str; 6] = [
@@ -109,6 +113,12 @@ fn credential(
             ("", _) | (_, "") => Err(format!("its credential is `{named}`; it needs a Secret and a key in it")),
             (name, key) => Ok(secret(name, key)),
         };
+    }
+    let file = location.spec.config.get(CREDENTIALS_FILE).map_or("", |file| file.trim());
+    if !["", DEFAULT_CREDENTIALS_FILE].contains(&file) {
+        return Err(format!(
+            "its {CREDENTIALS_FILE} {file} is in Velero's container only; name a Secret in `credential`"
+        ));
     }
     let DefaultCredentials::Secret(keys) = default else { return Ok(None) };
     match &keys[..] {

@@ -97,6 +97,14 @@ fn where_the_keys_are_when_the_location_names_none() {
     assert!(problem.cause.contains("no key `cloud`"), "{}", problem.cause);
 }
 
+/// Velero writes the path of the Secret it reads; in an object it may stand for the usual one.
+#[test]
+fn the_usual_file_of_credentials_is_the_usual_secret() {
+    let mut usual = simple();
+    usual.spec.config.insert("credentialsFile".to_owned(), "/credentials/cloud".to_owned());
+    assert_eq!(read(&usual), read(&simple()));
+}
+
 #[test]
 fn w36_a_location_that_cannot_hold_disks_is_refused_and_no_other_one_taken() {
     let both = json!({"bucket": "b", "caCert": STANDARD.encode(PEM), "caCertRef": {"name": "n", "key": "k"}});
@@ -105,6 +113,11 @@ fn w36_a_location_that_cannot_hold_disks_is_refused_and_no_other_one_taken() {
         (json!({"provider": "aws"}), "`bucket` is empty"),
         (json!({"provider": "aws", "objectStorage": both}), "both caCert and caCertRef"),
         (json!({"provider": "aws", "objectStorage": {"bucket": "b"}, "credential": {"name": "n"}}), "credential"),
+        (
+            json!({"provider": "aws", "objectStorage": {"bucket": "b"}, "config": {"credentialsFile": "/mine/keys"}}),
+            "/mine/keys",
+        ),
+        (json!({"provider": "aws", "objectStorage": {"bucket": "b"}, "config": {"tagging": "team"}}), "`tagging`"),
         (
             json!({"provider": "aws", "objectStorage": {"bucket": "b"},
                 "config": {"kmsKeyId": "k", "customerKeyEncryptionFile": "f"}}),

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use e2e::{DEADLINE, Namespace, World, wait_until};
+use api::{BackupRepositoryClaim, CredentialSecret, Reason, SnapshotPhase};
+use e2e::{DEADLINE, Namespace, World, explained, wait_until};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, PostParams};
-use kube::{Api, CustomResource};
+use kube::{Api, CustomResource, ResourceExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +25,7 @@ use recorder::{Head, Recorder};
 crate::scenarios![
     a_setting_of_a_storage_location_means_to_us_what_it_means_to_velero,
     an_s3_server_with_a_certificate_of_its_own_takes_backups,
+    temporary_keys_reach_the_store_with_their_token,
 ];
 
 /// A BackupStorageLocation, as it is.
@@ -120,6 +122,37 @@ async fn an_s3_server_with_a_certificate_of_its_own_takes_backups(world: World) 
     Ok(())
 }
 
+/// W-39: the store has given no such token, so it says what it thinks of it. Dropped, the keys would work.
+async fn temporary_keys_reach_the_store_with_their_token(world: World) -> Result<()> {
+    let shop = world.namespace("vtoken").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    let secret = readable_secret(&world, shop.name(), "aws_session_token = only for a while\n").await?;
+    let parameters = [
+        ("region", world.var("AWS_REGION")),
+        ("bucket", world.var("S3_BUCKET")),
+        ("s3Url", world.var("S3_ENDPOINT")),
+        ("s3ForcePathStyle", "true"),
+        ("profile", "lab"),
+    ];
+    let mut asked = BackupRepositoryClaim::new(&format!("brc-{}", shop.name()));
+    asked.repository_parameters = parameters.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    asked.allowed_namespaces = Some(vec![shop.name().to_owned()]);
+    asked.credential_secret = Some(CredentialSecret { namespace: None, name: secret.clone(), key: "cloud".to_owned() });
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(world.client(), world.velero());
+    claims.create(&PostParams::default(), &asked).await?;
+    let answered =
+        wait_until(&claims, &asked.name_any(), DEADLINE, "is answered", |c: Option<&BackupRepositoryClaim>| {
+            c.is_some_and(|c| c.backup_repository.as_ref().is_some_and(|name| !name.is_empty()))
+        })
+        .await?;
+    let repository = answered.and_then(|c| c.backup_repository).context("a repository")?;
+    let asked = shop.snapshot_of(&claim.name, &repository).await?;
+    let status = asked.wait_for(SnapshotPhase::SnapshotFailed).await?.status.context("status")?;
+    let (reason, words) = (Reason::StoreAccessDenied, ["InvalidToken"]);
+    explained(&world, shop.name(), &asked.name, &status.conditions, reason, &words).await?;
+    forget(&world, &secret).await
+}
+
 /// Restore points in the location of that name, on the S3 server's own disk.
 fn points_below(world: &World, location: &str, shop: &Namespace) -> Result<usize> {
     let bucket = world.folder().join("s3").join(world.var("S3_BUCKET"));
@@ -139,8 +172,7 @@ struct Location {
 impl Location {
     /// In the lab's bucket below a prefix of its own name, once Velero has found it good.
     async fn create(world: &World, name: &str, config: &[(&str, String)], storage: Value) -> Result<Self> {
-        let made = Self { name: name.to_owned(), secret: format!("{name}-keys") };
-        made.readable_secret(world).await?;
+        let made = Self { name: name.to_owned(), secret: readable_secret(world, name, "").await? };
         let mut config: BTreeMap<_, _> = config.iter().cloned().collect();
         config.insert("region", world.var("AWS_REGION").to_owned());
         config.insert("s3ForcePathStyle", "true".to_owned());
@@ -161,32 +193,6 @@ impl Location {
         Ok(made)
     }
 
-    /// Keys by two names, of which one is right, and the certificate of the lab's authority.
-    async fn readable_secret(&self, world: &World) -> Result<()> {
-        let authority = std::fs::read_to_string(world.var("VCENTER_CA_FILE"))?;
-        let (id, secret) = (world.var("AWS_ACCESS_KEY_ID"), world.var("AWS_SECRET_ACCESS_KEY"));
-        let keys = format!(
-            "[default]\naws_access_key_id = nobody\naws_secret_access_key = wrong\n\n\
-             [lab]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n"
-        );
-        let name = json!({"name": self.secret});
-        let object = json!({"metadata": name, "stringData": {"cloud": keys, "ca.crt": authority}});
-        let post = PostParams::default();
-        let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
-        secrets.create(&post, &serde_json::from_value(object)?).await?;
-        let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [self.secret],
-            "verbs": ["get", "list", "watch"]}]);
-        let roles: Api<Role> = Api::namespaced(world.client(), world.velero());
-        roles.create(&post, &serde_json::from_value(json!({"metadata": name, "rules": rules}))?).await?;
-        let subjects = ["backup-driver", "datamgr-for-vsphere-plugin"]
-            .map(|account| json!({"kind": "ServiceAccount", "name": account, "namespace": world.velero()}));
-        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": self.secret});
-        let binding = json!({"metadata": name, "roleRef": role, "subjects": subjects});
-        let bindings: Api<RoleBinding> = Api::namespaced(world.client(), world.velero());
-        bindings.create(&post, &serde_json::from_value(binding)?).await?;
-        Ok(())
-    }
-
     /// Deletes its backup, of the same name, with its restore point; then itself.
     async fn remove(self, world: &World, shop: &Namespace) -> Result<()> {
         let velero = world.velero_server();
@@ -194,13 +200,45 @@ impl Location {
         velero.is_gone(&self.name).await?;
         world.deletions_complete(&self.name, 1).await?;
         ensure!(points_below(world, &self.name, shop)? == 0, "the restore point of {} is gone", self.name);
-        let (delete, velero) = (DeleteParams::default(), world.velero());
-        locations(world).delete(&self.name, &delete).await?;
-        Api::<RoleBinding>::namespaced(world.client(), velero).delete(&self.secret, &delete).await?;
-        Api::<Role>::namespaced(world.client(), velero).delete(&self.secret, &delete).await?;
-        Api::<Secret>::namespaced(world.client(), velero).delete(&self.secret, &delete).await?;
-        Ok(())
+        locations(world).delete(&self.name, &DeleteParams::default()).await?;
+        forget(world, &self.secret).await
     }
+}
+
+/// A Secret of the location of that name, which our programs may read: keys by two names, of which one is right, with `more`
+/// lines to them, and the certificate of the lab's authority. Returns the Secret's name.
+async fn readable_secret(world: &World, location: &str, more: &str) -> Result<String> {
+    let made = format!("{location}-keys");
+    let authority = std::fs::read_to_string(world.var("VCENTER_CA_FILE"))?;
+    let (id, secret) = (world.var("AWS_ACCESS_KEY_ID"), world.var("AWS_SECRET_ACCESS_KEY"));
+    let keys = format!(
+        "[default]\naws_access_key_id = nobody\naws_secret_access_key = wrong\n\n\
+         [lab]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n{more}"
+    );
+    let name = json!({"name": made});
+    let object = json!({"metadata": name, "stringData": {"cloud": keys, "ca.crt": authority}});
+    let post = PostParams::default();
+    let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
+    secrets.create(&post, &serde_json::from_value(object)?).await?;
+    let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [made],
+        "verbs": ["get", "list", "watch"]}]);
+    let roles: Api<Role> = Api::namespaced(world.client(), world.velero());
+    roles.create(&post, &serde_json::from_value(json!({"metadata": name, "rules": rules}))?).await?;
+    let subjects = ["backup-driver", "datamgr-for-vsphere-plugin"]
+        .map(|account| json!({"kind": "ServiceAccount", "name": account, "namespace": world.velero()}));
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": made});
+    let binding = json!({"metadata": name, "roleRef": role, "subjects": subjects});
+    let bindings: Api<RoleBinding> = Api::namespaced(world.client(), world.velero());
+    bindings.create(&post, &serde_json::from_value(binding)?).await?;
+    Ok(made)
+}
+
+async fn forget(world: &World, secret: &str) -> Result<()> {
+    let (delete, velero) = (DeleteParams::default(), world.velero());
+    Api::<RoleBinding>::namespaced(world.client(), velero).delete(secret, &delete).await?;
+    Api::<Role>::namespaced(world.client(), velero).delete(secret, &delete).await?;
+    Api::<Secret>::namespaced(world.client(), velero).delete(secret, &delete).await?;
+    Ok(())
 }
 
 fn locations(world: &World) -> Api<BackupStorageLocation> {
