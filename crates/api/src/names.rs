@@ -31,6 +31,18 @@ pub const REPOSITORY_PASSWORD: &str = "repository-password";
 /// Velero's Secret with the keys of the bucket.
 pub const CLOUD_CREDENTIALS_SECRET: &str = "cloud-credentials";
 
+/// Whether the API server would take it as an object's name: a DNS subdomain (RFC 1123) of at most 253 bytes. What is none
+/// must not come into the path of a request.
+pub fn is_object_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let ends_well = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        ends_well(label.chars().next())
+            && ends_well(label.chars().last())
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
 /// Name of a Snapshot; `random` is a random UUID.
 pub fn snapshot(random: impl std::fmt::Display) -> String {
     format!("snap-{random}")
@@ -76,6 +88,16 @@ mod tests {
     #![allow(clippy::unwrap_used)] // a test may fail where it stands
 
     use super::*;
+
+    #[test]
+    fn only_a_name_of_an_object_comes_into_a_path() {
+        for good in ["br-1f4d0a77", "a", "0.b-c.d", &"a".repeat(253)] {
+            assert!(is_object_name(good), "{good}");
+        }
+        for bad in ["", "../x y", "x?y=1", "a/b", "A", "-a", "a-", "a..b", ".a", "a%2e", "\u{e4}", &"a".repeat(254)] {
+            assert!(!is_object_name(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn names_are_those_the_original_looks_up() {

@@ -59,7 +59,7 @@ reasons! {
         Snapshotting: "The disk snapshot is being taken in vSphere.", "", "";
         Snapshotted: "The disk snapshot exists; the upload follows, unless local mode is on.", "", "";
         Uploading: "A node is copying the disk into the repository.", "", "";
-        Uploaded: "The restore point is in the repository and was read back.", "", "";
+        Uploaded: "The restore point is in the repository and was checked there.", "", "";
         Provisioning: "The empty volume is being made.", "", "";
         Downloading: "A node is writing the volume.", "", "";
         Binding: "The volume is written; it is being given to its claim.", "", "";
@@ -86,7 +86,7 @@ reasons! {
             "See whether the data-managers run; it goes on by itself once one does.";
         UnsupportedKind: "Only a PersistentVolumeClaim can be backed up or restored.",
             "The object names another kind.",
-            "Name a PersistentVolumeClaim of the same namespace.";
+            "Name a PersistentVolumeClaim of the same namespace, with an empty apiGroup.";
         InvalidSpec: "The request cannot be understood.",
             "A required field is missing or a value cannot be read.",
             "Correct the field that the message names and ask again.";
@@ -121,7 +121,7 @@ reasons! {
             "backup-driver does not run, or is busy beyond the deadline.",
             "See whether the Deployment backup-driver runs, and its log.";
         RequestDeleted: "The object that asked for it was deleted before it had ended.",
-            "Somebody deleted the Snapshot or CloneFromSnapshot, or its namespace.",
+            "Somebody deleted the Snapshot, CloneFromSnapshot or Upload, or its namespace.",
             "Back up or restore again.";
         StorageClassMissing: "The storage class of the claim does not exist here.",
             "The backup is of another cluster, or the class was removed.",
@@ -132,6 +132,9 @@ reasons! {
         OriginalRunning: "The original plugin's driver is active in this namespace.",
             "Its Deployment was not removed.",
             "Remove it; two drivers would both act on the same objects.";
+        ClusterForbidden: "The API server does not let our account do that.",
+            "A role or binding of the chart was changed or removed.",
+            "Apply the chart's roles and bindings again; it goes on by itself.";
         RepositoryUnknown: "There is no such BackupRepository.",
             "It was deleted, or the name is wrong.",
             "Check the name; a BackupRepositoryClaim makes a new one.";
@@ -200,7 +203,7 @@ reasons! {
             "Check the volume handle of the PV.";
         DiskBusy: "vSphere does not allow it at this moment.",
             "Another task works on the disk, such as a migration.",
-            "Nothing; it is tried again.";
+            "Let the task end; see the disk's tasks in vCenter.";
         SnapshotMissing: "vSphere does not know the disk snapshot any more.",
             "Somebody deleted it, or the disk went with it.",
             "Take a new backup.";
@@ -218,19 +221,19 @@ reasons! {
             "Check the network between node and ESXi hosts.";
         VddkCrashed: "VMware's disk library crashed.",
             "A fault in the library; only the transfer was affected.",
-            "Nothing; it is tried again. Update the library if it repeats.";
+            "Update the library if it repeats.";
         DiskReadFailed: "The disk could not be read.",
             "A fault of the datastore or the connection at the place the message names.",
-            "See the datastore's health; it is tried again.";
+            "See the datastore's health.";
         DiskWriteFailed: "The volume could not be written.",
             "The datastore is full or faulty.",
-            "Check the datastore; it is tried again.";
+            "Check the datastore's free space and health.";
         DiskFlushFailed: "The volume did not confirm that the data is on disk.",
             "A fault of the datastore or the connection.",
-            "Nothing; it is tried again.";
+            "See the datastore's health and the network between node and ESXi hosts.";
         SnapshotDeleteFailed: "The data is stored, but the disk snapshot could not be deleted.",
             "Another task works on the disk, or vCenter does not answer.",
-            "Nothing; it is tried again.";
+            "See the disk's tasks in vCenter; the deletion is repeated until it is done.";
         Internal: "Something happened that should not happen.",
             "A fault of ours.",
             "Report it with the log around that time.";

@@ -50,7 +50,7 @@ pub struct SnapshotSpec {
     pub resource_handle: ResourceHandle,
     /// Name of the BackupRepository to upload to. Empty: local mode, keep the disk snapshot and upload nothing.
     pub backup_repository: String,
-    /// Do not start: looked at while the phase is New.
+    /// Stop: a Snapshot that has not begun does not begin, an upload that runs is cancelled and leaves nothing.
     #[serde(default, deserialize_with = "tolerant::or_default", skip_serializing_if = "tolerant::is_false")]
     #[schemars(with = "Option<bool>")]
     pub snapshot_cancel: bool,

@@ -72,6 +72,13 @@ impl Context {
         Ok(written.unwrap_or_else(|| object.clone()))
     }
 
+    /// Whether an object was made less than `age` ago.
+    #[must_use]
+    pub fn is_younger_than<K: Resource>(&self, object: &K, age: Duration) -> bool {
+        let made = object.meta().creation_timestamp.as_ref();
+        made.is_none_or(|made| Duration::try_from(self.now().duration_since(made.0)).is_ok_and(|since| since < age))
+    }
+
     /// Looks again at that time.
     #[must_use]
     pub fn wake_at(&self, at: Timestamp) -> Action {

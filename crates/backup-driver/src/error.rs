@@ -35,6 +35,12 @@ impl Error {
         move |source| Self::Cluster { act, source: Box::new(source) }
     }
 
+    /// As an object says it, when the API server does not let our account do that: somebody has to act.
+    pub fn forbidden(&self) -> Option<Problem> {
+        let Self::Cluster { act, source } = self else { return None };
+        is_code(source, 403).then(|| connections::from_kube(act, source))
+    }
+
     /// Whether the object changed since it was read.
     pub fn is_conflict(&self) -> bool {
         match self {

@@ -49,8 +49,7 @@ pub(crate) async fn run(arguments: &BackupArguments, output: Output, interrupt: 
     if let Err(error) = released {
         tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "the restore point is complete, but its lock could not be removed");
     }
-    print(&repository, &report, output);
-    Ok(())
+    print(&repository, &report, output)
 }
 
 fn disk_path(source: &Place, given: Option<&str>) -> Result<String> {
@@ -93,7 +92,7 @@ async fn forget(repository: &Repository, cancelled: &NewRestorePoint) -> Result<
     Ok(())
 }
 
-fn print(repository: &Repository, report: &BackupReport, output: Output) {
+fn print(repository: &Repository, report: &BackupReport, output: Output) -> Result<()> {
     let (counts, stats) = (&report.counts, &report.stats);
     let done = Done {
         restore_point: &report.point,
@@ -117,7 +116,7 @@ fn print(repository: &Repository, report: &BackupReport, output: Output) {
             output::bytes(stats.bytes_stored),
             output::seconds(report.elapsed),
         )
-    });
+    })
 }
 
 /// The beginning of a restore point's id, as restic shows it.

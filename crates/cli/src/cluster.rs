@@ -38,7 +38,7 @@ pub(crate) async fn status(arguments: &StatusArguments, output: Output) -> Resul
     lines.extend(all::<CloneFromSnapshot>(&client).await?.iter().map(of_clone));
     lines.extend(all::<Download>(&client).await?.iter().map(of_download));
     lines.retain(|line| arguments.namespace.as_ref().is_none_or(|wanted| *wanted == line.namespace));
-    output::result(output, &lines, || status_text(&lines));
+    output::result(output, &lines, || status_text(&lines))?;
     Ok(())
 }
 
@@ -211,7 +211,7 @@ struct Listed {
 /// One document in every case: when some repositories failed, the restore points of the others are part of the failure's.
 fn listed(found: Vec<Found>, failures: Vec<String>, output: Output) -> Result<()> {
     if failures.is_empty() || output == Output::Text {
-        output::result(output, &found, || list_text(&found));
+        output::result(output, &found, || list_text(&found))?;
     }
     if failures.is_empty() {
         return Ok(());

@@ -13,7 +13,7 @@ pub(crate) async fn run(place: &str, arguments: &ListArguments, output: Output) 
     let points = repository.restore_points().await.context("list restore points")?;
     let wanted = arguments.path.as_deref();
     let points: Vec<_> = points.into_iter().filter(|point| wanted.is_none_or(|path| point.path == path)).collect();
-    output::result(output, &points, || text(&points));
+    output::result(output, &points, || text(&points))?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use data_path::Progress;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
@@ -17,13 +18,18 @@ use crate::failure::{Meaning, WithResult, exit};
 /// Between two looks at the counters.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// Prints one result: `value` for scripts, `text` for people. A reader that went away is no failure of ours.
-pub(crate) fn result(output: Output, value: &impl Serialize, text: impl FnOnce() -> String) {
+/// Prints one result: `value` for scripts, `text` for people. A reader that went away is no failure of ours; a full disk
+/// is, as a script would take an empty file for the answer.
+pub(crate) fn result(output: Output, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
     let printed = match output {
         Output::Json => serde_json::to_string_pretty(value).expect("results are strings, numbers and times"),
         Output::Text => text(),
     };
-    let _ = writeln!(io::stdout(), "{}", printed.trim_end());
+    let mut out = io::stdout();
+    match writeln!(out, "{}", printed.trim_end()).and_then(|()| out.flush()) {
+        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => Err(cause).context("write the result"),
+        _ => Ok(()),
+    }
 }
 
 /// Prints a failure: for people always, for scripts as the one document, together with what was found all the same.

@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: &PruneArguments, output: Output, interrupt: &
         grace_seconds: grace.as_secs(),
         report: &report,
     };
-    output::result(output, &done, || text(&report, arguments.dry_run));
+    output::result(output, &done, || text(&report, arguments.dry_run))?;
     Ok(())
 }
 

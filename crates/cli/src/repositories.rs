@@ -64,13 +64,13 @@ fn credentials() -> Credentials {
     }
 }
 
+/// The file goes before the variable, as in restic: who has set both would otherwise make a repository that restic, asked
+/// in the same shell, does not open.
 fn password() -> Result<SecretString> {
-    if let Some(password) = variable("RESTIC_PASSWORD") {
-        return Ok(password.into());
-    }
     let fix = "set RESTIC_PASSWORD or RESTIC_PASSWORD_FILE to the repository's key";
     let Some(file) = variable("RESTIC_PASSWORD_FILE").map(PathBuf::from) else {
-        return Err(Refused::new("find the repository's key: the environment has none", fix).into());
+        let none = || Refused::new("find the repository's key: the environment has none", fix);
+        return Ok(variable("RESTIC_PASSWORD").ok_or_else(none)?.into());
     };
     let unusable = |cause: &dyn std::fmt::Display| {
         Refused::new(format!("find the repository's key: read {}: {cause}", file.display()), fix)

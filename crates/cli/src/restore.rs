@@ -44,8 +44,7 @@ pub(crate) async fn run(arguments: &RestoreArguments, output: Output, interrupt:
     if let Err(error) = released {
         tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "the restore is complete, but its lock could not be removed");
     }
-    print(&point, arguments, &report, output);
-    Ok(())
+    print(&point, arguments, &report, output)
 }
 
 async fn write(
@@ -68,7 +67,7 @@ async fn write(
     Ok(report)
 }
 
-fn print(point: &RestorePoint, arguments: &RestoreArguments, report: &RestoreReport, output: Output) {
+fn print(point: &RestorePoint, arguments: &RestoreArguments, report: &RestoreReport, output: Output) -> Result<()> {
     let counts = &report.counts;
     let done = Done {
         restore_point: point,
@@ -95,5 +94,5 @@ fn print(point: &RestorePoint, arguments: &RestoreArguments, report: &RestoreRep
             output::bytes(counts.skipped),
             output::seconds(report.elapsed),
         )
-    });
+    })
 }

@@ -92,7 +92,7 @@ fn conclude(verified: &Verified, arguments: &VerifyArguments, output: Output) ->
         seconds: report.elapsed.as_secs_f64(),
     };
     if report.is_sound() || output == Output::Text {
-        output::result(output, &done, || text(verified, arguments));
+        output::result(output, &done, || text(verified, arguments))?;
     }
     if report.is_sound() { Ok(()) } else { Err(WithResult::new(unsound(report), &done).into()) }
 }

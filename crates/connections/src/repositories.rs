@@ -76,6 +76,10 @@ impl Repositories {
     /// # Errors
     /// `RepositoryUnknown` when there is none.
     pub async fn find(&self, name: &str) -> Result<BackupRepository, Problem> {
+        if !api::names::is_object_name(name) {
+            let cause = format!("find BackupRepository `{name}`: no object can have that name");
+            return Err(Problem::lasting(Reason::RepositoryUnknown, cause));
+        }
         let repositories: Api<BackupRepository> = Api::all(self.known.client());
         let found = self.known.get(&repositories, name).await;
         found.map_err(|e| from_kube(&format!("read BackupRepository {name}"), &e))?.ok_or_else(|| {

@@ -92,7 +92,10 @@ async fn look(store: &Arc<dyn Store>, password: &SecretString) -> Result<Found, 
 async fn make(store: &Arc<dyn Store>, password: &SecretString) -> Result<(), Error> {
     let (keys, key_files) = keys::unlock_all(store, password).await?;
     let key = match keys.into_iter().next() {
-        Some(left_behind) => left_behind,
+        Some(left_behind) => {
+            refuse_to_hide_data(store).await?;
+            left_behind
+        }
         // someone else's keys: a new repository here would hide what they open
         None if key_files > 0 => return Err(Error::PasswordWrong { location: store.place() }),
         None => {
@@ -109,7 +112,7 @@ async fn make(store: &Arc<dyn Store>, password: &SecretString) -> Result<(), Err
     Ok(())
 }
 
-/// Snapshots without key and config are a damaged repository, not an empty place.
+/// Snapshots without a config are a damaged repository, not an empty place, whether keys are there or not.
 async fn refuse_to_hide_data(store: &Arc<dyn Store>) -> Result<(), Error> {
     let snapshots = store.list("snapshots/").await.map_err(Error::store("look for snapshots"))?;
     if snapshots.is_empty() {

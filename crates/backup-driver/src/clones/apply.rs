@@ -60,11 +60,13 @@ pub(super) async fn provision(looked: &Looked, ctx: &Context) -> Result<Next, Er
 async fn not_provisioned(asked: &CloneFromSnapshot, problem: &Problem, ctx: &Context) -> Result<Next, Error> {
     let passing = matches!(
         problem.reason,
-        Reason::StoreUnreachable | Reason::StoreFailed | Reason::RepositoryLocked | Reason::Internal
+        Reason::StoreUnreachable
+            | Reason::StoreFailed
+            | Reason::RepositoryLocked
+            | Reason::ClusterForbidden
+            | Reason::Internal
     ) && problem.again == Again::Later;
-    let age = asked.metadata.creation_timestamp.as_ref().map(|t| ctx.now().duration_since(t.0));
-    let young = age.is_none_or(|age| Duration::try_from(age).is_ok_and(|age| age < PATIENCE));
-    if !(passing && young) {
+    if !(passing && ctx.is_younger_than(asked, PATIENCE)) {
         return give_up(asked, problem, ctx).await;
     }
     let before = asked.status.clone().unwrap_or_default();

@@ -24,14 +24,20 @@ use crate::{Context, Error};
 
 /// The repository has to be open within this time (design D5b): until then nothing exists.
 const OPENING: Duration = Duration::from_secs(30);
-/// How long vCenter may refuse for passing reasons before the Snapshot fails.
+/// How long vCenter and the API server may refuse for passing reasons before the Snapshot fails.
 const TAKING: Duration = Duration::from_secs(600);
 /// How long a disk snapshot that nobody will use is worth trying to delete.
 const UNDOING: Duration = Duration::from_secs(120);
 
 /// Checks, opens the repository, takes the disk snapshot, makes the Upload and says so.
 pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Error> {
-    let (claim, volume) = observe::claim_and_volume(asked, ctx).await?;
+    let (claim, volume) = match observe::claim_and_volume(asked, ctx).await {
+        Ok(found) => found,
+        Err(error) => match error.forbidden() {
+            Some(problem) => return fail(asked, &problem, ctx).await,
+            None => return Err(error),
+        },
+    };
     let source = match source(asked, claim.as_ref(), volume.as_ref()) {
         Ok(source) => source,
         Err(problem) => return fail(asked, &problem, ctx).await,
@@ -154,11 +160,14 @@ async fn undo(vcenter: &Vcenter, disk: &DiskId, token: &str) {
     }
 }
 
+/// Nothing is there yet, so every problem is the end, but for those of the API server: they are said, and a while is waited.
 async fn fail(asked: &Snapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
-    if problem.reason == Reason::Internal && problem.again == Again::Later {
-        return Err(problem.clone().into()); // the API server did not answer: nothing is decided
-    }
     let before = asked.status.clone().unwrap_or_default();
+    let of_the_cluster = matches!(problem.reason, Reason::Internal | Reason::ClusterForbidden);
+    if of_the_cluster && problem.again == Again::Later && ctx.is_younger_than(asked, TAKING) {
+        ctx.publish(asked, &status::waiting(&before, problem, ctx.now())).await?;
+        return Err(problem.clone().into());
+    }
     ctx.publish(asked, &status::failed(&before, problem, ctx.now())).await?;
     Ok(Action::await_change())
 }

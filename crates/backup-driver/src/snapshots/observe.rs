@@ -78,10 +78,10 @@ pub(super) async fn claim_and_volume(
     Ok((Some(claim), volume))
 }
 
-/// The claim a Snapshot names. A name that the API server would refuse names nothing.
+/// The claim a Snapshot names. A name that no object can have names nothing.
 pub(super) async fn claim(snapshot: &Snapshot, ctx: &Context) -> Result<Option<PersistentVolumeClaim>, Error> {
     let handle = &snapshot.spec.resource_handle;
-    if !handle.is_claim() || handle.name.is_empty() || handle.name.contains(['/', '?', '%', '#']) {
+    if !handle.is_claim() || !names::is_object_name(&handle.name) {
         return Ok(None);
     }
     let claims: Api<PersistentVolumeClaim> =

@@ -92,8 +92,25 @@ fn mistakes_are_told_with_their_fix_and_leave_nothing() {
     std::fs::write(bench.file("key"), format!("{KEY}\n")).unwrap();
     bench.variables = vec![("RESTIC_PASSWORD_FILE", bench.file("key").display().to_string())];
     bench.done(&["list"]);
+    bench.variables.push(("RESTIC_PASSWORD", "another".to_owned()));
+    bench.done(&["list"]); // restic takes the file, too
     bench.place = "rest:http://127.0.0.1/".to_owned();
     bench.refused(&["list"], 2, &["rest:http"]);
+}
+
+#[test]
+fn a_list_that_could_not_be_written_is_a_failure() {
+    let bench = Bench::new();
+    bench.raw("disk.raw", MIB, &[(0, b"data")]);
+    bench.done(&["backup", "disk.raw"]);
+    for output in ["text", "json"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut list = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
+        list.args(["list", "--output", output, "--repository", &bench.place]).stdout(full);
+        let ended = list.output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("write the result"), "{ended:?}");
+    }
 }
 
 #[test]

@@ -25,7 +25,11 @@ pub fn source(
 ) -> Result<Source, Problem> {
     let handle = &snapshot.spec.resource_handle;
     if !handle.is_claim() {
-        let cause = format!("`{}` is of kind `{}`", handle.name, handle.kind);
+        let cause = match (handle.kind.as_str(), handle.api_group.as_deref().unwrap_or_default()) {
+            ("", _) => "resourceHandle names no kind".to_owned(),
+            (kind, "") => format!("`{}` is of kind `{kind}`", handle.name),
+            (kind, group) => format!("`{}` is of kind `{kind}` of apiGroup `{group}`", handle.name),
+        };
         return Err(Problem::lasting(Reason::UnsupportedKind, cause));
     }
     let (namespace, name) = (snapshot.metadata.namespace.clone().unwrap_or_default(), handle.name.clone());

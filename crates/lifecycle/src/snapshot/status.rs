@@ -2,7 +2,7 @@
 
 use api::conditions::{self, READY, Status};
 use api::metadata::Blob;
-use api::{Reason, SnapshotPhase, SnapshotStatus, Time, Timestamp, Upload, UploadPhase};
+use api::{Reason, SnapshotPhase, SnapshotStatus, Time, Timestamp, Upload, UploadPhase, Weight};
 
 use crate::Problem;
 
@@ -15,11 +15,24 @@ pub struct Record {
     pub metadata: Option<Blob>,
 }
 
-/// The disk snapshot is being taken. The phase stays what it is.
+/// The disk snapshot is being taken. The phase stays what it is, and so does what it [waits](waiting) for: the next attempt
+/// may end the same.
 pub fn snapshotting(before: &SnapshotStatus, now: Timestamp) -> SnapshotStatus {
     let mut status = before.clone();
     status.phase.get_or_insert(SnapshotPhase::New);
+    let reason = conditions::get(&before.conditions, READY).and_then(|c| Reason::from_word(&c.reason));
+    if reason.is_some_and(|reason| reason.weight() == Weight::Trouble) {
+        return status;
+    }
     tell(&mut status, Status::False, Reason::Snapshotting, "opening the repository and taking the disk snapshot", now);
+    status
+}
+
+/// It has not begun yet, and why; it is tried again.
+pub fn waiting(before: &SnapshotStatus, problem: &Problem, now: Timestamp) -> SnapshotStatus {
+    let mut status = before.clone();
+    status.phase.get_or_insert(SnapshotPhase::New);
+    tell(&mut status, Status::False, problem.reason, &problem.message(), now);
     status
 }
 
@@ -75,7 +88,7 @@ pub fn canceled(before: &SnapshotStatus, now: Timestamp) -> SnapshotStatus {
 
 /// Its Upload was deleted by somebody; the disk snapshot is gone too.
 pub fn abandoned(before: &SnapshotStatus, now: Timestamp) -> SnapshotStatus {
-    let problem = Problem::lasting(Reason::Canceled, "somebody deleted the Upload before it had ended")
+    let problem = Problem::lasting(Reason::RequestDeleted, "somebody deleted the Upload before it had ended")
         .with_fix(Some("Make a new Snapshot.".to_owned()));
     ended(before, SnapshotPhase::UploadFailedAfterRetry, problem.reason, &problem.message(), now)
 }

@@ -69,7 +69,7 @@ pub fn completed(before: &UploadStatus, progress: Progress, now: Timestamp) -> U
     let mut status = ended(before, UploadPhase::Completed, now);
     status.progress = progress;
     status.message = Some("Upload completed".to_owned());
-    tell(&mut status, Status::True, Reason::Completed, "the restore point was read back", now);
+    tell(&mut status, Status::True, Reason::Completed, "the restore point was checked in the store", now);
     status
 }
 

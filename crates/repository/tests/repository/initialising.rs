@@ -103,6 +103,8 @@ async fn snapshots_without_config_and_keys_are_damage_and_not_an_empty_place() {
     let place = Place::new();
     TestDisk::random(MIB, 4).back_up(&place.initialised().await).await.unwrap();
     std::fs::remove_file(place.repository().join("config")).unwrap();
+    assert_eq!(repository::initialise(place.store(), &password()).await.unwrap_err().kind(), ErrorKind::Damaged);
+    assert!(!place.repository().join("config").exists(), "another repository in the place of the lost one");
     for key in place.objects("keys") {
         std::fs::remove_file(key).unwrap();
     }

@@ -134,9 +134,12 @@ async fn a_backup_of_another_kind_says_so(world: World) -> Result<()> {
 async fn a_backup_into_an_unknown_repository_says_so(world: World) -> Result<()> {
     let shop = world.namespace("norepo").await?;
     let claim = shop.claim("data").mib(1).create().await?;
-    let asked = shop.snapshot_of(&claim.name, "br-nobody").await?;
-    let words = ["br-nobody", Reason::RepositoryUnknown.fix()];
-    is_refused(&world, &shop, &asked, Reason::RepositoryUnknown, &words).await
+    for nobody in ["br-nobody", "../x y", "br?force=1"] {
+        let asked = shop.snapshot_of(&claim.name, nobody).await?;
+        let words = [nobody, Reason::RepositoryUnknown.fix()];
+        is_refused(&world, &shop, &asked, Reason::RepositoryUnknown, &words).await?;
+    }
+    Ok(())
 }
 
 async fn a_backup_into_a_missing_bucket_says_so(world: World) -> Result<()> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api::{Reason, SnapshotPhase, UploadPhase, names};
-use e2e::{DEADLINE, DiskFault, Namespace, World, explained, nothing_left};
+use e2e::{DEADLINE, DiskFault, Namespace, World, explained, nothing_left, wait_until};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
@@ -22,6 +23,7 @@ crate::scenarios![
     a_disk_library_that_hangs_is_ended,
     a_disk_deleted_between_snapshot_and_upload_ends_the_backup,
     a_repository_key_that_everybody_knows_is_warned_about,
+    a_role_that_was_cut_is_named_on_the_backup_that_waits_for_it,
 ];
 
 async fn a_backup_survives_an_s3_server_that_goes_away_in_the_middle(world: World) -> Result<()> {
@@ -213,4 +215,36 @@ async fn a_repository_key_that_everybody_knows_is_warned_about(world: World) -> 
     .await;
     write(&own).await?;
     outcome
+}
+
+async fn a_role_that_was_cut_is_named_on_the_backup_that_waits_for_it(world: World) -> Result<()> {
+    let shop = world.namespace("norole").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    let roles: Api<ClusterRole> = Api::all(world.client());
+    let name = "velero-vsphere:backup-driver";
+    let whole = roles.get(name).await?.rules.context("rules")?;
+    let is_for = |rule: &PolicyRule| rule.resources.as_deref() == Some(&["persistentvolumes".to_owned()]);
+    ensure!(whole.iter().any(is_for), "the role has a rule for volumes");
+    let mut cut = whole.clone();
+    cut.iter_mut().filter(|rule| is_for(rule)).for_each(|rule| rule.verbs.retain(|verb| verb != "get"));
+    let write = async |rules: &[PolicyRule]| {
+        roles.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "rules": rules }))).await.map(drop)
+    };
+    write(&cut).await?;
+    let waits = async {
+        let asked = shop.snapshot(&claim).await?;
+        let is_told = |s: Option<&api::Snapshot>| {
+            let conditions = s.and_then(|s| s.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
+            conditions.iter().any(|c| c.reason == Reason::ClusterForbidden.as_str())
+        };
+        let told = wait_until(&asked.api(), &asked.name, DEADLINE, "says that the role was cut", is_told).await?;
+        let conditions = told.and_then(|s| s.status).context("a status")?.conditions;
+        let words = ["persistentvolumes", Reason::ClusterForbidden.fix()];
+        explained(&world, shop.name(), &asked.name, &conditions, Reason::ClusterForbidden, &words).await?;
+        anyhow::Ok(asked)
+    }
+    .await;
+    write(&whole).await?;
+    waits?.wait_for(SnapshotPhase::Uploaded).await.context("it goes on by itself")?;
+    nothing_left(&world, &shop, 1).await
 }
