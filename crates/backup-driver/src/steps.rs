@@ -93,3 +93,16 @@ fn die_if_told(step: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A step that is in no scenario could leak what it made without anybody seeing it.
+    #[test]
+    fn the_driver_is_killed_after_every_step() {
+        let scenarios = include_str!("../../../tests/e2e/tests/scenarios/alone/driver.rs");
+        let missing: Vec<_> = Step::ALL.iter().filter(|step| !scenarios.contains(&format!("\"{step:?}\""))).collect();
+        assert!(missing.is_empty(), "no scenario kills the driver after {missing:?}");
+    }
+}

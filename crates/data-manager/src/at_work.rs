@@ -66,6 +66,12 @@ impl AtWork {
         }
     }
 
+    /// Somebody gave a transfer back: all of them are looked at once more.
+    pub(crate) fn look_again(&self) {
+        // nobody listens any more when the process is about to end
+        let _ = self.0.ended.unbounded_send(());
+    }
+
     /// Starts to be at work on it; `None` when that is so already, or no slot is free for a copy.
     pub(crate) fn begin(&self, name: &str, copies: bool) -> Option<Place> {
         let mut running = self.0.running.lock().expect("no panic while it is held");
@@ -82,8 +88,7 @@ impl AtWork {
 impl Drop for Place {
     fn drop(&mut self) {
         self.at_work.0.running.lock().expect("no panic while it is held").remove(&self.name);
-        // nobody listens any more when the process is about to end
-        let _ = self.at_work.0.ended.unbounded_send(());
+        self.at_work.look_again();
     }
 }
 

@@ -15,6 +15,9 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long a process that ends tries to say so.
+const LAST_WORD_WITHIN: Duration = Duration::from_secs(2);
+
 /// The voice of one transfer. Only the holder of the lease may have one.
 pub(crate) struct Report<K: Reported> {
     publisher: Publisher,
@@ -70,6 +73,13 @@ impl<K: Reported> Report<K> {
                 () = self.lease_lost.cancelled() => return Said::NotOurs,
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
             }
+        }
+    }
+
+    /// As [`Report::say`], for a word that is not worth a wait: the process is about to end.
+    pub(crate) async fn say_shortly(&self, change: impl Fn(&K::Status, Timestamp) -> K::Status) {
+        if tokio::time::timeout(LAST_WORD_WITHIN, self.say(change)).await.is_err() {
+            tracing::info!("the API server does not answer; the transfer is given back without a word");
         }
     }
 

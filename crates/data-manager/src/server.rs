@@ -48,11 +48,16 @@ pub async fn run(config: Config) -> Result<()> {
     let address = operator::serve(&config.metrics_address, &metrics, &health, stop.clone()).await?;
     tracing::info!(node = config.node_name, %address, version = env!("CARGO_PKG_VERSION"), "the data-manager starts");
 
-    let (leases, watching) = Leases::transfers(client.clone(), &config.namespace, &config.node_name).watched();
-    tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
+    let (leases, given_back) = Leases::transfers(client.clone(), &config.namespace, &config.node_name).watched();
     let shared = Shared::new(&config, client, leases, metrics, stop.clone())?;
     let (uploads, uploads_ended) = AtWork::new(config.upload_slots.into());
     let (downloads, downloads_ended) = AtWork::new(config.download_slots.into());
+    let look_again = [uploads.clone(), downloads.clone()];
+    let looking_again = given_back.for_each(move |()| {
+        look_again.iter().for_each(AtWork::look_again);
+        std::future::ready(())
+    });
+    tokio::spawn(stop.clone().run_until_cancelled_owned(looking_again));
     let (up, down) = (shared.context(uploads), shared.context(downloads));
     health.set_ready(true);
     let watching =

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use api::{Timestamp, labels};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use k8s_openapi::api::coordination::v1::{Lease as Record, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{DeleteParams, PostParams, Preconditions};
@@ -80,18 +80,20 @@ impl Leases {
         Self { api, holder: holder.to_owned(), lasts, seen: Arc::default(), shown: None, lost: Arc::default() }
     }
 
-    /// The same leases, and the watch that shows them while it is polled: looks ask the API server for nothing then. The
-    /// driver's own lease is left out: it is renewed every few seconds.
-    pub fn watched(self) -> (Self, impl Future<Output = ()> + Send) {
+    /// The same leases, and the watch that shows them while it is polled: looks ask the API server for nothing then. It has
+    /// an item for each lease that was given back, whoever had it. The driver's own lease is left out: it is renewed every
+    /// few seconds.
+    pub fn watched(self) -> (Self, impl Stream<Item = ()> + Send) {
         let (shown, writer) = reflector::store();
         let config = watcher::Config::default().fields(&format!("metadata.name!={}", api::names::DRIVER_LEASE));
         let seen = reflector::reflector(writer, watcher(self.api.clone(), config)).default_backoff();
-        let watching = seen.for_each(|event| async move {
-            if let Err(error) = event {
-                tracing::debug!(error = chain(&error), "the leases are not shown at the moment");
+        let given_back = seen.filter_map(|event| {
+            if let Err(error) = &event {
+                tracing::debug!(error = chain(error), "the leases are not shown at the moment");
             }
+            std::future::ready(matches!(event, Ok(watcher::Event::Delete(_))).then_some(()))
         });
-        (Self { shown: Some(shown), ..self }, watching)
+        (Self { shown: Some(shown), ..self }, given_back)
     }
 
     /// Who holds a lease, without taking it: `None` when it is free or ours.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use api::conditions::{READY, Status};
 use api::{Reason, Snapshot, SnapshotSpec, SnapshotStatus, Timestamp, conditions};
+use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease as Record;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -92,7 +93,7 @@ async fn a_lease_that_is_given_back_is_gone(client: &Client, namespace: &str) {
 
 async fn a_watched_lease_is_held_while_it_is_shown(client: &Client, namespace: &str) {
     let (seeing, watching) = leases(client, namespace, "node-b").watched();
-    let watching = tokio::spawn(watching);
+    let watching = tokio::spawn(watching.for_each(|()| std::future::ready(())));
     let other = leases(client, namespace, "node-a");
     let lease = taken(&other, "shown").await;
     let held = |want: bool| {
@@ -122,7 +123,7 @@ async fn an_old_picture_of_the_leases_takes_nothing_from_anybody(client: &Client
         lease.release().await;
     };
     tokio::select! {
-        () = watching => unreachable!("it watches until it is dropped"),
+        () = watching.for_each(|()| std::future::ready(())) => unreachable!("it watches until it is dropped"),
         () = until_it_shows => {}
     }
     // nobody watches any more: what is taken from now on is not shown

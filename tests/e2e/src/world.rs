@@ -163,6 +163,24 @@ impl World {
         self.lab.run(&arguments).await.map(drop)
     }
 
+    /// SIGTERM for a process of the lab, as a kubelet sends it to a container that is to go; waits until it has ended.
+    ///
+    /// # Errors
+    /// When there is no such process, or it does not end.
+    pub async fn terminate(&self, process: &str) -> Result<()> {
+        let pid = self.pid(process).await?;
+        self.run("kill", &["-TERM", &pid]).await?;
+        self.ended(process).await
+    }
+
+    async fn pid(&self, process: &str) -> Result<String> {
+        let all = self.ps().await?;
+        let lines = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut of_it = lines.filter(|words| words.first() == Some(&process));
+        let pid = of_it.find_map(|words| words.get(2).map(|&pid| pid.to_owned()));
+        pid.with_context(|| format!("{process} does not run"))
+    }
+
     /// Waits until a process of the lab has ended by itself.
     ///
     /// # Errors
@@ -187,10 +205,7 @@ impl World {
     /// # Errors
     /// When it does not run.
     pub async fn peak_memory_mib(&self, process: &str) -> Result<u64> {
-        let all = self.ps().await?;
-        let pid = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let pid = pid.filter(|words| words.first() == Some(&process)).find_map(|words| words.get(2).copied());
-        let pid = pid.with_context(|| format!("{process} does not run"))?;
+        let pid = self.pid(process).await?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("read the process's status")?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB"));
         Ok(peak.context("a peak")?.trim().parse::<u64>()? / 1024)

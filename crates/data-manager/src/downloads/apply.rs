@@ -8,7 +8,7 @@ use super::copy;
 use crate::at_work::Place;
 use crate::attempt::{Claimed, NotDone};
 use crate::context::Context;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Why};
 use crate::report::Report;
 
 /// Does the work under its lease, and gives the lease back.
@@ -26,6 +26,9 @@ async fn copy(ctx: &Context, report: &Report<Download>, interrupt: &Interrupt, t
     match copy::run(ctx, report, interrupt, touched).await {
         Ok(written) => {
             report.say(|status, now| says::completed(status, &written.volume, written.progress, now)).await;
+        }
+        Err(NotDone::Interrupted(Why::Shutdown)) => {
+            report.say_shortly(|status, now| says::given_back(status, &ctx.node, now)).await;
         }
         Err(NotDone::Interrupted(why)) => tracing::info!(?why, "stopped; whoever comes next goes on"),
         Err(NotDone::Failed(problem)) => {

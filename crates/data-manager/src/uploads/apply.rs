@@ -40,6 +40,9 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) {
     match copy::run(ctx, report, interrupt).await {
         Ok(copied) => finish(ctx, report, &copied).await,
         Err(NotDone::Interrupted(Why::Asked)) => cancel(ctx, report).await,
+        Err(NotDone::Interrupted(Why::Shutdown)) => {
+            report.say_shortly(|status, now| says::given_back(status, &ctx.node, now)).await;
+        }
         Err(NotDone::Interrupted(why)) => tracing::info!(?why, "stopped; whoever comes next goes on"),
         Err(NotDone::Failed(problem)) => failed(ctx, report, &problem).await,
     }

@@ -36,6 +36,14 @@ pub fn started(before: &DownloadStatus, node: &str, now: Timestamp) -> DownloadS
     status
 }
 
+/// The node that writes stops in order, as for an update: another one goes on.
+pub fn given_back(before: &DownloadStatus, node: &str, now: Timestamp) -> DownloadStatus {
+    let mut status = before.clone();
+    let message = format!("node {node} stops; waiting for a node that goes on");
+    tell(&mut status, Status::False, Reason::Queued, &message, now);
+    status
+}
+
 /// The other node that was at work on it until now. After a failed attempt any node may make the next one: that is no
 /// take-over.
 fn taken_over_from<'s>(before: &'s DownloadStatus, node: &str) -> Option<&'s str> {

@@ -45,6 +45,11 @@ pub fn started(before: &UploadStatus, node: &str, now: Timestamp) -> UploadStatu
     status
 }
 
+/// The node that copies stops in order, as for an update: another one goes on.
+pub fn given_back(before: &UploadStatus, node: &str, now: Timestamp) -> UploadStatus {
+    waits(before, Reason::Queued, &format!("node {node} stops; waiting for a node that goes on"), now)
+}
+
 /// The other node that was at work on it until now. After a failed attempt any node may make the next one: that is no
 /// take-over.
 fn taken_over_from<'s>(before: &'s UploadStatus, node: &str) -> Option<&'s str> {

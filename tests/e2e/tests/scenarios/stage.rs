@@ -43,18 +43,20 @@ impl Lab {
     }
 }
 
-/// Places to play at; a scenario waits for a free one. A lab with several places has several scenarios at a time.
+/// Places to play at; a scenario waits for a free one, those that asked first come first. A lab with several places has
+/// several scenarios at a time.
 pub(crate) struct Stage {
     labs: Vec<Arc<Lab>>,
     free: Mutex<Vec<Arc<Lab>>>,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     runtime: Arc<Runtime>,
 }
 
 impl Stage {
-    pub(crate) fn new(labs: Vec<Arc<Lab>>, places: usize, runtime: &Arc<Runtime>) -> Arc<Self> {
-        let free: Vec<_> = labs.iter().cycle().take(places).cloned().collect();
-        Arc::new(Self { labs, free: Mutex::new(free), places: Semaphore::new(places), runtime: runtime.clone() })
+    /// Stages may share their places: then so many scenarios are on all of them together.
+    pub(crate) fn new(labs: Vec<Arc<Lab>>, places: &Arc<Semaphore>, runtime: &Arc<Runtime>) -> Arc<Self> {
+        let free: Vec<_> = labs.iter().cycle().take(places.available_permits()).cloned().collect();
+        Arc::new(Self { labs, free: Mutex::new(free), places: places.clone(), runtime: runtime.clone() })
     }
 
     /// Plays a scenario and says how long it took, the wait for a place and the lab's start not counted.
@@ -78,6 +80,6 @@ impl Stage {
     /// Stops its labs; says so when scenarios have left anything.
     pub(crate) fn ends_clean(&self) -> bool {
         let stopped = |lab: &Arc<Lab>| self.runtime.block_on(lab.stop()).inspect_err(|e| eprintln!("{e:?}")).is_ok();
-        self.labs.iter().map(stopped).fold(true, |all, one| all && one)
+        self.labs.iter().filter(|lab| !stopped(lab)).count() == 0 // every one is stopped, whatever the others say
     }
 }

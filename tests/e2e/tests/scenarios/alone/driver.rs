@@ -182,19 +182,33 @@ async fn a_deletion_survives_a_driver_killed_after_any_step(world: World) -> Res
         let shop = world.namespace("kill-delete").await?;
         let claim = shop.claim("data").mib(1).create().await?;
         let snapshot = back_up(&shop, &claim).await?;
-        let id = snapshot.status.and_then(|s| s.snapshot_id).context("an id")?;
-        let spec = DeleteSnapshotSpec { snapshot_id: id, backup_repository: shop.repository().to_owned() };
-        let deletions: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
-        doomed(&world, step).await?;
-        let object = DeleteSnapshot::new(&api::names::delete_snapshot(Uuid::new_v4()), spec);
-        let name = asked(&deletions, &object).await?;
-        revived(&world, step).await?;
-        wait_until(&deletions, &name, DEADLINE, "is Completed", |seen| {
-            seen.and_then(|s| s.status.as_ref()?.phase.clone()) == Some(DeletePhase::Completed)
-        })
-        .await?;
-        nothing_left(&world, &shop, 0).await.with_context(|| format!("killed after {step}"))?;
-        world.restic(shop.name()).check().await?;
+        deleted_with(&world, &shop, &snapshot, step).await?;
     }
-    Ok(())
+    let shop = world.namespace("kill-stop").await?;
+    let claim = shop.claim("data").mib(46).create().await?;
+    claim.fill_random(93)?;
+    world.control().slow(claim.disk.as_str(), "Read").await?;
+    let asked = shop.snapshot(&claim).await?;
+    asked.copying().await?;
+    let running = asked.api().get(&asked.name).await?;
+    let deleted = deleted_with(&world, &shop, &running, "UploadCancelled").await;
+    world.control().heal(claim.disk.as_str()).await?;
+    deleted
+}
+
+/// Deletes a backup with a driver that dies after that step.
+async fn deleted_with(world: &World, shop: &Namespace, snapshot: &api::Snapshot, step: &str) -> Result<()> {
+    let id = snapshot.status.as_ref().and_then(|s| s.snapshot_id.clone()).context("an id")?;
+    let spec = DeleteSnapshotSpec { snapshot_id: id, backup_repository: shop.repository().to_owned() };
+    let deletions: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
+    doomed(world, step).await?;
+    let object = DeleteSnapshot::new(&api::names::delete_snapshot(Uuid::new_v4()), spec);
+    let name = asked(&deletions, &object).await?;
+    revived(world, step).await?;
+    wait_until(&deletions, &name, DEADLINE, "is Completed", |seen| {
+        seen.and_then(|s| s.status.as_ref()?.phase.clone()) == Some(DeletePhase::Completed)
+    })
+    .await?;
+    nothing_left(world, shop, 0).await.with_context(|| format!("killed after {step}"))?;
+    world.restic(shop.name()).check().await
 }

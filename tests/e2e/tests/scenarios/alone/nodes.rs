@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{ClonePhase, SnapshotPhase};
-use e2e::{Claim, DEADLINE, Disks, World, nothing_left};
+use api::{ClonePhase, SnapshotPhase, Upload};
+use e2e::{Claim, DEADLINE, Disks, World, nothing_left, wait_until};
+use kube::{Api, ResourceExt as _};
 
 use super::{DATA_MANAGERS, back_up};
 
 crate::scenarios![
     an_upload_goes_on_after_its_node_is_restarted,
     an_upload_is_taken_over_from_a_dead_node,
+    an_upload_of_a_drained_node_goes_on_at_once,
     a_restore_goes_on_after_its_node_is_restarted,
     a_restore_is_taken_over_from_a_dead_node,
     a_disk_far_larger_than_the_memory_for_it_goes_there_and_back,
@@ -19,8 +21,11 @@ crate::scenarios![
 /// What a data-manager may hold at one time, in MiB, its child with the disk library apart.
 const MEMORY: u64 = 256;
 
-/// Time for the lease of the dead (60 s) and the copy.
-const TAKEN_OVER: Duration = Duration::from_secs(60 + DEADLINE.as_secs());
+/// How long the lease of a transfer outlasts its dead holder.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Time for the lease of the dead and the copy.
+const TAKEN_OVER: Duration = Duration::from_secs(LEASE.as_secs() + DEADLINE.as_secs());
 
 #[derive(Clone, Copy, PartialEq)]
 enum Node {
@@ -52,6 +57,31 @@ async fn upload_with(world: &World, prefix: &str, node: Node) -> Result<()> {
     let back = Claim::bound(world, shop.name(), "back").await?;
     ensure!(back.digest()? == claim.digest()?, "came back different");
     nothing_left(world, &shop, 1).await
+}
+
+/// A node that ends in order gives its work back: nobody waits for its lease to run out.
+async fn an_upload_of_a_drained_node_goes_on_at_once(world: World) -> Result<()> {
+    let shop = world.namespace("drained").await?;
+    let claim = shop.claim("data").mib(47).create().await?;
+    claim.fill_random(84)?;
+    world.control().slow(claim.disk.as_str(), "Read").await?;
+    let asked = shop.snapshot(&claim).await?;
+    let process = asked.copying().await?;
+    let name = asked.upload().await?.name_any();
+    let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
+    let terminated = world.terminate(&process).await;
+    let is_taken_over = |upload: Option<&Upload>| {
+        let node = upload.and_then(|u| u.status.as_ref()?.processing_node.clone());
+        node.is_some_and(|node| format!("data-manager-{node}") != process)
+    };
+    let taken_over = wait_until(&uploads, &name, LEASE - Duration::from_secs(10), "is taken over", is_taken_over).await;
+    world.control().heal(claim.disk.as_str()).await?;
+    world.start_process(&process).await?;
+    terminated?;
+    taken_over?;
+    asked.wait_for(SnapshotPhase::Uploaded).await?;
+    world.restic(shop.name()).check().await?;
+    nothing_left(&world, &shop, 1).await
 }
 
 async fn a_disk_far_larger_than_the_memory_for_it_goes_there_and_back(world: World) -> Result<()> {

@@ -73,7 +73,7 @@ async fn a_setting_of_a_storage_location_means_to_us_what_it_means_to_velero(wor
     velero.backup_is(shop.name(), "Completed").await?;
 
     let puts = recorder.heads("PUT");
-    let folder = format!("/{}/{}", world.var("S3_BUCKET"), shop.name());
+    let folder = format!("/{}/{}", world.var("S3_BUCKET"), prefix(shop.name()));
     let below = |part: &str| {
         let found = puts.iter().filter(|put| put.path.starts_with(&format!("{folder}/{part}/")));
         found.map(settings).collect::<BTreeSet<_>>()
@@ -153,10 +153,16 @@ async fn temporary_keys_reach_the_store_with_their_token(world: World) -> Result
     forget(&world, &secret).await
 }
 
+/// The prefix of a location in the lab's bucket: below a folder that Velero knows, as the location `default` is the whole
+/// bucket, and any other folder in its root would make that unavailable to all other scenarios.
+fn prefix(location: &str) -> String {
+    format!("plugins/{location}")
+}
+
 /// Restore points in the location of that name, on the S3 server's own disk.
 fn points_below(world: &World, location: &str, shop: &Namespace) -> Result<usize> {
     let bucket = world.folder().join("s3").join(world.var("S3_BUCKET"));
-    let points = bucket.join(location).join("plugins/vsphere-restic-repo").join(shop.name()).join("snapshots");
+    let points = bucket.join(prefix(location)).join("plugins/vsphere-restic-repo").join(shop.name()).join("snapshots");
     match std::fs::read_dir(&points) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0), // the server removes empty folders
         listed => Ok(listed.with_context(|| format!("list {}", points.display()))?.count()),
@@ -170,13 +176,13 @@ struct Location {
 }
 
 impl Location {
-    /// In the lab's bucket below a prefix of its own name, once Velero has found it good.
+    /// In the lab's bucket below a [`prefix`] of its own, once Velero has found it good.
     async fn create(world: &World, name: &str, config: &[(&str, String)], storage: Value) -> Result<Self> {
         let made = Self { name: name.to_owned(), secret: readable_secret(world, name, "").await? };
         let mut config: BTreeMap<_, _> = config.iter().cloned().collect();
         config.insert("region", world.var("AWS_REGION").to_owned());
         config.insert("s3ForcePathStyle", "true".to_owned());
-        let mut place = json!({"bucket": world.var("S3_BUCKET"), "prefix": name});
+        let mut place = json!({"bucket": world.var("S3_BUCKET"), "prefix": prefix(name)});
         place.as_object_mut().context("an object")?.extend(storage.as_object().context("an object")?.clone());
         let spec = json!({
             "provider": "aws", "objectStorage": place, "config": config,
