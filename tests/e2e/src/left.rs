@@ -85,7 +85,33 @@ async fn left_at_all(world: &World) -> Result<Vec<String>> {
         let locks = files(&repository.join("locks"))?;
         left.extend(locks.into_iter().map(|lock| format!("lock {lock} in {}", repository.display())));
     }
+    left.extend(helpers(world)?);
+    // where versitygw keeps the parts of uploads that were not completed
+    for bucket in folders(&world.folder().join("s3"))? {
+        let begun = folders(&bucket.join(".sgwtmp/multipart"))?;
+        left.extend(begun.into_iter().map(|upload| format!("multipart upload {}", upload.display())));
+    }
     Ok(left)
+}
+
+/// Processes with the disk library whose data-manager is one of the lab's, or gone.
+fn helpers(world: &World) -> Result<Vec<String>> {
+    let lab = world.folder();
+    let mut found = Vec::new();
+    for process in folders(Path::new("/proc"))? {
+        let read = |process: &Path, file: &str| std::fs::read(process.join(file)).unwrap_or_default(); // it may have ended
+        if read(&process, "comm").trim_ascii_end() != b"vddk-helper" {
+            continue;
+        }
+        let status = String::from_utf8_lossy(&read(&process, "status")).into_owned();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap_or_default().trim().to_owned();
+        let environment = read(&Path::new("/proc").join(&parent), "environ");
+        let is_ours = String::from_utf8_lossy(&environment).contains(&*lab.to_string_lossy());
+        if is_ours || parent == "1" {
+            found.push(format!("process {} with the disk library, of process {parent}", process.display()));
+        }
+    }
+    Ok(found)
 }
 
 /// What the jobs of a namespace hold right now, in words.

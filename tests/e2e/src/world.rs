@@ -173,6 +173,30 @@ impl World {
         self.ended(process).await
     }
 
+    /// Starts a second one of a process that runs, with its arguments and its environment but for `env`, and with a log of
+    /// its own. It is killed with the value.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub async fn beside(&self, process: &str, env: &[(&str, &str)]) -> Result<tokio::process::Child> {
+        let first = Path::new("/proc").join(self.pid(process).await?);
+        let words = |file: &str| -> Result<Vec<String>> {
+            let text = String::from_utf8(std::fs::read(first.join(file))?)?;
+            Ok(text.split_terminator('\0').map(str::to_owned).collect())
+        };
+        let (arguments, environment) = (words("cmdline")?, words("environ")?);
+        let log = std::fs::File::create(self.folder().join(format!("logs/{process}-beside.log")))?;
+        let mut second = Command::new(std::fs::read_link(first.join("exe"))?);
+        second.args(arguments.iter().skip(1)).env_clear();
+        second.envs(environment.iter().filter_map(|variable| variable.split_once('='))).envs(env.iter().copied());
+        second
+            .current_dir(std::fs::read_link(first.join("cwd"))?)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true);
+        second.spawn().with_context(|| format!("start a second {process}"))
+    }
+
     async fn pid(&self, process: &str) -> Result<String> {
         let all = self.ps().await?;
         let lines = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());

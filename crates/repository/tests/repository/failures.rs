@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use repository::store::{ErrorKind as StoreError, Fault, FaultyStore, Operation};
-use repository::{ErrorKind, Repository, TakeOver, WriterOptions};
+use repository::{Error, ErrorKind, Repository, TakeOver, WriterOptions};
 
 use crate::judge::{CHUNK, MIB, Place, TestDisk, noise, password};
 
@@ -45,6 +45,35 @@ async fn later_calls_on_a_failed_writer_repeat_the_first_cause() {
     }
     assert_eq!(writer.put_chunk(0, Bytes::new()).await.unwrap_err().kind(), ErrorKind::Unreachable);
     assert_no_restore_point(&place);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_lies_there_too_short_is_no_part_of_a_backup() {
+    let place = Place::new();
+    let (_, repository) = faulty(&place).await;
+    let disk = TestDisk::random(40 * MIB, 9);
+    let writer = repository.writer(disk.point(), WriterOptions::default()).await.unwrap();
+    disk.put_into(&writer).await.unwrap();
+    let stored = async {
+        loop {
+            match place.objects("data").into_iter().next() {
+                Some(pack) => break pack,
+                None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let pack = tokio::time::timeout(std::time::Duration::from_secs(60), stored).await.expect("40 MiB fill a pack");
+    let file = std::fs::File::options().write(true).open(&pack).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    let Err(Error::SendAgain { chunks }) = writer.commit().await else { panic!("a pack is too short") };
+    assert!(place.objects("snapshots").is_empty(), "{:?}", place.objects("snapshots"));
+    for index in chunks {
+        let range = writer.chunk_range(index);
+        writer.put_chunk(index, disk.chunk(range.offset, range.length).unwrap()).await.unwrap();
+    }
+    let point = writer.commit().await.unwrap();
+    let repository = repository::open(place.store(), &password()).await.unwrap();
+    disk.assert_is_read(&repository.reader(&point.id).await.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Reason, SnapshotPhase, Upload};
 use e2e::{Claim, DEADLINE, Namespace, World, asked, nothing_left, wait_until};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::Api;
 use kube::ResourceExt as _;
@@ -17,6 +18,7 @@ crate::scenarios![
     a_restore_survives_a_driver_killed_after_any_step,
     a_failed_restore_is_cleaned_up_by_the_next_driver,
     a_deletion_survives_a_driver_killed_after_any_step,
+    a_second_driver_waits_until_the_first_one_goes,
 ];
 
 const DRIVER: &str = "backup-driver";
@@ -211,4 +213,30 @@ async fn deleted_with(world: &World, shop: &Namespace, snapshot: &api::Snapshot,
     .await?;
     nothing_left(world, shop, 0).await.with_context(|| format!("killed after {step}"))?;
     world.restic(shop.name()).check().await
+}
+
+async fn a_second_driver_waits_until_the_first_one_goes(world: World) -> Result<()> {
+    let shop = world.namespace("two-drivers").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    let second = world.beside(DRIVER, &[("POD_NAME", "second"), ("METRICS_ADDRESS", "127.0.0.1:0")]).await?;
+    let leases: Api<Lease> = Api::namespaced(world.client(), world.velero());
+    let is_second = |lease: Option<&Lease>| {
+        lease.and_then(|l| l.spec.as_ref()?.holder_identity.as_deref()).is_some_and(|holder| holder == "second")
+    };
+    back_up(&shop, &claim).await?;
+    let taken = world.control().calls(claim.disk.as_str(), "VslmCreateSnapshot_Task").await?;
+    ensure!(taken == 1, "{taken} disk snapshots by two drivers");
+    let held = leases.get(api::names::DRIVER_LEASE).await?;
+    ensure!(!is_second(Some(&held)), "the second took over from one that was active");
+
+    world.terminate(DRIVER).await?;
+    let goes_on = async {
+        wait_until(&leases, api::names::DRIVER_LEASE, DEADLINE, "is the second one's", is_second).await?;
+        back_up(&shop, &claim).await
+    };
+    let goes_on = goes_on.await;
+    drop(second);
+    world.start_process(DRIVER).await?;
+    goes_on?;
+    nothing_left(&world, &shop, 2).await
 }

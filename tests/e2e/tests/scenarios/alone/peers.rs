@@ -24,6 +24,7 @@ crate::scenarios![
     a_disk_deleted_between_snapshot_and_upload_ends_the_backup,
     a_repository_key_that_everybody_knows_is_warned_about,
     a_role_that_was_cut_is_named_on_the_backup_that_waits_for_it,
+    an_upload_is_tried_as_often_as_the_settings_say_and_no_more,
 ];
 
 async fn a_backup_survives_an_s3_server_that_goes_away_in_the_middle(world: World) -> Result<()> {
@@ -247,4 +248,30 @@ async fn a_role_that_was_cut_is_named_on_the_backup_that_waits_for_it(world: Wor
     write(&whole).await?;
     waits?.wait_for(SnapshotPhase::Uploaded).await.context("it goes on by itself")?;
     nothing_left(&world, &shop, 1).await
+}
+
+async fn an_upload_is_tried_as_often_as_the_settings_say_and_no_more(world: World) -> Result<()> {
+    let shop = world.namespace("retries").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(75)?;
+    world.control().disk_fault(&DiskFault { code: 13, ..DiskFault::new(claim.disk.as_str(), "Open", "fail") }).await?;
+    world.set(names::CONFIG, &json!({"upload-cr-retry-max": "0"})).await?;
+    let outcome = async {
+        let asked = shop.snapshot(&claim).await?;
+        let seen = asked.wait_for(SnapshotPhase::UploadFailedAfterRetry).await?;
+        let conditions = seen.status.context("status")?.conditions;
+        let reason = Reason::VddkOpenFailed;
+        explained(&world, shop.name(), &asked.name, &conditions, reason, &["13"]).await?;
+        let status = asked.upload().await?.status.context("status")?;
+        ensure!(
+            status.phase == Some(UploadPhase::UploadFailedAfterRetry) && status.retry_count == 1,
+            "it is {status:#?}"
+        );
+        anyhow::Ok(())
+    }
+    .await;
+    world.set(names::CONFIG, &json!({"upload-cr-retry-max": null})).await?;
+    world.control().heal(claim.disk.as_str()).await?;
+    outcome?;
+    nothing_left(&world, &shop, 0).await
 }
