@@ -16,10 +16,11 @@ crate::scenarios![
     a_backup_completes_although_the_driver_was_away,
 ];
 
-/// Longer than the driver's lease (15 s) and than a request of the plugin may take (10 s to connect, 20 s in all), so
-/// that each of them gives up at least once. A longer spell meets no other deadline below the minute of a transfer's
-/// lease, which `an_upload_is_taken_over_from_a_dead_node` crosses.
-const AWAY: Duration = Duration::from_secs(25);
+/// How long the API server is away: longer than the driver's lease (15 s) and than a request of the plugin may take (10 s to
+/// connect, 20 s in all), so that each of them gives up at least once.
+const API_AWAY: Duration = Duration::from_secs(30);
+/// How long the driver is away.
+const DRIVER_AWAY: Duration = Duration::from_secs(60);
 
 async fn a_backup_completes_although_velero_was_killed_while_it_waited(world: World) -> Result<()> {
     let (shop, claims) = begun(&world, "vkilled").await?;
@@ -60,7 +61,7 @@ async fn comes_back_from(world: &World, backup: &str, shop: &Namespace, claims: 
 async fn a_backup_completes_although_the_api_server_was_away(world: World) -> Result<()> {
     let (shop, claims) = begun(&world, "vnoapi").await?;
     world.kill("kube-apiserver").await?;
-    tokio::time::sleep(AWAY).await; // how long it is away, not a wait for anything
+    tokio::time::sleep(API_AWAY).await; // how long it is away, not a wait for anything
     world.start_process("kube-apiserver").await?;
     // what a kubelet would do for a driver that has lost its lease, and for whatever else has ended
     for process in [
@@ -83,7 +84,7 @@ async fn a_backup_completes_although_the_driver_was_away(world: World) -> Result
     world.kill("backup-driver").await?;
     velero.back_up(shop.name(), shop.name(), &[]).await?;
     let made = world.snapshots_when_made(shop.name(), 1).await;
-    tokio::time::sleep(AWAY).await; // how long it is away, not a wait for anything
+    tokio::time::sleep(DRIVER_AWAY).await; // how long it is away, not a wait for anything
     world.start_process("backup-driver").await?;
     made?;
     comes_back(&world, &shop, &claims, 4).await
