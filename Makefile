@@ -8,7 +8,7 @@ export LAB
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 LAB_BIN := $(TARGET)/debug/lab
 
-.PHONY: help setup build peers demo test test-rust test-go check lint lab lab-down lab-clean bench
+.PHONY: help setup build peers demo test check lint lab lab-down lab-clean bench
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
