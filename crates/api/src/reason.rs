@@ -134,7 +134,7 @@ reasons! {
             "Remove it; two drivers would both act on the same objects.";
         ClusterForbidden: "The API server does not let our account do that.",
             "A role or binding of the chart was changed or removed.",
-            "Apply the chart's roles and bindings again; it goes on by itself.";
+            "Apply the chart's roles and bindings again; what waits goes on by itself.";
         RepositoryUnknown: "There is no such BackupRepository.",
             "It was deleted, or the name is wrong.",
             "Check the name; a BackupRepositoryClaim makes a new one.";

@@ -43,7 +43,15 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
         Err(problem) => return fail(asked, &problem, ctx).await,
     };
     let before = asked.status.clone().unwrap_or_default();
-    let asked = &ctx.publish(asked, &status::snapshotting(&before, ctx.now())).await?;
+    let beginning = status::snapshotting(&before, ctx.now());
+    let asked = &match beginning == before {
+        false => ctx.publish(asked, &beginning).await?,
+        // another attempt: nothing is written that the API server would refuse if it was cancelled or deleted meanwhile
+        true => match observe::still_asked(asked, ctx).await? {
+            Some(asked) => asked,
+            None => return Ok(Action::await_change()),
+        },
+    };
     let vcenter = match ready(asked, &source, ctx).await {
         Ok(vcenter) => vcenter,
         Err(problem) => return fail(asked, &problem, ctx).await,

@@ -64,7 +64,12 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     // each look is a task of its own: opening a repository keeps a processor busy
     let look = |snapshot, look| {
         let looking = AbortOnDropHandle::new(tokio::spawn(reconcile(snapshot, look)));
-        Box::pin(async { looking.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())) })
+        Box::pin(async {
+            looking.await.unwrap_or_else(|e| match e.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Ok(Action::await_change()), // the process is about to end
+            })
+        })
     };
     let after_error = |snapshot: Arc<Snapshot>, error: &Error, look: Arc<Look>| look.ctx.after_error(&*snapshot, error);
     applier(look, after_error, Arc::new(Look { ctx, uploads }), snapshots, Box::pin(queue), config)

@@ -41,6 +41,16 @@ fn shown(snapshot: &Snapshot, uploads: &Store<Upload>, namespace: &str) -> Optio
     named.filter(|u| is_upload_of(u, snapshot)).or_else(|| uploads.find(|u| is_upload_of(u, snapshot)))
 }
 
+/// The Snapshot as it is now; `None` when it was cancelled or deleted since it was looked at, which comes as an event.
+pub(super) async fn still_asked(known: &Snapshot, ctx: &Context) -> Result<Option<Snapshot>, Error> {
+    let snapshots: Api<Snapshot> = Api::namespaced(ctx.client.clone(), &known.namespace().unwrap_or_default());
+    let now = snapshots.get_opt(&known.name_any()).await.map_err(Error::cluster("read the Snapshot"))?;
+    let is_asked = |now: &Snapshot| {
+        now.uid() == known.uid() && now.metadata.deletion_timestamp.is_none() && !now.spec.snapshot_cancel
+    };
+    Ok(now.filter(is_asked))
+}
+
 /// Whether anything was ever done for a Snapshot, or is to be undone: before the first step its condition says so.
 fn has_begun(snapshot: &Snapshot) -> bool {
     let said = snapshot.status.as_ref().is_some_and(|s| s.snapshot_id.is_some() || !s.conditions.is_empty());

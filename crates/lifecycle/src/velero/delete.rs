@@ -26,6 +26,8 @@ pub struct Delete {
     pub snapshot_id: String,
     /// Namespace that the claim was backed up from: its repository.
     pub source_namespace: String,
+    /// The BackupRepository that the backup was made with, where the record says it.
+    pub recorded_repository: Option<String>,
     /// Nothing was uploaded: only the disk snapshot is deleted, and no repository is needed. Where the record does not
     /// say, the setting of today decides.
     pub local: bool,
@@ -52,7 +54,8 @@ pub fn decide(backup: &Backup, item: &Value, local_mode: bool) -> Decision {
     Decision::Delete(Delete {
         snapshot_id: record.snapshot_id,
         source_namespace: item::namespace(item).to_owned(),
-        local: record.repository.map_or(local_mode, |repository| repository.is_empty()),
+        local: record.repository.as_ref().map_or(local_mode, String::is_empty),
+        recorded_repository: record.repository.filter(|repository| !repository.is_empty()),
     })
 }
 

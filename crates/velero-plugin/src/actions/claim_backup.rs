@@ -122,8 +122,15 @@ impl ClaimBackup {
         let made = snapshots.create(&PostParams::default(), &wanted).await;
         let made = made.map_err(failed("make a Snapshot for the claim"))?;
         let name = made.metadata.name.clone().unwrap_or_default();
-        let recorded = match recorded(&snapshots, &made, &name, backup).await {
-            Ok(recorded) => recorded,
+        let taken = async {
+            let recorded = recorded(&snapshots, &made, &name, backup).await?;
+            let version = concat!("v", env!("CARGO_PKG_VERSION"));
+            let changed = backup::recorded(item.tree(), volume, &recorded, version);
+            change::apply(&mut item, &changed.map_err(|problem| refused(&problem))?)?;
+            Ok::<_, ActionError>(())
+        };
+        match taken.await {
+            Ok(()) => {}
             Err(problem) => {
                 // nobody will look at it again: what it has begun must not be left behind
                 if let Err(error) = stop(&snapshots, &name).await {
@@ -131,10 +138,7 @@ impl ClaimBackup {
                 }
                 return Err(problem);
             }
-        };
-        let version = concat!("v", env!("CARGO_PKG_VERSION"));
-        let changed = backup::recorded(item.tree(), volume, &recorded, version).map_err(|problem| refused(&problem))?;
-        change::apply(&mut item, &changed)?;
+        }
         let operation = operation::id(item.namespace(), &name);
         tracing::info!(snapshot = name, "the disk snapshot exists; its upload goes on");
         Ok(BackedUp { operation: Some(operation), ..BackedUp::only(item) })

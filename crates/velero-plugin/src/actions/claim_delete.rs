@@ -22,6 +22,9 @@ use crate::protocol::kinds::{ActionError, DeleteItemAction, Selector};
 /// How long Velero's deletion waits for ours. Whatever takes longer goes on by itself.
 const WATCHED_FOR: Duration = Duration::from_secs(30);
 
+/// How long the storage location's repository is looked for. The duty must be written down before Velero loses patience.
+const LOOKED_FOR: Duration = Duration::from_secs(20);
+
 pub(super) struct ClaimDelete(pub(super) Arc<Reads>);
 
 #[async_trait]
@@ -45,10 +48,31 @@ impl DeleteItemAction for ClaimDelete {
 }
 
 impl ClaimDelete {
+    /// The storage location's repository; the one that the backup was made with where that cannot be had now, as when the
+    /// location was edited and nobody is there to make a repository of it. The driver finds out whether it will do.
+    async fn repository(&self, backup: &api::velero::Backup, wanted: &Delete) -> Result<String, ActionError> {
+        let looking = self.0.repository_at(backup.spec.storage_location.as_deref(), &wanted.source_namespace);
+        let why = match tokio::time::timeout(LOOKED_FOR, looking).await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let cause = format!("find the repository of the backup: no answer within {} s", LOOKED_FOR.as_secs());
+                refused(&Problem::passing(Reason::DriverSilent, cause))
+            }
+        };
+        let Some(recorded) = wanted.recorded_repository.clone() else { return Err(why) };
+        tracing::info!(
+            repository = recorded,
+            why = why.message(),
+            "deleting from the repository of the backup's record"
+        );
+        Ok(recorded)
+    }
+
     async fn delete(&self, backup: &api::velero::Backup, wanted: &Delete) -> Result<(), ActionError> {
         let repository = match wanted.local {
             true => String::new(),
-            false => self.0.repository_at(backup.spec.storage_location.as_deref(), &wanted.source_namespace).await?,
+            false => self.repository(backup, wanted).await?,
         };
         let name = api::names::delete_snapshot(Uuid::new_v4());
         let request = wanted.request(backup, self.0.velero(), &repository, &name);

@@ -142,7 +142,7 @@ async fn a_backup_of_claims_and_nothing_else_holds_their_data(world: World) -> R
     nothing_left(&world, &shop, 2).await
 }
 
-async fn config_map(world: &World, namespace: &str, name: &str, data: Value) -> Result<()> {
+pub(super) async fn config_map(world: &World, namespace: &str, name: &str, data: Value) -> Result<()> {
     let maps: Api<ConfigMap> = Api::namespaced(world.client(), namespace);
     let map = serde_json::from_value(json!({"metadata": {"name": name}, "data": data}))?;
     maps.create(&PostParams::default(), &map).await?;
@@ -169,7 +169,7 @@ async fn mounted(world: &World, shop: &Namespace, name: &str, annotations: Value
 }
 
 /// A claim that is bound to a volume of another driver; returns the volume's name.
-async fn foreign(world: &World, shop: &Namespace) -> Result<String> {
+pub(super) async fn foreign(world: &World, shop: &Namespace) -> Result<String> {
     let volume = format!("{}-foreign", shop.name());
     let size = json!({"storage": "1Mi"});
     let volumes: Api<PersistentVolume> = Api::all(world.client());

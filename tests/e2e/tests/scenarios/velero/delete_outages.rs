@@ -2,8 +2,10 @@
 
 use anyhow::{Result, ensure};
 use api::conditions::{self, READY};
-use api::{DeletePhase, Reason};
+use api::{BackupRepositoryClaim, DeletePhase, Reason};
 use e2e::{World, nothing_left};
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt as _};
 
 use super::filled;
 
@@ -41,7 +43,8 @@ async fn a_deletion_outlasts_a_bucket_that_is_away(world: World) -> Result<()> {
     world.locations_are_available().await
 }
 
-/// P-14: Velero's deletion waits 30 s for ours and no longer; the driver does it when it is there again.
+/// P-14: Velero's deletion waits 30 s for ours and no longer; the driver does it when it is there again. Also where the
+/// repository's claim is gone, and nobody answers another one.
 async fn a_deletion_outlasts_the_backup_and_a_driver_that_is_away(world: World) -> Result<()> {
     let shop = world.namespace("vlater").await?;
     shop.claim("data").mib(2).create().await?.fill_random(231)?;
@@ -50,12 +53,21 @@ async fn a_deletion_outlasts_the_backup_and_a_driver_that_is_away(world: World) 
     velero.back_up(name, name, &[]).await?;
     velero.backup_is(name, "Completed").await?;
     world.kill("backup-driver").await?;
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(world.client(), world.velero());
+    let of_shop = |claim: &BackupRepositoryClaim| {
+        claim.allowed_namespaces.as_ref().is_some_and(|allowed| allowed.iter().any(|namespace| namespace == name))
+    };
+    for claim in claims.list(&ListParams::default()).await?.into_iter().filter(of_shop) {
+        claims.delete(&claim.name_any(), &DeleteParams::default()).await?;
+    }
     velero.delete(name).await?;
     let gone = velero.is_gone(name).await;
     let waits = world.deletions_of(name).await;
     world.start_process("backup-driver").await?;
     gone?;
-    ensure!(waits?.iter().all(|d| d.phase().is_none_or(|p| !p.is_terminal())), "nobody was there to do it");
+    let waits = waits?;
+    ensure!(waits.len() == 1, "{} duties were written down", waits.len());
+    ensure!(waits[0].phase().is_none_or(|p| !p.is_terminal()), "nobody was there to do it");
     world.deletions_complete(name, 1).await?;
     nothing_left(&world, &shop, 0).await
 }

@@ -20,7 +20,10 @@ mod storm;
 use anyhow::{Context as _, Result, bail, ensure};
 use api::Reason;
 use e2e::{Claim, DEADLINE, Namespace, Velero, World, bytes_done_and_total, nothing_left, wait_until};
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim};
+use kube::Api;
+use kube::api::DeleteParams;
+use serde_json::json;
 
 crate::scenarios![
     a_namespace_comes_back_through_velero,
@@ -101,8 +104,13 @@ async fn a_namespace_comes_back_through_velero(world: World) -> Result<()> {
     nothing_left(&world, &shop, 2).await
 }
 
+/// Two claims of ours, one of another driver, and ConfigMaps.
 async fn a_backup_is_not_completed_before_its_data_is_in_the_bucket(world: World) -> Result<()> {
     let (shop, claims) = filled(&world, "vwaits").await?;
+    let before = digests(&claims)?;
+    let foreign = backup_choices::foreign(&world, &shop).await?;
+    backup_choices::config_map(&world, shop.name(), "menu", json!({"soup": "leek"})).await?;
+    backup_choices::config_map(&world, shop.name(), "hours", json!({"monday": "closed"})).await?;
     for claim in &claims {
         world.control().slow(claim.disk.as_str(), "Read").await?;
     }
@@ -117,6 +125,20 @@ async fn a_backup_is_not_completed_before_its_data_is_in_the_bucket(world: World
     velero.backup_is(name, "Completed").await?;
     let points = world.restic(name).snapshots().await?;
     ensure!(points.len() == 2, "Completed with {} restore points", points.len());
+    nothing_left(&world, &shop, 2).await?;
+
+    let maps: Api<ConfigMap> = Api::namespaced(world.client(), name);
+    for map in ["menu", "hours"] {
+        maps.delete(map, &DeleteParams::default()).await?;
+    }
+    lose(&claims).await?;
+    velero.restore(name, name, &[]).await?;
+    velero.restore_is(name, "Completed").await?;
+    same(&world, name, &before).await?;
+    let menu = maps.get("menu").await?.data.unwrap_or_default();
+    ensure!(menu.get("soup").is_some_and(|soup| soup == "leek"), "the ConfigMap came back as {menu:?}");
+    maps.get("hours").await?;
+    Api::<PersistentVolume>::all(world.client()).delete(&foreign, &DeleteParams::default()).await?;
     nothing_left(&world, &shop, 2).await
 }
 
