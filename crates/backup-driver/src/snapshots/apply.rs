@@ -44,14 +44,11 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
     };
     let before = asked.status.clone().unwrap_or_default();
     let beginning = status::snapshotting(&before, ctx.now());
-    let asked = &match beginning == before {
-        false => ctx.publish(asked, &beginning).await?,
-        // another attempt: nothing is written that the API server would refuse if it was cancelled or deleted meanwhile
-        true => match observe::still_asked(asked, ctx).await? {
-            Some(asked) => asked,
-            None => return Ok(Action::await_change()),
-        },
-    };
+    // another attempt writes nothing that the API server would refuse if it was cancelled or deleted meanwhile
+    if beginning == before && !observe::is_unchanged(asked, ctx).await? {
+        return Ok(Action::await_change());
+    }
+    let asked = &ctx.publish(asked, &beginning).await?;
     let vcenter = match ready(asked, &source, ctx).await {
         Ok(vcenter) => vcenter,
         Err(problem) => return fail(asked, &problem, ctx).await,

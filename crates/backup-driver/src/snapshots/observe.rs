@@ -41,14 +41,11 @@ fn shown(snapshot: &Snapshot, uploads: &Store<Upload>, namespace: &str) -> Optio
     named.filter(|u| is_upload_of(u, snapshot)).or_else(|| uploads.find(|u| is_upload_of(u, snapshot)))
 }
 
-/// The Snapshot as it is now; `None` when it was cancelled or deleted since it was looked at, which comes as an event.
-pub(super) async fn still_asked(known: &Snapshot, ctx: &Context) -> Result<Option<Snapshot>, Error> {
+/// Whether the Snapshot is still as the watch shows it; every change comes as an event.
+pub(super) async fn is_unchanged(known: &Snapshot, ctx: &Context) -> Result<bool, Error> {
     let snapshots: Api<Snapshot> = Api::namespaced(ctx.client.clone(), &known.namespace().unwrap_or_default());
     let now = snapshots.get_opt(&known.name_any()).await.map_err(Error::cluster("read the Snapshot"))?;
-    let is_asked = |now: &Snapshot| {
-        now.uid() == known.uid() && now.metadata.deletion_timestamp.is_none() && !now.spec.snapshot_cancel
-    };
-    Ok(now.filter(is_asked))
+    Ok(now.is_some_and(|now| now.resource_version() == known.resource_version()))
 }
 
 /// Whether anything was ever done for a Snapshot, or is to be undone: before the first step its condition says so.
