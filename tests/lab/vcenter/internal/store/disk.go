@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,6 +27,7 @@ type Disk struct {
 	KeepAfterDeleteVM bool              `json:"keepAfterDeleteVm"`
 	NoRelocation      bool              `json:"noRelocation"`
 	Tracking          *Tracking         `json:"tracking,omitempty"`
+	PastTracking      []string          `json:"pastTracking,omitempty"` // generations whose change ids are worthless
 	Attached          *Attachment       `json:"attached,omitempty"`
 	Metadata          map[string]string `json:"metadata,omitempty"`
 	Snapshots         []Snapshot        `json:"snapshots"`
@@ -48,22 +48,6 @@ type Snapshot struct {
 type Attachment struct {
 	Consumer string `json:"consumer"`
 	VM       string `json:"vm"`
-}
-
-// Tracking is changed block tracking, while it is switched on.
-type Tracking struct {
-	Generation string `json:"generation"` // 16 bytes in hexadecimal; new whenever old change ids become worthless
-	Epoch      int    `json:"epoch"`      // grows by one with each snapshot
-}
-
-// changeID has the form that vSphere uses: bytes in hexadecimal, apart by
-// blanks and one dash, and the epoch.
-func (t *Tracking) changeID() string {
-	raw, err := hex.DecodeString(t.Generation)
-	if err != nil || len(raw) != 16 {
-		return ""
-	}
-	return fmt.Sprintf("% x-% x/%d", raw[:8], raw[8:], t.Epoch)
 }
 
 // Volume is what the container storage service knows of a disk, when it is one
@@ -115,6 +99,7 @@ func (d *Disk) copy() Disk {
 	c := *d
 	c.Metadata = maps.Clone(d.Metadata)
 	c.Snapshots = slices.Clone(d.Snapshots)
+	c.PastTracking = slices.Clone(d.PastTracking)
 	if d.Tracking != nil {
 		tracking := *d.Tracking
 		c.Tracking = &tracking
@@ -137,6 +122,9 @@ const (
 	InvalidState    = "InvalidState"    // it exists, but not in a state that allows this
 	InvalidArgument = "InvalidArgument" // the request makes no sense for any state
 	AlreadyExists   = "AlreadyExists"   // the name is taken
+	NotTracked      = "NotTracked"      // changes of the disk were not tracked
+	NoEpoch         = "NoEpoch"         // they were, and tracking began anew since
+	ChangesUnknown  = "ChangesUnknown"  // they were, but not from that point in time on
 )
 
 // Refusal is the error of an operation that a real server would refuse too.

@@ -6,6 +6,7 @@
 //	DIR/<disk>/disk.raw             what the disk holds now (sparse; its size is the capacity in bytes)
 //	DIR/<disk>/disk.json            everything else that is known of it ([Disk])
 //	DIR/<disk>/snapshots/<id>.raw   what it held when the snapshot was taken
+//	DIR/<disk>/changes/             what it held when it gave a change id: a checksum for each 64 KiB that was not hole
 //
 // The store is what a restart of the double keeps. It knows nothing of SOAP,
 // sessions or tasks: it refuses with a [Refusal], and its callers choose the

@@ -2,7 +2,6 @@ package store
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -49,13 +48,14 @@ func (s *Store) create(want NewDisk, fill func(path string) error) (Disk, error)
 	id := newID()
 	disk := &Disk{
 		ID: id, Name: want.Name, CreateTime: now(), CapacityMiB: want.CapacityMiB,
-		Datastore: want.Datastore, FilePath: fmt.Sprintf("[%s] fcd/%s.vmdk", want.DatastoreName, id),
+		Datastore: want.Datastore, FilePath: filePath(want.DatastoreName, id),
 		BackingObjectID: newID(), Provisioning: want.Provisioning, KeepAfterDeleteVM: want.Keep,
 		Metadata: want.Metadata, Snapshots: []Snapshot{}, Volume: want.Volume,
 	}
 	if disk.Provisioning == "" {
 		disk.Provisioning = "thin"
 	}
+	disk.Track(s.TracksNewDisks())
 	// Built under a name that load clears away, so that a crash leaves no half a disk.
 	building, err := os.MkdirTemp(s.dir, ".new-*")
 	if err != nil {
@@ -156,13 +156,20 @@ func (s *Store) TakeSnapshot(id string, want NewSnapshot) (Snapshot, error) {
 	if err := copySparse(s.DiskPath(id), s.SnapshotPath(id, taken.ID)); err != nil {
 		return Snapshot{}, err
 	}
-	err = s.Change(id, func(disk *Disk) error {
-		if disk.Tracking != nil {
-			disk.Tracking.Epoch++
-			taken.ChangeID = disk.Tracking.changeID()
+	var held []grain
+	tracked := disk.Tracking != nil
+	if tracked {
+		// What the copy holds, not the disk: that may be written to at this moment.
+		if held, err = scan(s.SnapshotPath(id, taken.ID)); err != nil {
+			return Snapshot{}, err
+		}
+	}
+	err = s.Change(id, func(disk *Disk) (err error) {
+		if tracked && disk.Tracking != nil {
+			taken.ChangeID, err = s.mark(disk, held)
 		}
 		disk.Snapshots = append(disk.Snapshots, taken)
-		return nil
+		return err
 	})
 	return taken, err
 }
@@ -201,7 +208,7 @@ func (s *Store) Extend(id string, capacityMiB int64) error {
 			return err
 		}
 		disk.CapacityMiB = capacityMiB
-		disk.forgetChanges()
+		disk.ResetTracking()
 		return nil
 	})
 }
@@ -227,7 +234,7 @@ func (s *Store) Revert(id, snapshot string) error {
 	if err := s.Change(id, func(disk *Disk) error {
 		disk.CapacityMiB = disk.Snapshots[i].CapacityMiB
 		disk.Snapshots = disk.Snapshots[:i+1]
-		disk.forgetChanges()
+		disk.ResetTracking()
 		return nil
 	}); err != nil {
 		return err

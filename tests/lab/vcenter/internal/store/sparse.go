@@ -60,29 +60,36 @@ func copyData(source, target *os.File) error {
 	if err != nil {
 		return err
 	}
-	size := info.Size()
-	if err := target.Truncate(size); err != nil {
+	if err := target.Truncate(info.Size()); err != nil {
 		return err
 	}
-	for offset := int64(0); offset < size; {
-		start, err := source.Seek(offset, seekData)
-		if errors.Is(err, syscall.ENXIO) {
-			return nil // nothing but hole up to the end
-		}
-		if err != nil {
-			return err
-		}
-		end, err := source.Seek(start, seekHole)
-		if err != nil {
-			return err
-		}
+	return eachData(source, info.Size(), func(start, end int64) error {
 		if _, err := source.Seek(start, io.SeekStart); err != nil {
 			return err
 		}
 		if _, err := target.Seek(start, io.SeekStart); err != nil {
 			return err
 		}
-		if _, err := io.CopyN(target, source, min(end, size)-start); err != nil {
+		_, err := io.CopyN(target, source, end-start)
+		return err
+	})
+}
+
+// eachData calls a function with each part of a file that is not hole, in order.
+func eachData(file *os.File, size int64, do func(start, end int64) error) error {
+	for offset := int64(0); offset < size; {
+		start, err := file.Seek(offset, seekData)
+		if errors.Is(err, syscall.ENXIO) {
+			return nil // nothing but hole up to the end
+		}
+		if err != nil {
+			return err
+		}
+		end, err := file.Seek(start, seekHole)
+		if err != nil {
+			return err
+		}
+		if err := do(start, min(end, size)); err != nil {
 			return err
 		}
 		offset = end

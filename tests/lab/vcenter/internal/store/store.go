@@ -25,9 +25,10 @@ type Store struct {
 	dir      string
 	onChange func(id string)
 
-	mu    sync.Mutex
-	disks map[string]*Disk
-	turns map[string]*sync.Mutex // whose turn it is to copy or drop a disk's files
+	mu       sync.Mutex
+	disks    map[string]*Disk
+	turns    map[string]*sync.Mutex // whose turn it is to copy or drop a disk's files
+	trackNew bool                   // whether changes of new disks are tracked
 }
 
 // NewDisk says what disk to make. The store chooses what is left empty.
@@ -94,7 +95,7 @@ func (s *Store) load(entry fs.DirEntry) error {
 	return s.sweep(disk)
 }
 
-// sweep removes snapshot files that no snapshot owns.
+// sweep removes snapshot files that no snapshot owns, and marks that nobody can ask for.
 func (s *Store) sweep(disk *Disk) error {
 	folder := filepath.Join(s.dir, disk.ID, "snapshots")
 	files, err := os.ReadDir(folder)
@@ -108,7 +109,7 @@ func (s *Store) sweep(disk *Disk) error {
 			}
 		}
 	}
-	return nil
+	return s.sweepMarks(disk)
 }
 
 // OnChange has a function called with a disk's id after each change of the
@@ -205,24 +206,6 @@ func (s *Store) turn(id string) (done func()) {
 	s.mu.Unlock()
 	turn.Lock()
 	return turn.Unlock
-}
-
-// Track switches changed block tracking of a disk on or off. Switching it
-// makes all change ids of the past worthless.
-func (d *Disk) Track(on bool) {
-	switch {
-	case !on:
-		d.Tracking = nil
-	case d.Tracking == nil:
-		d.Tracking = &Tracking{Generation: randomHex(16)}
-	}
-}
-
-// forgetChanges makes change ids of the past worthless without switching tracking off.
-func (d *Disk) forgetChanges() {
-	if d.Tracking != nil {
-		d.Tracking = &Tracking{Generation: randomHex(16)}
-	}
 }
 
 func randomHex(bytes int) string {
