@@ -38,6 +38,11 @@ func New(vcenter *double.Double, front *gate.Gate) http.Handler {
 	mux.HandleFunc("DELETE /disks/{disk}/snapshots/{snapshot}", s.eraseSnapshot)
 	mux.HandleFunc("POST /attach", s.attach)
 	mux.HandleFunc("POST /detach", s.detach)
+	mux.HandleFunc("GET /tracking", s.showTracking)
+	mux.HandleFunc("POST /tracking", s.track)
+	mux.HandleFunc("POST /relocate", s.relocate)
+	mux.HandleFunc("GET /machines", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.vcenter.Machines()) })
+	mux.HandleFunc("POST /machines", s.trackMachine)
 	mux.HandleFunc("GET /faults", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.vcenter.Rules.All()) })
 	mux.HandleFunc("POST /faults", s.addFault)
 	mux.HandleFunc("DELETE /faults", func(w http.ResponseWriter, _ *http.Request) { s.vcenter.Rules.Clear(); done(w, nil) })
@@ -63,6 +68,7 @@ type Disk struct {
 	CapacityBytes int64      `json:"capacityBytes"`
 	CreateTime    time.Time  `json:"createTime"`
 	Datastore     string     `json:"datastore"`
+	FilePath      string     `json:"filePath"`
 	Volume        string     `json:"volume,omitempty"` // its name, when it is a volume of the storage service
 	Tracking      bool       `json:"tracking"`
 	Attached      *string    `json:"attached"` // the virtual machine, or null
@@ -82,7 +88,7 @@ type Snapshot struct {
 func (s *server) show(disk store.Disk) Disk {
 	shown := Disk{
 		ID: disk.ID, Name: disk.Name, Path: s.path(s.vcenter.Disks.DiskPath(disk.ID)), CapacityBytes: disk.CapacityBytes(),
-		CreateTime: disk.CreateTime, Datastore: disk.Datastore, Tracking: disk.Tracking != nil, Snapshots: []Snapshot{},
+		CreateTime: disk.CreateTime, Datastore: disk.Datastore, FilePath: disk.FilePath, Tracking: disk.Tracking != nil, Snapshots: []Snapshot{},
 	}
 	if disk.Volume != nil {
 		shown.Volume = disk.Volume.Name
@@ -157,11 +163,9 @@ func (s *server) addFault(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &rule) {
 		return
 	}
-	if rule.Fault != "" {
-		if _, err := double.FaultFor(&rule); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
+	if err := double.CheckRule(&rule); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
 	}
 	id, err := s.vcenter.Rules.Add(rule)
 	if err != nil {

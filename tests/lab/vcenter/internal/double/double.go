@@ -111,8 +111,7 @@ func (d *Double) sessions() *simulator.SessionManager { return d.model.Map().Ses
 
 // EndSession makes a session unknown.
 func (d *Double) EndSession(key string) {
-	control := &simulator.Context{Map: d.model.Map(), Session: &simulator.Session{}}
-	d.sessions().TerminateSession(control, &types.TerminateSession{SessionId: []string{key}})
+	d.sessions().TerminateSession(d.inside(), &types.TerminateSession{SessionId: []string{key}})
 }
 
 // Close removes the simulator's scratch folder. The store stays.

@@ -35,9 +35,22 @@ func faultOf(err error) types.BaseMethodFault {
 		return &types.InvalidState{VimFault: types.VimFault{MethodFault: because}}
 	case store.AlreadyExists:
 		return &types.AlreadyExists{VimFault: types.VimFault{MethodFault: because}, Name: refusal.Subject}
+	case store.NotTracked:
+		return trackingFault(because, refusal, "noTrack")
+	case store.NoEpoch:
+		return trackingFault(because, refusal, "noEpoch")
+	case store.ChangesUnknown:
+		return trackingFault(because, refusal, "cannotGetChanges")
 	default:
 		return &types.InvalidArgument{RuntimeFault: types.RuntimeFault{MethodFault: because}, InvalidProperty: refusal.Subject}
 	}
+}
+
+// trackingFault is how a server says that it has no changes to tell: by the
+// key of a message, and not by the fault's type.
+func trackingFault(because types.MethodFault, refusal *store.Refusal, key string) types.BaseMethodFault {
+	because.FaultMessage = []types.LocalizableMessage{{Key: "vim.hostd.vmsvc.cbt." + key, Message: refusal.Why}}
+	return &types.FileFault{VimFault: types.VimFault{MethodFault: because}, File: refusal.Subject}
 }
 
 func soapFault(err error) *soap.Fault { return simulator.Fault(err.Error(), faultOf(err)) }

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/vmware/govmomi/vim25/types"
 
 	"lab.velero-plugin-for-vsphere/vcenter/internal/store"
@@ -22,13 +21,9 @@ func (d *Double) createDisk(spec types.VslmCreateSpec) work {
 		if err != nil {
 			return nil, err
 		}
-		metadata := map[string]string{}
-		for _, pair := range spec.Metadata {
-			metadata[pair.Key] = pair.Value
-		}
 		disk, err := d.Disks.Create(store.NewDisk{
 			Name: spec.Name, CapacityMiB: spec.CapacityInMB, Datastore: datastore.Self.Value, DatastoreName: datastore.Name,
-			Provisioning: backing.ProvisioningType, Keep: isTrue(spec.KeepAfterDeleteVm), Metadata: metadata,
+			Provisioning: backing.ProvisioningType, Keep: isTrue(spec.KeepAfterDeleteVm), Metadata: metadataFrom(spec.Metadata),
 		})
 		if err != nil {
 			return nil, err
@@ -139,26 +134,12 @@ func (d *Double) metadata(disk types.ID, prefix string) ([]types.KeyValue, error
 	return slices.DeleteFunc(all, func(pair types.KeyValue) bool { return !strings.HasPrefix(pair.Key, prefix) }), nil
 }
 
-// Attach gives a disk to a virtual machine, which can be any name.
-func (d *Double) Attach(disk, machine string) error {
-	return d.Disks.Change(disk, func(disk *store.Disk) error {
-		if disk.Attached != nil {
-			return &store.Refusal{Kind: store.InvalidState, Subject: "disk " + disk.ID, Why: "it is attached to " + disk.Attached.VM}
-		}
-		disk.Attached = &store.Attachment{Consumer: uuid.New().String(), VM: machine}
-		return nil
-	})
-}
-
-// Detach takes a disk from the virtual machine that has it.
-func (d *Double) Detach(disk string) error {
-	return d.Disks.Change(disk, func(disk *store.Disk) error {
-		if disk.Attached == nil {
-			return &store.Refusal{Kind: store.InvalidState, Subject: "disk " + disk.ID, Why: "it is not attached"}
-		}
-		disk.Attached = nil
-		return nil
-	})
+func metadataFrom(pairs []types.KeyValue) map[string]string {
+	metadata := map[string]string{}
+	for _, pair := range pairs {
+		metadata[pair.Key] = pair.Value
+	}
+	return metadata
 }
 
 func isTrue(flag *bool) bool { return flag != nil && *flag }

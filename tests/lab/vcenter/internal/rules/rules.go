@@ -1,8 +1,9 @@
 // Package rules is what the double has been told to do wrong.
 //
 // A [Rule] names a method, when it applies, and what happens then. [Set.Take]
-// is asked at two places: when a call comes in ([Call]) and when the task that
-// it made does its work ([Task], [Result]). The package decides nothing but
+// is asked at three places: when a call comes in ([Call]), when the task that
+// it made does its work ([Task], [Result]), and when changed areas are about to
+// be told ([Answer]). The package decides nothing but
 // which rule applies; what a fault looks like on the wire is its callers'.
 package rules
 
@@ -21,6 +22,7 @@ const (
 	Call   = "call"   // the call itself: the answer is a fault, late, cut off, or not SOAP at all
 	Task   = "task"   // the task that the call made
 	Result = "result" // the result for one volume inside a successful task of the storage service
+	Answer = "answer" // what a query for changed areas answers
 )
 
 // Rule is one thing that goes wrong.
@@ -41,6 +43,10 @@ type Rule struct {
 	DelayMs    int  `json:"delayMs,omitempty"`    // so late, in milliseconds
 	LostReply  bool `json:"lostReply,omitempty"`  // the operation happens and the connection is cut without an answer
 	HTTPStatus int  `json:"httpStatus,omitempty"` // answered in place of the operation
+
+	Lie      string `json:"lie,omitempty"`      // which wrong answer; the truth when empty
+	AtOffset *int64 `json:"atOffset,omitempty"` // bytes: which place a lie is about
+	Areas    int    `json:"areas,omitempty"`    // at most so many areas an answer; as many as usual when 0
 
 	Seen int `json:"seen"` // calls that matched, those skipped included
 	Hits int `json:"hits"` // calls that were hit
@@ -89,14 +95,18 @@ func (r *Rule) check() error {
 	switch {
 	case r.Method == "":
 		return fmt.Errorf(`a rule needs a method ("*" for all)`)
-	case !slices.Contains([]string{Call, Task, Result}, r.Where):
-		return fmt.Errorf("where is %q; it can be call, task or result", r.Where)
-	case r.Skip < 0 || r.Count < 0 || r.DelayMs < 0:
-		return fmt.Errorf("skip, count and delayMs cannot be negative")
+	case !slices.Contains([]string{Call, Task, Result, Answer}, r.Where):
+		return fmt.Errorf("where is %q; it can be call, task, result or answer", r.Where)
+	case r.Skip < 0 || r.Count < 0 || r.DelayMs < 0 || r.Areas < 0:
+		return fmt.Errorf("skip, count, delayMs and areas cannot be negative")
+	case r.Where != Answer && (r.Lie != "" || r.AtOffset != nil || r.Areas != 0):
+		return fmt.Errorf("only an answer can have lie, atOffset or areas")
+	case r.Where == Answer && r.Fault != "":
+		return fmt.Errorf("an answer is no fault: that is for the call")
 	case r.Where != Call && (r.LostReply || r.HTTPStatus != 0):
 		return fmt.Errorf("only a call can lose its reply or be answered with an HTTP status")
-	case r.Fault == "" && r.DelayMs == 0 && !r.LostReply && r.HTTPStatus == 0:
-		return fmt.Errorf("the rule would change nothing: it needs fault, delayMs, lostReply or httpStatus")
+	case r.Fault == "" && r.DelayMs == 0 && !r.LostReply && r.HTTPStatus == 0 && r.Lie == "" && r.Areas == 0:
+		return fmt.Errorf("the rule would change nothing: it needs fault, delayMs, lostReply, httpStatus, lie or areas")
 	}
 	return nil
 }
