@@ -69,6 +69,9 @@ func TestChangeIDsEndWithTheDiskTheyWereGivenFor(t *testing.T) {
 			if _, err := c.changes(disk, snapshot, 0, allocated); trackingKey(err) != "noEpoch" {
 				t.Errorf("%s: allocated areas of the old snapshot: %v", test.situation, err)
 			}
+			if _, err := c.changes(disk, snapshot, 0, before); trackingKey(err) != "cannotGetChanges" {
+				t.Errorf("%s: the old change id on the old snapshot: %v", test.situation, err)
+			}
 		}
 	}
 }
