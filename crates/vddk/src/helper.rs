@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::address::Address;
 use crate::catalogue;
 use crate::error::Error;
 use crate::leftovers;
@@ -30,8 +31,6 @@ use crate::target::{Connection, Target};
 const KEPT_LINES: usize = 20;
 /// A line of the helper is cut here, in bytes.
 const MAX_LINE: usize = 2000;
-/// A socket's path must fit into 108 bytes with its end.
-const MAX_SOCKET_PATH: usize = 107;
 /// How long ending the access may take when the helper was dropped.
 const ABANDONED_WITHIN: Duration = Duration::from_secs(2);
 /// After a kill the kernel needs a moment; a process in an uninterruptible wait needs longer, and we do not wait for it.
@@ -71,6 +70,7 @@ impl Default for LaunchOptions {
 #[derive(Debug)]
 pub struct Helper {
     uri: nbd::Uri,
+    _address: Address,
     size: u64,
     transport_mode: String,
     process_id: u32,
@@ -101,9 +101,7 @@ impl Helper {
             .tempdir_in(socket_dir)
             .map_err(launch_error)?;
         let socket = folder.path().join(leftovers::SOCKET);
-        if socket.as_os_str().len() > MAX_SOCKET_PATH {
-            return Err(Error::BadTarget { problem: "the folder for sockets has too long a path (107 bytes)" });
-        }
+        let address = Address::of(&socket).map_err(launch_error)?;
         let command = start::command(helper_binary, &found.folder, folder.path());
         let mut child = start::spawn(command).await.map_err(launch_error)?;
         let pipes = child.stdin.take().zip(child.stdout.take()).zip(child.stderr.take());
@@ -139,7 +137,8 @@ impl Helper {
             let _ = report.send(Some(cause));
         });
         Ok(Self {
-            uri: nbd::Uri::unix(socket, target.export_name()),
+            uri: nbd::Uri::unix(address.path(), target.export_name()),
+            _address: address,
             size,
             transport_mode,
             process_id,

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tracing::info;
 
+use crate::address::Address;
+
 /// How the private folders begin.
 pub(crate) const PREFIX: &str = "vddk-";
 /// The socket in such a folder.
@@ -29,7 +31,8 @@ pub(crate) fn sweep(socket_dir: &Path) {
 fn is_left_behind(folder: &Path) -> bool {
     let age = folder.metadata().and_then(|data| data.modified()).map(|time| time.elapsed().unwrap_or_default());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    age.is_ok_and(|age| age > MIN_AGE) && UnixStream::connect(folder.join(SOCKET)).is_err_and(refused)
+    let connected = || UnixStream::connect(Address::of(&folder.join(SOCKET))?.path());
+    age.is_ok_and(|age| age > MIN_AGE) && connected().is_err_and(refused)
 }
 
 #[cfg(test)]

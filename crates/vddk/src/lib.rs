@@ -21,6 +21,8 @@
 //! # Ok(()) }
 //! ```
 
+#[doc(hidden)]
+pub mod address;
 pub mod catalogue;
 mod error;
 mod helper;

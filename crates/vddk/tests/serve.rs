@@ -157,6 +157,22 @@ async fn the_password_is_in_no_list_of_processes() {
 }
 
 #[tokio::test]
+async fn a_helper_below_a_folder_with_a_long_path_serves_its_disk() {
+    let stage = Stage::new();
+    let deep = stage.path("sockets").join("long-".repeat(30));
+    fs::create_dir(&deep).unwrap();
+    let launched =
+        vddk::Helper::launch(stage::helper_binary(), &deep, stage.connection(), snapshot(), stage::options());
+    let helper = launched.await.unwrap();
+    let read = client(&helper).await.read(0, 512).await.unwrap();
+    assert_eq!(read, fs::read(stage.snapshot_file()).unwrap()[..512]);
+    let process = helper.process_id();
+    helper.stop().await.unwrap();
+    fs::remove_dir(&deep).unwrap(); // fails unless it is empty
+    stage.assert_clean(Some(process)).await;
+}
+
+#[tokio::test]
 async fn an_export_is_named_after_disk_and_snapshot() {
     let stage = Stage::new();
     let helper = stage.launch(snapshot()).await.unwrap();

@@ -8,6 +8,7 @@ use disk::{ByteRange, Ranges};
 use nbd::server::ServeOptions;
 use nbd::{Allocation, Fua, Kind};
 use vddk::Access;
+use vddk::address::Address;
 use vddk::order::{Message, Order};
 
 use crate::api::Failed;
@@ -21,7 +22,8 @@ const MEMORY_PER_CONNECTION: u32 = 16 << 20;
 /// Serves until the watch says stop. The message is for the parent.
 pub(crate) fn serve(disk: &Disk<'_>, order: &Order, watch: &'static Watch) -> Result<(), Message> {
     let failed = |error: std::io::Error| Message::Error { function: "listen".into(), code: 0, text: error.to_string() };
-    let listener = UnixListener::bind(&order.socket).map_err(failed)?;
+    let address = Address::of(&order.socket).map_err(failed)?;
+    let listener = UnixListener::bind(address.path()).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let (jobs, queue) = mpsc::channel();
     let export = Served {
