@@ -1,6 +1,5 @@
 //! Starts everything, runs until told to stop, and ends in order.
 
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,10 +27,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 const LOOKS_END_WITHIN: Duration = Duration::from_secs(3);
 /// How long vCenter may take to end the session.
 const LOGOUT_WITHIN: Duration = Duration::from_secs(5);
-/// What the helper adds to the folder for sockets, in bytes: a private folder and the socket's name.
-const SOCKET_BELOW: usize = "/vddk-XXXXXX/nbd.sock".len();
-/// Longest path of a Unix socket, in bytes (`sun_path`, unix(7)).
-const LONGEST_SOCKET: usize = 107;
 
 /// Runs the data-manager of one node.
 ///
@@ -103,7 +98,7 @@ impl Shared {
             disks: Disks {
                 helper: exe.with_file_name("vddk-helper"),
                 library: config.vddk_dir.clone(),
-                sockets: socket_folder(&config.scratch_dir),
+                sockets: config.scratch_dir.clone(),
                 call_deadline: Duration::from_secs(config.disk_call_deadline),
             },
             client,
@@ -127,11 +122,6 @@ impl Shared {
             shutdown: self.stop.clone(),
         })
     }
-}
-
-/// The scratch folder, unless its path is too long for a Unix socket: then the folder for temporary files.
-fn socket_folder(scratch: &Path) -> PathBuf {
-    if scratch.as_os_str().len() + SOCKET_BELOW <= LONGEST_SOCKET { scratch.to_owned() } else { std::env::temp_dir() }
 }
 
 /// Watches one kind of transfer until the process is told to stop.
@@ -179,17 +169,5 @@ async fn settle(contexts: &[&Arc<Context>]) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_scratch_path_does_not_keep_disks_from_being_opened() {
-        assert_eq!(socket_folder(Path::new("/scratch")), Path::new("/scratch"));
-        let long = format!("/{}", "x".repeat(90));
-        assert_eq!(socket_folder(Path::new(&long)), std::env::temp_dir());
     }
 }
