@@ -101,11 +101,11 @@ async fn listen(registry: Registry, command: String, socket: &Socket) -> Result<
 fn stop_when_told(stop: &CancellationToken) -> std::io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move { while interrupt.recv().await.is_some() {} });
-    let stop = stop.clone();
+    let (stop, server) = (stop.clone(), parent::now());
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
-            () = parent::gone() => {}
+            () = parent::gone(server) => {}
         }
         stop.cancel();
     });
