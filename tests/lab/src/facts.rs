@@ -11,6 +11,19 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// Ports of servers: below those that the kernel gives to connections (ip(7), `ip_local_port_range`), of which one could
+/// take a port before its server does.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+/// Ports that are tried before there is said to be none.
+const TRIES: usize = 100;
+
+/// Any of [`PORTS`], so that labs that start at once do not choose the same.
+fn drawn_port() -> u16 {
+    let (_, low) = Uuid::new_v4().as_u64_pair();
+    let offset = low % u64::from(PORTS.end - PORTS.start);
+    PORTS.start + u16::try_from(offset).expect("less than the range, which is of ports")
+}
+
 /// The choices of one lab.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Facts {
@@ -133,12 +146,12 @@ impl Facts {
         {
             return Ok(*port);
         }
-        let port = loop {
-            let port = TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?.local_addr()?.port();
-            if !self.ports.values().any(|taken| *taken == port) {
-                break port; // another of our processes may not listen yet
-            }
+        let is_free = |port: &u16| {
+            // another of our processes may not listen yet
+            !self.ports.values().any(|taken| taken == port) && TcpListener::bind(("127.0.0.1", *port)).is_ok()
         };
+        let port = std::iter::repeat_with(drawn_port).take(TRIES).find(is_free);
+        let port = port.with_context(|| format!("find a free port for {what}: none of {TRIES} that were tried is"))?;
         self.ports.insert(what.to_owned(), port);
         Ok(port)
     }
