@@ -2,7 +2,10 @@
 // one JSON object on stdout. What Velero's generated code would encode is encoded here by hand, so that the plugin's own
 // reading of the contract is not the judge of itself.
 //
-//	plugin-host [-rehearse] PLUGIN [ARGUMENT…]
+//	plugin-host [-rehearse | -follow | -call METHOD [-field TEXT]…] PLUGIN [ARGUMENT…]
+//
+// -rehearse calls the actions of the tests, -follow asks after the operation that an earlier process began, -call calls any
+// method with these fields.
 //
 // The same source is built against go-plugin 1.4.3, 1.6.0 and 1.7.0: the versions in Velero 1.13, 1.14 to 1.18.1, and later.
 package main
@@ -29,7 +32,7 @@ type report struct {
 	ResidentKiB    int64            `json:"residentKiB"`    // after the listing
 	PeakKiB        int64            `json:"peakKiB"`        // at the end
 	Plugins        []identifier     `json:"plugins"`        // in the plugin's order
-	Calls          map[string]*call `json:"calls"`          // of the rehearsal
+	Calls          map[string]*call `json:"calls"`          // by name, or by method
 	Children       int              `json:"children"`       // processes below the plugin, before its end
 	ShutdownMillis int64            `json:"shutdownMillis"` // of Kill, which waits for the end of stderr
 	ExitCode       int              `json:"exitCode"`
@@ -59,14 +62,38 @@ func (bare) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, connection *grpc
 	return connection, nil
 }
 
+// texts is a flag that may be given several times.
+type texts []string
+
+func (t *texts) String() string { return fmt.Sprint(*t) }
+
+func (t *texts) Set(text string) error {
+	*t = append(*t, text)
+	return nil
+}
+
 func main() {
 	rehearsal := flag.Bool("rehearse", false, "call the actions of the tests")
+	following := flag.Bool("follow", false, "ask after an operation that an earlier process began")
+	method := flag.String("call", "", "call this `METHOD`")
+	var question texts
+	flag.Var(&question, "field", "a `TEXT` of the question, in order")
 	flag.Parse()
 	if flag.NArg() == 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	seen, err := host(*rehearsal, flag.Args())
+	work := func(connection *grpc.ClientConn, calls map[string]*call) {
+		switch {
+		case *rehearsal:
+			rehearse(connection, calls)
+		case *following:
+			follow(connection, calls)
+		case *method != "":
+			calls[*method] = try(connection, *method, question...)
+		}
+	}
+	seen, err := host(work, flag.Args())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "plugin-host:", err)
 		os.Exit(1)
@@ -77,7 +104,7 @@ func main() {
 }
 
 // host runs one plugin from start to end.
-func host(rehearsal bool, words []string) (*report, error) {
+func host(work func(*grpc.ClientConn, map[string]*call), words []string) (*report, error) {
 	log := &lines{}
 	command := exec.Command(words[0], words[1:]...)
 	client := plugin.NewClient(&plugin.ClientConfig{
@@ -101,9 +128,7 @@ func host(rehearsal bool, words []string) (*report, error) {
 	seen.StartMillis = time.Since(began).Milliseconds()
 	pid := command.Process.Pid
 	seen.ResidentKiB = memory(pid, "VmRSS")
-	if rehearsal {
-		rehearse(connection, seen.Calls)
-	}
+	work(connection, seen.Calls)
 	seen.PeakKiB = memory(pid, "VmHWM")
 	seen.Children = children(pid)
 

@@ -2,7 +2,7 @@
 //! the pods that mount it.
 
 use api::velero::Backup;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, Volume};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodSpec, PodStatus, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Annotation on a pod: names of volumes that are copied, where the backup does not copy all.
@@ -15,10 +15,11 @@ const TOKENS: &str = "default-token";
 /// The pod and its volume through which Velero copies a claim's files, if it does.
 ///
 /// A pod that does not run does not count: Velero's node agent cannot reach its volumes and leaves them out with a
-/// warning, so nobody else would take them.
+/// warning, so nobody else would take them. Nor does one that ran only after the backup had begun: Velero lists the pods
+/// then, and treats them all along as they were.
 pub fn taken_by<'p>(backup: &Backup, pods: &'p [Pod], claim: &str) -> Option<(&'p str, &'p str)> {
     let mounts = |pod: &'p Pod| pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    pods.iter().filter(|pod| may_run(pod)).find_map(|pod| {
+    pods.iter().filter(|pod| ran_in_time(backup, pod)).find_map(|pod| {
         let taken = mounts(pod).find(|volume| is_of(volume, claim) && is_selected(backup, pod, &volume.name))?;
         Some((pod.metadata.name.as_deref().unwrap_or_default(), taken.name.as_str()))
     })
@@ -35,7 +36,16 @@ pub fn mounts_claims(pod: Pod) -> Option<Pod> {
     annotations.retain(|key, _| key == INCLUDED || key == EXCLUDED);
     let metadata = ObjectMeta { name: pod.metadata.name, annotations: Some(annotations), ..ObjectMeta::default() };
     let spec = PodSpec { volumes: Some(volumes), ..PodSpec::default() };
-    let status = PodStatus { phase: pod.status.and_then(|status| status.phase), ..PodStatus::default() };
+    let running = |container: ContainerStatus| {
+        let running = container.state.and_then(|state| state.running);
+        ContainerStatus {
+            state: Some(ContainerState { running, ..ContainerState::default() }),
+            ..ContainerStatus::default()
+        }
+    };
+    let status = pod.status.unwrap_or_default();
+    let containers = status.container_statuses.map(|all| all.into_iter().map(running).collect());
+    let status = PodStatus { phase: status.phase, container_statuses: containers, ..PodStatus::default() };
     Some(Pod { metadata, spec: Some(spec), status: Some(status) })
 }
 
@@ -55,10 +65,19 @@ fn is_of(volume: &Volume, claim: &str) -> bool {
     volume.persistent_volume_claim.as_ref().is_some_and(|source| source.claim_name == claim)
 }
 
-/// Whether the pod runs, or says nothing about it.
-fn may_run(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    phase.is_none_or(|phase| phase == "Running")
+/// Whether the pod ran when the backup began, as far as it says. Of a pod whose containers were all started anew since then
+/// nobody knows; its claim is rather taken twice than not at all.
+fn ran_in_time(backup: &Backup, pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    if status.and_then(|s| s.phase.as_deref()).is_some_and(|phase| phase != "Running") {
+        return false;
+    }
+    let containers = status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+    let ran_since = containers.filter_map(|c| c.state.as_ref()?.running.as_ref()?.started_at.as_ref()).min();
+    match (ran_since, &backup.status.start_timestamp) {
+        (Some(since), Some(begun)) => since <= begun,
+        (None, _) | (_, None) => true,
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +142,34 @@ mod tests {
         let without = Pod { spec: Some(PodSpec::default()), ..Pod::default() };
         assert_eq!(mounts_claims(without), None, "a pod without claims is not remembered");
         assert_eq!(taken_by(&all, &[], "data-0"), None, "nobody mounts it");
+    }
+
+    #[test]
+    fn a_pod_that_runs_only_since_the_backup_began_is_unknown_to_velero() {
+        let begun: Backup = serde_json::from_value(json!({
+            "spec": {"defaultVolumesToFsBackup": true},
+            "status": {"startTimestamp": "2026-11-21T10:00:00Z"},
+        }))
+        .unwrap();
+        let since = |started: &[&str]| -> Pod {
+            let running = |at: &&str| json!({"name": "c", "image": "i", "state": {"running": {"startedAt": at}}});
+            let mut pod = serde_json::to_value(pod(("", ""), "data", Some("Running"))).unwrap();
+            pod["status"]["containerStatuses"] = started.iter().map(running).collect();
+            serde_json::from_value(pod).unwrap()
+        };
+        let (before, after) = ("2026-11-21T09:59:59Z", "2026-11-21T10:00:01Z");
+        let cases = [
+            ("before", since(&[before]), true),
+            ("one container was started anew", since(&[after, before]), true),
+            ("after Velero's list", since(&[after]), false),
+            ("nothing is said", since(&[]), true),
+        ];
+        for (situation, pod, want) in cases {
+            let kept = mounts_claims(pod.clone()).expect("it mounts claims");
+            for (pod, how) in [(pod, "as it came"), (kept, "as it is remembered")] {
+                assert_eq!(taken_by(&begun, &[pod], "data-0").is_some(), want, "{situation}, {how}");
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use api::velero::{Backup, BackupStorageLocation, Restore};
 use api::{labels, names};
@@ -41,6 +42,8 @@ pub(super) struct Reads {
     claim_users: Mutex<HashMap<String, Arc<Vec<Pod>>>>,
     /// By storage location and namespace.
     pub(super) repositories: Mutex<HashMap<(String, String), String>>,
+    /// Whether the driver has left the last claim of a repository without an answer.
+    pub(super) driver_is_silent: AtomicBool,
     /// By name; each until its claim is backed up, which follows soon.
     volumes: std::sync::Mutex<HashMap<String, PersistentVolume>>,
 }
@@ -54,6 +57,7 @@ impl Reads {
             policies: OnceCell::new(),
             claim_users: Mutex::default(),
             repositories: Mutex::default(),
+            driver_is_silent: AtomicBool::new(false),
             volumes: std::sync::Mutex::default(),
         }
     }

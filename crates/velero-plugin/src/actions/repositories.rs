@@ -1,5 +1,6 @@
 //! The BackupRepository for a storage location and a namespace: an existing one, or the driver makes it for a claim.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::velero::BackupStorageLocation;
@@ -16,6 +17,8 @@ use crate::protocol::kinds::ActionError;
 
 /// How long the driver has to answer a claim. It only makes one object, so a longer wait means that it does not run.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(120);
+/// How long it has once it was silent for that long in this run: a hundred claims must not wait two minutes each.
+const ANSWERED_AFTER_SILENCE: Duration = Duration::from_secs(5);
 
 impl Reads {
     /// The name of the BackupRepository for claims from `namespace` in the location of that name, found once.
@@ -56,20 +59,27 @@ impl Reads {
                 name
             }
         };
-        answered(claims, &claim).await
+        answered(claims, &claim, &self.driver_is_silent).await
     }
 }
 
-async fn answered(claims: Api<BackupRepositoryClaim>, name: &str) -> Result<String, ActionError> {
+async fn answered(
+    claims: Api<BackupRepositoryClaim>,
+    name: &str,
+    driver_is_silent: &AtomicBool,
+) -> Result<String, ActionError> {
+    let within = if driver_is_silent.load(Ordering::Relaxed) { ANSWERED_AFTER_SILENCE } else { ANSWERED_WITHIN };
     let has_name = |claim: Option<&BackupRepositoryClaim>| {
         claim.is_some_and(|c| c.backup_repository.as_ref().is_some_and(|name| !name.is_empty()))
     };
     let act = format!("wait for the repository of BackupRepositoryClaim {name}");
-    match waits::until(claims, name, ANSWERED_WITHIN, &act, has_name).await? {
+    let waited = waits::until(claims, name, within, &act, has_name).await?;
+    driver_is_silent.store(matches!(waited, Waited::TooLate), Ordering::Relaxed);
+    match waited {
         Waited::Settled(Some(claim)) => Ok(claim.backup_repository.unwrap_or_default()),
         Waited::Settled(None) => Err(ActionError::new(format!("{act}: the claim was deleted meanwhile"))),
         Waited::TooLate => {
-            let cause = format!("{act}: nobody answered it within {} s", ANSWERED_WITHIN.as_secs());
+            let cause = format!("{act}: nobody answered it within {} s", within.as_secs());
             Err(refused(&Problem::passing(Reason::DriverSilent, cause)))
         }
     }

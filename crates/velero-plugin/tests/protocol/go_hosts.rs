@@ -63,19 +63,26 @@ async fn go_plugin_1_7_0_runs_the_rehearsal() -> Result<()> {
 }
 
 async fn p02_go_plugin_of_every_velero_lists_the_shipped_program() -> Result<()> {
+    // P-01: the one file that the image's `install` puts into Velero's folder, as Velero runs it from there
+    let folder = tempfile::tempdir()?;
+    let installed = Command::new(shipped::program()).arg("install").arg(folder.path()).status()?;
+    assert!(installed.success(), "{installed}");
+    let program = folder.path().join("velero-plugin-for-vsphere");
+    let nowhere = tempfile::tempdir()?;
     for version in VERSIONS {
-        let report = host(version, &[], shipped::program(), "--features=EnableCSI --uploader-type=kopia")?;
+        let report = host(version, &[], &program, "--features=EnableCSI --uploader-type=kopia", nowhere.path())?;
         tell(version, &report);
         expect_good_manners(&report);
         for plugin in &report.plugins {
-            assert_eq!(plugin["command"], shipped::program().to_string_lossy());
+            assert_eq!(plugin["command"], program.to_string_lossy());
         }
     }
     Ok(())
 }
 
 fn rehearse(version: &str) -> Result<()> {
-    let report = host(version, &["-rehearse"], &Start::rehearsal().program, "--log-level debug")?;
+    let (program, state) = (Start::rehearsal().program, tempfile::tempdir()?);
+    let report = host(version, &["-rehearse"], &program, "--log-level debug", state.path())?;
     tell(version, &report);
     expect_good_manners(&report);
     let kinds: Vec<&str> = report.plugins.iter().map(|p| p["kind"].as_str()).collect();
@@ -83,6 +90,9 @@ fn rehearse(version: &str) -> Result<()> {
     expect_answers(&report.calls);
     expect_errors(&report.calls);
     expect_structured_entries(&report.log);
+    let later = host(version, &["-follow"], &program, "--log-level debug", state.path())?;
+    expect_good_manners(&later);
+    expect_followed(&later.calls);
     Ok(())
 }
 
@@ -100,26 +110,50 @@ fn expect_good_manners(report: &Report) {
 }
 
 fn expect_answers(calls: &HashMap<String, Called>) {
-    for name in ["appliesTo", "large", "log", "operate", "progress", "cancel", "restore", "delete", "health"] {
+    for name in ["appliesTo", "large", "log", "operate", "finalizing", "restore", "both", "delete", "health"] {
         assert_eq!((calls[name].code, calls[name].message.as_str()), (0, ""), "{name}");
     }
-    let text = |call: &str, field: &str| calls[call].texts.as_ref().and_then(|t| t.get(field).cloned());
+    let text = |call: &str, field: &str| text(&calls[call], field);
     assert!(calls["large"].echoed && calls["large"].size > 12 << 20, "P-06: {} bytes", calls["large"].size);
     assert!(calls["log"].echoed, "P-10");
     assert_eq!(text("operate", "3").as_deref(), Some("app.part"));
     assert_eq!(text("restore", "3").as_deref(), Some("1"), "skipRestore");
     assert!(calls["restore"].echoed, "P-10: also of a skipped item");
     assert_eq!(text("health", "1").as_deref(), Some("1"));
-    for (name, description) in [("progress", "under way"), ("lost", "not known at the moment")] {
-        let progress = calls[name].progress.as_ref().expect("P-16");
-        assert!(progress["6"].starts_with(description), "P-15: {progress:?}");
-        assert!(progress.contains_key("7") && progress.contains_key("8"), "P-16: {progress:?}");
-        assert!(!progress.contains_key("1") && !progress.contains_key("2"), "it goes on: {progress:?}");
-    }
+    assert_eq!(text("finalizing", "3"), None, "P-12: no operation while the backup is finalizing");
+    let (both, waits) = (text("both", "1").unwrap_or_default(), text("both", "5"));
+    assert!(
+        both.contains(r#""example.io/was":"part""#),
+        "P-13: what to do stands in the item as it was backed up: {both}"
+    );
+    assert_eq!(waits.as_deref(), Some("1"), "P-13: its wishes arrive");
+    expect_runs(&calls["lost"], "not known at the moment");
+}
+
+fn text(call: &Called, field: &str) -> Option<String> {
+    call.texts.as_ref().and_then(|texts| texts.get(field).cloned())
+}
+
+/// P-03: another process knows the operation, and cancels it.
+fn expect_followed(calls: &HashMap<String, Called>) {
+    expect_runs(&calls["progress"], "under way");
+    assert_eq!((calls["cancel"].code, calls["cancel"].message.as_str()), (0, ""));
+    let ended = calls["cancelled"].progress.as_ref().expect("P-16");
+    assert_eq!((ended["1"].as_str(), ended["2"].as_str()), ("1", "it was cancelled; start another backup"));
+}
+
+/// P-15, P-16: an operation that goes on, with all that the server reads of it.
+fn expect_runs(call: &Called, description: &str) {
+    let progress = call.progress.as_ref().expect("P-16");
+    assert!(progress["6"].starts_with(description), "P-15: {progress:?}");
+    assert!(progress.contains_key("7") && progress.contains_key("8"), "P-16: {progress:?}");
+    assert!(!progress.contains_key("1") && !progress.contains_key("2"), "it goes on: {progress:?}");
 }
 
 fn expect_errors(calls: &HashMap<String, Called>) {
     let (panic, fail, stranger) = (&calls["panic"], &calls["fail"], &calls["stranger"]);
+    let undeleted = &calls["undeleted"];
+    assert_eq!((undeleted.code, undeleted.message.as_str()), (2, "the duty could not be written down"), "P-14");
     assert_eq!((panic.code, panic.message.as_str()), (10, "plugin panicked: the action tripped over part"));
     assert_eq!((fail.code, fail.message.as_str()), (2, "read the disk: No such file or directory (os error 2)"));
     let details = fail.details.as_ref().expect("an error has details");
@@ -147,16 +181,15 @@ fn expect_structured_entries(log: &[Map<String, Value>]) {
     assert!(log.iter().all(|e| !e["@message"].as_str().unwrap_or_default().contains("@level")), "a raw line");
 }
 
-/// Runs a plugin under a host and reads what it saw.
-fn host(version: &str, flags: &[&str], plugin: &Path, arguments: &str) -> Result<Report> {
+/// Runs a plugin under a host and reads what it saw. `state` outlives the plugin's process.
+fn host(version: &str, flags: &[&str], plugin: &Path, arguments: &str, state: &Path) -> Result<Report> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let program = lab::peer(&format!("plugin-host-{version}"))?.build(&root)?;
-    let state = tempfile::tempdir()?;
     let output = Command::new(program)
         .args(flags)
         .arg(plugin)
         .args(arguments.split_whitespace())
-        .env(STATE, state.path())
+        .env(STATE, state)
         .env_remove("KUBECONFIG")
         .output()
         .context("run the host")?;

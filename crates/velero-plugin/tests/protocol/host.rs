@@ -109,6 +109,14 @@ impl Plugin {
         self.child.id()
     }
 
+    /// The CPU time that it has used so far, in steps of 10 ms (`utime` and `stime`, proc_pid_stat(5)).
+    pub(crate) fn worked(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
+        let after_name = stat.rsplit_once(") ").context("a name in brackets")?.1;
+        let ticks = after_name.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
     /// A connection without any limit on messages.
     pub(crate) async fn connect(&self) -> Result<Connection> {
         let socket = self.socket();

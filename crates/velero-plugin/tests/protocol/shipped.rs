@@ -87,12 +87,13 @@ async fn p02_the_shipped_listing_starts_every_velero() -> Result<()> {
 async fn the_start_is_cheap_and_touches_nothing() -> Result<()> {
     // a cluster that could only be reached in vain: whoever asked it now would fail, or take his time
     let start = Start::of(program()).variable("KUBECONFIG", "/nowhere/kubeconfig");
-    let mut fastest = Duration::MAX;
+    let (mut fastest, mut least_work) = (Duration::MAX, Duration::MAX);
     let mut resident = 0;
     for _ in 0..5 {
         let plugin = Plugin::start(&start)?;
         plugin.connect().await?.lister().list_plugins(Empty {}).await?;
         fastest = fastest.min(plugin.started_in);
+        least_work = least_work.min(plugin.worked()?);
         let status = std::fs::read_to_string(format!("/proc/{}/status", plugin.id()))?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("VmRSS")?;
         resident = resident.max(line.trim().trim_end_matches(" kB").parse::<u64>()?);
@@ -100,8 +101,11 @@ async fn the_start_is_cheap_and_touches_nothing() -> Result<()> {
         end.expect_clean();
         assert_eq!(end.log, "");
     }
-    eprintln!("start to handshake {fastest:?} (best of 5), {resident} KiB resident after the listing");
-    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
+    eprintln!(
+        "start to handshake {fastest:?}, listing included {least_work:?} of CPU (best of 5), {resident} KiB resident"
+    );
+    // what other tests leave of the two cores says nothing about the plugin
+    assert!(least_work < Duration::from_millis(100), "{least_work:?} of CPU");
     assert!(resident < RESIDENT_KIB, "{resident} KiB");
     Ok(())
 }
