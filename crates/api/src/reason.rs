@@ -67,12 +67,17 @@ reasons! {
         Completed: "Done.", "", "";
         Canceling: "It was asked to stop and is cleaning up.", "", "";
         Canceled: "It was asked to stop; nothing is left behind.", "", "";
+        ChangedAreas: "Only what changed since an earlier restore point is read.", "", "";
+        AllocatedAreas: "All that is allocated on the disk is read; the message says why.", "", "";
         SnapshotSwept: "A disk snapshot was deleted that no Snapshot and no Upload needed any more.", "", "";
     }
     Wait {
         WaitingForClaim: "Waiting for the claim that Velero is to create.",
             "The restore has not come to this claim yet, or a resource modifier dropped it.",
             "Look at the Velero restore; the wait ends with a failure after its deadline.";
+        ClusterUnreachable: "The API server does not answer.",
+            "It restarts, or the network between it and this node is broken.",
+            "Look at the API server; what waits for it goes on by itself.";
         TakenOver: "Another node continues this transfer.",
             "The node that had it went away or lost touch with the API server.",
             "Nothing; look at that node if it repeats.";
@@ -84,6 +89,9 @@ reasons! {
         NotStopping: "The transfer was asked to stop and has not stopped.",
             "No data-manager runs, or the one that copies does not answer.",
             "See whether the data-managers run; it goes on by itself once one does.";
+        TrackingUntrue: "vCenter called a part of the disk unchanged that has changed; all of it is read instead.",
+            "Change tracking of the disk is broken, as after a crash of a host or by a bug of that build.",
+            "Restore points that rest on it have the tag tracking=doubted: verify them. Switch tracking off and on for the disk.";
         UnsupportedKind: "Only a PersistentVolumeClaim can be backed up or restored.",
             "The object names another kind.",
             "Name a PersistentVolumeClaim of the same namespace, with an empty apiGroup.";

@@ -7,7 +7,8 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use k8s_openapi::serde::de::DeserializeOwned;
@@ -32,8 +33,9 @@ type Slot = Arc<Mutex<Option<Kept>>>;
 /// An object as it was read, or that there was none.
 struct Kept {
     object: Box<dyn Any + Send + Sync>,
-    /// Ends when the object is another one, or may be.
-    unchanged: JoinHandle<()>,
+    /// Whether the object is another one by now, or may be.
+    over: Arc<AtomicBool>,
+    watch: JoinHandle<()>,
 }
 
 impl Known {
@@ -52,14 +54,16 @@ impl Known {
         K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
         let slot = self.slots.lock().await.entry(format!("{}/{name}", objects.resource_url())).or_default().clone();
+        let place = Arc::downgrade(&slot);
         let mut slot = slot.lock().await;
         if let Some(found) = slot.as_ref().and_then(Kept::object) {
             return Ok(found);
         }
         let (tell, told) = oneshot::channel();
-        let unchanged = tokio::spawn(until_changed(objects.clone(), name.to_owned(), tell));
+        let over = Arc::new(AtomicBool::new(false));
+        let watch = tokio::spawn(forgotten_when_changed(objects.clone(), name.to_owned(), tell, over.clone(), place));
         let Ok(found) = told.await else { return objects.get_opt(name).await }; // it says why
-        *slot = Some(Kept { object: Box::new(found.clone()), unchanged });
+        *slot = Some(Kept { object: Box::new(found.clone()), over, watch });
         Ok(found)
     }
 }
@@ -67,13 +71,32 @@ impl Known {
 impl Kept {
     /// The object, as long as nothing speaks against it.
     fn object<K: Clone + 'static>(&self) -> Option<Option<K>> {
-        if self.unchanged.is_finished() { None } else { self.object.downcast_ref::<Option<K>>().cloned() }
+        if self.over.load(Ordering::Acquire) { None } else { self.object.downcast_ref::<Option<K>>().cloned() }
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.unchanged.abort();
+        self.watch.abort();
+    }
+}
+
+/// Watches an object, and takes it out of its slot at the end: a Secret that nobody reads any more is not kept.
+async fn forgotten_when_changed<K>(
+    objects: Api<K>,
+    name: String,
+    tell: oneshot::Sender<Option<K>>,
+    over: Arc<AtomicBool>,
+    slot: Weak<Mutex<Option<Kept>>>,
+) where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    until_changed(objects, name, tell).await;
+    over.store(true, Ordering::Release);
+    let Some(slot) = slot.upgrade() else { return };
+    let mut slot = slot.lock().await;
+    if slot.as_ref().is_some_and(|kept| Arc::ptr_eq(&kept.over, &over)) {
+        *slot = None;
     }
 }
 

@@ -56,7 +56,7 @@ pub fn from_vsphere(act: &str, error: &vsphere::Error) -> Problem {
 /// What the API server's refusal means to an object.
 pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
     let kube::Error::Api(status) = error else {
-        return Problem::passing(Reason::Internal, format!("{act}: {}", Problem::chain(error)));
+        return Problem::passing(Reason::ClusterUnreachable, format!("{act}: {}", Problem::chain(error)));
     };
     // the status itself shows as a dump of its fields
     let cause = format!("{act}: {}", status.message);

@@ -17,6 +17,8 @@ use crate::secrets::{secret, text};
 
 /// Keys of the Secret in the order they are tried; a Secret with one key may call it as it likes.
 const KEYS: [&str; 2] = ["csi-vsphere.conf", "vsphere-cloud-provider.conf"];
+/// What helps when our account may not read the Secret.
+const MAY_BE_READ: &str = "Give the Secret's namespace and name in `vcenterSecret` of the chart's values.";
 /// Where the CSI driver keeps its own Secret.
 const CSI_NAMESPACE: &str = "vmware-system-csi";
 
@@ -43,7 +45,7 @@ impl Vcenters {
     /// The vCenter, with the credentials that stand in the Secret now.
     ///
     /// # Errors
-    /// `VCenterSecretMissing`, `VCenterSecretInvalid` with the line at fault, or `Internal` when the API server does
+    /// `VCenterSecretMissing`, `VCenterSecretInvalid` with the line at fault, or `ClusterUnreachable` when the API server does
     /// not answer. Whether vCenter itself answers shows at the first call.
     pub async fn get(&self) -> Result<Vcenter, Problem> {
         let found = self.secret().await?;
@@ -79,10 +81,19 @@ impl Vcenters {
         } else {
             vec![(settings.vcenter_secret_namespace(&self.namespace), settings.vcenter_secret_name())]
         };
+        let mut refused = None;
         for (namespace, name) in &places {
-            if let Some(found) = secret(&self.known, namespace, name).await? {
-                return Ok(found);
+            match secret(&self.known, namespace, name).await {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                Err(problem) if problem.reason == Reason::ClusterForbidden => {
+                    refused = Some(problem.with_fix(Some(MAY_BE_READ.to_owned())));
+                }
+                Err(problem) => return Err(problem),
             }
+        }
+        if let Some(problem) = refused {
+            return Err(problem);
         }
         let tried: Vec<String> = places.iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
         Err(Problem::passing(

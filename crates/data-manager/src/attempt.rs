@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::Timestamp;
+use api::{Reason, Timestamp};
 use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::transfer::{self, Holder, Node, Plan, Work};
@@ -18,6 +18,9 @@ const ENDS_WITHIN: Duration = Duration::from_secs(4);
 
 /// How long the helper of an attempt that was dropped may take to go: it is given two seconds to end the access.
 const HELPERS_GO_WITHIN: Duration = Duration::from_secs(10);
+
+/// Pause before another attempt when the API server did not answer.
+const CLUSTER_AGAIN: Duration = Duration::from_secs(2);
 
 /// Why an attempt did not do what it was made for.
 pub(crate) enum NotDone {
@@ -126,6 +129,24 @@ fn has_room(planned: Work, work: Work) -> bool {
     matches!(planned, Work::Copy { .. }) || !matches!(work, Work::Copy { .. })
 }
 
+/// Makes attempts until one ends otherwise than because the API server does not answer: such a one says nothing of the disk
+/// or the bucket, and must cost none of the object's. Ends at the latest when the lease cannot be renewed either, by the
+/// interrupt of [`in_order`].
+pub(crate) async fn once_the_cluster_answers<T, F>(attempt: impl Fn() -> F) -> Result<T, NotDone>
+where
+    F: Future<Output = Result<T, NotDone>>,
+{
+    loop {
+        match attempt().await {
+            Err(NotDone::Failed(problem)) if problem.reason == Reason::ClusterUnreachable => {
+                tracing::info!(problem = problem.cause, "waiting for the API server");
+                tokio::time::sleep(CLUSTER_AGAIN).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
 /// Waits for `attempt`. Once interrupted, it is given a moment to stop by itself. When this returns no helper has the disk
 /// open any more; the outcome counts only if the attempt was done and nobody minds.
 pub(crate) async fn in_order<T>(
@@ -191,6 +212,21 @@ mod tests {
         shutdown.cancel();
         let outcome = in_order(&interrupt, std::future::pending::<Result<(), NotDone>>()).await;
         assert!(matches!(outcome, Err(NotDone::Interrupted(Why::Shutdown))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_is_away_costs_no_attempt() {
+        let made = std::cell::Cell::new(0);
+        let attempt = || async {
+            made.set(made.get() + 1);
+            match made.get() {
+                1..=3 => Err(NotDone::Failed(Problem::passing(Reason::ClusterUnreachable, "read a Secret"))),
+                _ => Err::<(), _>(NotDone::Failed(Problem::passing(Reason::StoreUnreachable, "read the index"))),
+            }
+        };
+        let outcome = once_the_cluster_answers(attempt).await;
+        assert!(matches!(outcome, Err(NotDone::Failed(problem)) if problem.reason == Reason::StoreUnreachable));
+        assert_eq!(made.get(), 4);
     }
 
     #[tokio::test]

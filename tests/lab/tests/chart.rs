@@ -33,3 +33,15 @@ fn a_key_that_a_storage_location_names_as_a_file_is_in_both_programs() {
         assert!(mounts.iter().any(|mount| mount["mountPath"] == "/credentials"), "{kind}: {mounts:?}");
     }
 }
+
+#[test]
+fn the_csi_drivers_own_secret_may_be_read_under_both_its_names() {
+    let elsewhere = |namespace: &str| {
+        let objects = rendered(&[&format!("vcenterSecret.namespace={namespace}")]);
+        let role = objects.iter().find(|o| o["kind"] == "Role" && o["metadata"]["namespace"] == namespace).unwrap();
+        role["rules"][0]["resourceNames"].clone()
+    };
+    let (own, csi) = ("velero-vsphere-config-secret", ["vsphere-config-secret", "csi-vsphere-config"]);
+    assert_eq!(elsewhere("vmware-system-csi"), json!([own, csi[0], csi[1]]));
+    assert_eq!(elsewhere("secrets"), json!([own]));
+}

@@ -65,6 +65,7 @@ async fn not_provisioned(asked: &CloneFromSnapshot, problem: &Problem, ctx: &Con
             | Reason::RepositoryLocked
             | Reason::ClusterForbidden
             | Reason::Internal
+            | Reason::ClusterUnreachable
     ) && problem.again == Again::Later;
     if !(passing && ctx.is_younger_than(asked, PATIENCE)) {
         return give_up(asked, problem, ctx).await;

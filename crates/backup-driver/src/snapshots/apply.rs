@@ -168,7 +168,8 @@ async fn undo(vcenter: &Vcenter, disk: &DiskId, token: &str) {
 /// Nothing is there yet, so every problem is the end, but for those of the API server: they are said, and a while is waited.
 async fn fail(asked: &Snapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
     let before = asked.status.clone().unwrap_or_default();
-    let of_the_cluster = matches!(problem.reason, Reason::Internal | Reason::ClusterForbidden);
+    let of_the_cluster =
+        matches!(problem.reason, Reason::Internal | Reason::ClusterForbidden | Reason::ClusterUnreachable);
     if of_the_cluster && problem.again == Again::Later && ctx.is_younger_than(asked, TAKING) {
         ctx.publish(asked, &status::waiting(&before, problem, ctx.now())).await?;
         return Err(problem.clone().into());

@@ -14,7 +14,7 @@ use lifecycle::transfer::download as says;
 use repository::Repository;
 use vsphere::Vcenter;
 
-use crate::attempt::{NotDone, in_order};
+use crate::attempt::{NotDone, in_order, once_the_cluster_answers};
 use crate::context::Context;
 use crate::disks::{OpenDisk, from_vddk, with_last_words};
 use crate::interrupt::Interrupt;
@@ -40,7 +40,7 @@ pub(crate) async fn run(
     interrupt: &Interrupt,
     touched: bool,
 ) -> Result<Written, NotDone> {
-    in_order(interrupt, write(ctx, report, interrupt, touched)).await
+    in_order(interrupt, once_the_cluster_answers(|| write(ctx, report, interrupt, touched))).await
 }
 
 async fn write(
