@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use tokio::process::Command;
 
 use crate::world::LOOK;
 use crate::{DEADLINE, World};
@@ -42,6 +44,23 @@ impl World {
                 ref several => bail!("the plugin runs {} times", several.len()),
             }
         }
+    }
+
+    /// Calls a method of our plugin as Velero would, on Velero's own plugin library and in its environment.
+    ///
+    /// # Errors
+    /// When the plugin answers with an error.
+    pub async fn call_plugin(&self, method: &str, question: &[&str]) -> Result<()> {
+        let host = self.peer("plugin-host-1.7.0").await?;
+        let mut command = Command::new(host);
+        command.args(["-call", method]).args(question.iter().flat_map(|field| ["-field", *field]));
+        command.arg(self.plugin()).env_clear().envs(self.environment_of("velero").await?).current_dir(self.folder());
+        let output = command.output().await?;
+        ensure!(output.status.success(), "the host said {}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).context("read the host's report")?;
+        let call = &report["calls"][method];
+        ensure!(call["code"] == 0, "{method} answered {call:#}");
+        Ok(())
     }
 
     /// Most memory that any plugin process of now has held at one time, in KiB; 0 when there is none.

@@ -180,21 +180,30 @@ impl World {
     /// When there is no such process.
     pub async fn beside(&self, process: &str, env: &[(&str, &str)]) -> Result<tokio::process::Child> {
         let first = Path::new("/proc").join(self.pid(process).await?);
-        let words = |file: &str| -> Result<Vec<String>> {
-            let text = String::from_utf8(std::fs::read(first.join(file))?)?;
-            Ok(text.split_terminator('\0').map(str::to_owned).collect())
-        };
-        let (arguments, environment) = (words("cmdline")?, words("environ")?);
+        let arguments = words(&first.join("cmdline"))?;
         let log = std::fs::File::create(self.folder().join(format!("logs/{process}-beside.log")))?;
         let mut second = Command::new(std::fs::read_link(first.join("exe"))?);
         second.args(arguments.iter().skip(1)).env_clear();
-        second.envs(environment.iter().filter_map(|variable| variable.split_once('='))).envs(env.iter().copied());
+        second.envs(self.environment_of(process).await?).envs(env.iter().copied());
         second
             .current_dir(std::fs::read_link(first.join("cwd"))?)
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true);
         second.spawn().with_context(|| format!("start a second {process}"))
+    }
+
+    /// The variables that a process of the lab was started with.
+    pub(crate) async fn environment_of(&self, process: &str) -> Result<Vec<(String, String)>> {
+        let variables = words(&Path::new("/proc").join(self.pid(process).await?).join("environ"))?;
+        let split =
+            |variable: String| variable.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Ok(variables.into_iter().filter_map(split).collect())
+    }
+
+    /// The program of a peer, built where it is not there yet.
+    pub(crate) async fn peer(&self, name: &str) -> Result<PathBuf> {
+        Ok(PathBuf::from(self.lab.run(&["peer", name]).await?.trim()))
     }
 
     async fn pid(&self, process: &str) -> Result<String> {
@@ -305,6 +314,12 @@ impl World {
         command.args(arguments).envs(&self.env).env("PATH", path).env("LAB", &self.lab.name).current_dir(root());
         Ok(command.output().await?)
     }
+}
+
+/// What a file below `/proc` holds, each word ended by a zero.
+fn words(file: &Path) -> Result<Vec<String>> {
+    let text = String::from_utf8(std::fs::read(file).with_context(|| format!("read {}", file.display()))?)?;
+    Ok(text.split_terminator('\0').map(str::to_owned).collect())
 }
 
 /// A process that has a file below a folder of that name open.

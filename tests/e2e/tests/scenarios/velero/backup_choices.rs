@@ -22,10 +22,12 @@ volumePolicies:
   action: {type: skip}
 - conditions: {pvcLabels: {tier: files}}
   action: {type: fs-backup}
+- conditions: {pvcLabels: {tier: disks}}
+  action: {type: snapshot}
 ";
 
 /// P-17: one backup of claims that are excluded by label, opted in to file-system backup, under policies, of another
-/// driver and unbound: one is taken, each other is left alone, and the log says of each why.
+/// driver and unbound: two are taken, each other is left alone, and the log says of each why.
 async fn each_claim_of_a_namespace_is_taken_or_left_as_its_owner_says(world: World) -> Result<()> {
     let shop = world.namespace("vchoice").await?;
     let name = shop.name();
@@ -37,6 +39,10 @@ async fn each_claim_of_a_namespace_is_taken_or_left_as_its_owner_says(world: Wor
     shop.claim("cache").mib(1).label("tier", "cache").create().await?;
     shop.claim("files").mib(1).label("tier", "files").create().await?;
     shop.claim("opted-in").mib(1).create().await?;
+    // a policy has the last word, whatever the pod says
+    let disks = shop.claim("disks").mib(2).label("tier", "disks").create().await?;
+    disks.fill_random(202)?;
+    mounted(&world, &shop, "disks", json!({"backup.velero.io/backup-volumes": "disks"}), &["disks"]).await?;
     mounted(&world, &shop, "opted-in", json!({"backup.velero.io/backup-volumes": "opted-in"}), &["opted-in"]).await?;
     shop.claim("pending").mib(1).class("vsphere-wffc").create_unbound().await?;
     let foreign = foreign(&world, &shop).await?;
@@ -60,19 +66,23 @@ async fn each_claim_of_a_namespace_is_taken_or_left_as_its_owner_says(world: Wor
     says(&log, &["Excluding item because it has label velero.io/exclude-from-backup=true"])?;
     says(&log, &["velero.io/vsphere-pvc-backupper", &format!("{name}/cache for the matched resource policies")])?;
     let asked = world.snapshots_of(name).await?;
-    ensure!(asked.len() == 1, "{} disks were snapshotted", asked.len());
+    ensure!(asked.len() == 2, "{} disks were snapshotted", asked.len());
     only_the_node_agent_is_missing(&log, "opted-in")?;
-    nothing_left(&world, &shop, 1).await?;
+    nothing_left(&world, &shop, 2).await?;
 
-    let before = digests(std::slice::from_ref(&taken))?;
-    lose(&[taken]).await?;
+    let taken = [taken, disks];
+    let before = digests(&taken)?;
+    // a claim that a pod uses is not deleted
+    let pods: Api<Pod> = Api::namespaced(world.client(), name);
+    pods.delete("disks-user", &DeleteParams::default().grace_period(0)).await?;
+    lose(&taken).await?;
     velero.restore(name, name, &["--include-resources", "persistentvolumeclaims,configmaps"]).await?;
     velero.restore_is(name, "Completed").await?;
     same(&world, name, &before).await?;
     Api::<PersistentVolume>::all(world.client()).delete(&foreign, &DeleteParams::default()).await?;
     let maps: Api<ConfigMap> = Api::namespaced(world.client(), world.velero());
     maps.delete(&policies, &DeleteParams::default()).await?;
-    nothing_left(&world, &shop, 1).await
+    nothing_left(&world, &shop, 2).await
 }
 
 /// Velero's error lines are about the volume that only a node agent could copy.

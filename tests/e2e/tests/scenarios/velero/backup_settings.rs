@@ -1,19 +1,25 @@
-//! The two settings of the original that end a backup early. They are the whole lab's, so each scenario has one to itself.
+//! Settings of the original that are the whole lab's, so each scenario has one to itself.
 
-use anyhow::{Result, ensure};
-use api::names;
-use e2e::{World, nothing_left};
+use anyhow::{Context as _, Result, ensure};
+use api::{Reason, names};
+use e2e::{DiskFault, World, nothing_left, warned};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::json;
 
+use super::backup_choices::{config_map, says};
 use super::{digests, filled, lose, same};
 
 crate::scenarios![
     a_backup_in_local_mode_is_its_disk_snapshots_and_goes_with_them,
     a_backup_that_is_completed_early_is_uploaded_all_the_same_and_deleted_in_the_middle,
+    a_claim_that_cannot_be_uploaded_costs_only_itself,
+    a_blocked_resource_is_refused_until_it_is_taken_off_the_list,
 ];
+
+/// The ConfigMap with the list of blocked resources.
+const BLOCKED: &str = "velero-vsphere-plugin-blocked-resources-list";
 
 async fn a_backup_in_local_mode_is_its_disk_snapshots_and_goes_with_them(world: World) -> Result<()> {
     let (shop, claims) = filled(&world, "vlocal").await?;
@@ -100,5 +106,90 @@ async fn a_backup_that_is_completed_early_is_uploaded_all_the_same_and_deleted_i
     velero.restore(name, name, &[]).await?;
     velero.restore_is(name, "Completed").await?;
     same(&world, name, &before).await?;
+    nothing_left(&world, &shop, 2).await
+}
+
+/// All disk snapshots exist and Velero waits; then one disk cannot be read, and no attempt is left.
+async fn a_claim_that_cannot_be_uploaded_costs_only_itself(world: World) -> Result<()> {
+    let (shop, claims) = filled(&world, "vunread").await?;
+    let sick = shop.claim("sick").mib(16).create().await?;
+    sick.fill_random(221)?;
+    let before = digests(&claims)?;
+    let (name, velero) = (shop.name(), world.velero_server());
+    let fault = DiskFault { code: 2, at_offset: Some(9 << 20), ..DiskFault::new(sick.disk.as_str(), "Read", "fail") };
+    world.set(names::CONFIG, &json!({"upload-cr-retry-max": "0"})).await?;
+    let ended = async {
+        world.control().disk_fault(&fault).await?;
+        velero.back_up(name, name, &[]).await?;
+        velero.backup_is(name, "PartiallyFailed").await
+    };
+    let ended = ended.await;
+    world.set(names::CONFIG, &json!({"upload-cr-retry-max": null})).await?;
+    world.control().heal(sick.disk.as_str()).await?;
+    let status = ended?;
+    ensure!(status.errors == 1, "one claim failed: {status:?}");
+    let told = velero.describe(name).await?;
+    let operations = told.split("Operation for persistentvolumeclaims ");
+    let of_sick: Vec<_> = operations.filter(|one| one.starts_with(&format!("{name}/sick:"))).collect();
+    let [of_sick] = of_sick[..] else { anyhow::bail!("one operation of the claim:\n{told}") };
+    for word in ["Failed", "DiskReadFailed", Reason::DiskReadFailed.fix()] {
+        ensure!(of_sick.contains(word), "`{word}` is missing: claim, cause and fix belong together:\n{told}");
+    }
+    nothing_left(&world, &shop, 2).await?;
+
+    lose(&claims).await?;
+    lose(&[sick]).await?;
+    velero.restore(name, name, &[]).await?;
+    velero.restore_is(name, "PartiallyFailed").await?;
+    same(&world, name, &before).await?;
+    warned(&world, name, "sick", Reason::RestorePointMissing, &[Reason::RestorePointMissing.fix()]).await?;
+    let volume = shop.claims().get("sick").await?.spec.context("a spec")?.volume_name;
+    ensure!(volume.is_none(), "a claim without data was given volume {volume:?}");
+    nothing_left(&world, &shop, 2).await?;
+    velero.delete(name).await?;
+    velero.is_gone(name).await?;
+    world.deletions_complete(name, 3).await?;
+    nothing_left(&world, &shop, 0).await
+}
+
+/// W-35: in a backup and in a restore, and only that resource.
+async fn a_blocked_resource_is_refused_until_it_is_taken_off_the_list(world: World) -> Result<()> {
+    let shop = world.namespace("vblocked").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    claim.fill_random(231)?;
+    let before = digests(std::slice::from_ref(&claim))?;
+    let (name, velero) = (shop.name(), world.velero_server());
+    let (refused, whole) = (format!("{name}-refused"), format!("{name}-whole"));
+    config_map(&world, name, "menu", json!({"soup": "leek"})).await?;
+    world.set(BLOCKED, &json!({"configmaps": "true"})).await?;
+    let outcome = async {
+        velero.back_up(&refused, name, &[]).await?;
+        velero.backup_is(&refused, "PartiallyFailed").await?;
+        says(&velero.log(&refused).await?, &["level=error", "ResourceBlocked", "menu"])?;
+        nothing_left(&world, &shop, 1).await?; // the claim's data is there all the same
+
+        world.set(BLOCKED, &json!({"configmaps": "false"})).await?;
+        velero.back_up(&whole, name, &[]).await?;
+        velero.backup_is(&whole, "Completed").await?;
+        lose(std::slice::from_ref(&claim)).await?;
+        let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::namespaced(world.client(), name);
+        maps.delete("menu", &DeleteParams::default()).await?;
+
+        world.set(BLOCKED, &json!({"configmaps": "true"})).await?;
+        velero.restore(&refused, &whole, &[]).await?;
+        velero.restore_is(&refused, "PartiallyFailed").await?;
+        let told = velero.describe_restore(&refused).await?;
+        ensure!(told.contains("ResourceBlocked"), "it does not say why:\n{told}");
+        ensure!(maps.get_opt("menu").await?.is_none(), "it was restored all the same");
+        same(&world, name, &before).await?;
+
+        world.set(BLOCKED, &json!({"configmaps": null})).await?;
+        velero.restore(&whole, &whole, &[]).await?;
+        velero.restore_is(&whole, "Completed").await?;
+        maps.get("menu").await.map(drop).context("it is not blocked any more")
+    };
+    let outcome = outcome.await;
+    world.set(BLOCKED, &json!({"configmaps": null})).await?;
+    outcome?;
     nothing_left(&world, &shop, 2).await
 }

@@ -22,7 +22,7 @@ use api::Reason;
 use e2e::{Claim, DEADLINE, Namespace, Velero, World, bytes_done_and_total, nothing_left, wait_until};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim};
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
 crate::scenarios![
@@ -172,6 +172,15 @@ async fn a_restore_lands_in_the_mapped_namespace(world: World) -> Result<()> {
     velero.restore_is(&target, "Completed").await?;
     same(&world, &target, &before).await?;
     same(&world, name, &before).await?;
+
+    let bare = format!("{name}-bare");
+    let mapping = format!("{name}:{bare}");
+    velero.restore(&bare, name, &["--namespace-mappings", &mapping, "--restore-volumes=false"]).await?;
+    velero.restore_is(&bare, "Completed").await?;
+    let blank = Claim::bound(&world, &bare, &before[0].0).await?;
+    ensure!(std::fs::read(&blank.file)?.iter().all(|byte| *byte == 0), "data came back although none was asked for");
+    let asked = world.known_namespace(&bare).clones().list(&ListParams::default()).await?.items;
+    ensure!(asked.is_empty(), "data was asked for: {asked:#?}");
     nothing_left(&world, &shop, 2).await
 }
 

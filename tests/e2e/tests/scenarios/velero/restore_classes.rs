@@ -88,7 +88,9 @@ async fn restored_behind_pods(world: &World, velero: &Velero, shop: &Namespace, 
     velero.restore_is(&target, "Completed").await?;
     same(world, &target, &before).await?;
     for pod in ["mapped", "usual"] {
-        pods::runs(world, &target, pod).await?;
+        let clone = copy.clone_of(pod).await?;
+        let downloaded = clone.download().await?.status.and_then(|status| status.completion_timestamp);
+        pods::runs(world, &target, pod, &downloaded.context("when the data was there")?).await?;
     }
     let class = class_of(&copy, "mapped").await?;
     ensure!(class.as_deref() == Some("vsphere-wffc"), "the class is mapped, not {class:?}");

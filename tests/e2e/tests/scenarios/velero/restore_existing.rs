@@ -3,9 +3,10 @@
 use anyhow::{Result, ensure};
 use api::{ClonePhase, Reason, labels};
 use e2e::{DEADLINE, Disks, Namespace, VELERO_DEADLINE, World, nothing_left, wait_until, warned};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ResourceQuota};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
+use serde_json::json;
 
 use super::{filled, same};
 
@@ -13,6 +14,7 @@ crate::scenarios![
     a_claim_that_is_already_there_is_left_alone,
     a_claim_that_takes_the_place_of_a_restored_one_keeps_its_data,
     a_restore_that_takes_too_long_is_stopped_and_leaves_nothing,
+    a_claim_that_velero_may_not_create_leaves_no_volume,
 ];
 
 /// V-03: the action runs all the same when its claim exists, with either policy, and `update` even relabels that claim.
@@ -120,4 +122,49 @@ async fn a_restore_that_takes_too_long_is_stopped_and_leaves_nothing(world: Worl
     ensure!(unbound, "the claim was given a volume whose data is not all there");
     nothing_left(&world, &copy, 0).await?;
     nothing_left(&world, &shop, 1).await
+}
+
+/// A quota of the namespace refuses the claim after our action has asked for its data.
+async fn a_claim_that_velero_may_not_create_leaves_no_volume(world: World) -> Result<()> {
+    let shop = world.namespace("vquota").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    claim.fill_random(106)?;
+    let velero = world.velero_server();
+    let name = shop.name();
+    velero.back_up(name, name, &[]).await?;
+    velero.backup_is(name, "Completed").await?;
+    let copy = world.namespace("vquota-copy").await?;
+    let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": {"persistentvolumeclaims": "0"}}});
+    let quotas: Api<ResourceQuota> = Api::namespaced(world.client(), copy.name());
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
+    let counted = json!({"status": {"hard": {"persistentvolumeclaims": "0"}, "used": {"persistentvolumeclaims": "0"}}});
+    quotas.patch_status("none", &PatchParams::default(), &Patch::Merge(counted)).await?; // what a controller would say
+    no_claim_may_be_made(&copy).await?;
+    let mapping = format!("{name}:{}", copy.name());
+    velero.restore(copy.name(), name, &["--namespace-mappings", &mapping, "--item-operation-timeout", "12s"]).await?;
+    velero.restore_is(copy.name(), "PartiallyFailed").await?;
+    let told = velero.describe_restore(copy.name()).await?;
+    for word in ["forbidden", "wait 12 s", Reason::WaitingForClaim.as_str()] {
+        ensure!(told.contains(word), "describe does not say `{word}`:\n{told}");
+    }
+    let clone = copy.clone_of("data").await?;
+    clone.wait_for(ClonePhase::Canceled).await?;
+    ensure!(copy.claims().list(&ListParams::default()).await?.items.is_empty(), "there is a claim");
+    nothing_left(&world, &copy, 0).await?;
+    nothing_left(&world, &shop, 1).await
+}
+
+/// Waits until the API server has heard of the quota: it remembers for a while that a namespace had none.
+async fn no_claim_may_be_made(namespace: &Namespace) -> Result<()> {
+    let trial: PersistentVolumeClaim = serde_json::from_value(json!({
+        "metadata": {"name": "trial"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }))?;
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let due = tokio::time::Instant::now() + DEADLINE;
+    while namespace.claims().create(&params, &trial).await.is_ok() {
+        ensure!(tokio::time::Instant::now() < due, "the quota does not count");
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    Ok(())
 }

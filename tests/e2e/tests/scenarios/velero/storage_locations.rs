@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use api::{BackupRepositoryClaim, CredentialSecret, Reason, SnapshotPhase};
+use api::{BackupRepository, BackupRepositoryClaim, CredentialSecret, Reason, SnapshotPhase};
 use e2e::{DEADLINE, Namespace, World, explained, wait_until};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, CustomResource, ResourceExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -84,11 +84,31 @@ async fn a_setting_of_a_storage_location_means_to_us_what_it_means_to_velero(wor
     ensure!(by_us == wanted, "our objects came with {by_us:?}");
     ensure!(by_velero == wanted, "Velero's objects came with {by_velero:?}");
 
+    keys_are_not_copied(&world, &prefix(shop.name())).await?;
     lose(&[claim]).await?;
     velero.restore(shop.name(), shop.name(), &[]).await?;
     velero.restore_is(shop.name(), "Completed").await?;
     same(&world, shop.name(), &before).await?;
     location.remove(&world, &shop).await
+}
+
+/// W-31: what the plugin and the driver write about a location names its Secret, and holds nothing of it.
+async fn keys_are_not_copied(world: &World, prefix: &str) -> Result<()> {
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(world.client(), world.velero());
+    let repositories: Api<BackupRepository> = Api::all(world.client());
+    let all = ListParams::default();
+    let claims = claims.list(&all).await?.items.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+    let repositories =
+        repositories.list(&all).await?.items.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+    for (kind, objects) in [("BackupRepositoryClaim", claims), ("BackupRepository", repositories)] {
+        let of_location: Vec<_> = objects.into_iter().filter(|object| object.contains(prefix)).collect();
+        ensure!(!of_location.is_empty(), "there is no {kind} for {prefix}");
+        for object in of_location {
+            let key = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| world.var(name));
+            ensure!(!key.iter().any(|key| object.contains(key)), "{kind} holds a key of the bucket:\n{object}");
+        }
+    }
+    Ok(())
 }
 
 /// The values of [`SETTINGS`].
