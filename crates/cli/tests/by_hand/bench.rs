@@ -175,11 +175,17 @@ impl Store {
 
 /// An NBD server of a disk that takes 20 seconds for each read, so that a backup of it is under way for long.
 pub(crate) fn slow_disk(bench: &Bench) -> (Running, String) {
-    let source = bench.raw("slow.raw", 64 * MIB, &[(0, &random(64 << 20))]);
+    delayed_disk(bench, 64 * MIB, "20")
+}
+
+/// An NBD server of a disk of so many bytes, all random, each of whose reads takes so long (`20` seconds, `300ms`).
+pub(crate) fn delayed_disk(bench: &Bench, size: u64, each: &str) -> (Running, String) {
+    let source = bench.raw("slow.raw", size, &[(0, &random(size as usize))]);
     let socket = bench.file("slow.sock");
     let mut server = Command::new("nbdkit");
     server.args(["--foreground", "--exit-with-parent", "--unix"]).arg(&socket);
-    let server = Running(server.args(["--filter=delay", "file"]).arg(&source).arg("rdelay=20").spawn().unwrap());
+    let server =
+        Running(server.args(["--filter=delay", "file"]).arg(&source).arg(format!("rdelay={each}")).spawn().unwrap());
     until("nbdkit", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
     (server, format!("nbd+unix:///?socket={}", socket.display()))
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bench::{Bench, KEY, MIB, Running, Store, random, same, text, until};
+use bench::{Bench, KEY, MIB, Running, Store, delayed_disk, random, same, text, until};
 
 #[test]
 fn a_disk_comes_back_and_restic_agrees() {
@@ -40,6 +40,23 @@ fn a_disk_comes_back_and_restic_agrees() {
     bench.dumped_by_restic(&dumped);
     std::fs::OpenOptions::new().write(true).open(&dumped).unwrap().set_len(17 * MIB).unwrap(); // dd leaves a final hole out
     assert!(same(&source, &dumped), "restic gives other bytes");
+}
+
+#[test]
+fn whoever_sits_at_a_terminal_sees_how_far_it_is() {
+    let bench = Bench::new();
+    let (_server, disk) = delayed_disk(&bench, 16 * MIB, "300ms");
+    let line = format!("'{}' backup '{disk}' --repository '{}'", env!("CARGO_BIN_EXE_vsphere-backup"), bench.place);
+    let mut terminal = bench.command("script");
+    let output = terminal.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").output().unwrap();
+    let seen = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{seen}");
+    let percents = seen.split(" %").filter_map(|before| before.rsplit(' ').next()?.parse::<u64>().ok());
+    let moved: std::collections::BTreeSet<u64> = percents.filter(|percent| (1..100).contains(percent)).collect();
+    assert!(!moved.is_empty() && seen.contains("/16.00 MiB"), "no bar moves in {seen:?}");
+    assert!(seen.rfind("restore point") > seen.rfind("/16.00 MiB"), "the result stands below the bar: {seen:?}");
+    let into_a_file = bench.run(&["backup", &disk]);
+    assert!(!String::from_utf8_lossy(&into_a_file.stderr).contains("MiB"), "{into_a_file:?}");
 }
 
 #[test]

@@ -33,6 +33,16 @@ fn keys_in_an_address_are_not_repeated_on_the_terminal() {
 }
 
 #[test]
+fn a_bucket_without_a_key_to_it_is_said_to_be_so() {
+    let mut bench = Bench::new();
+    bench.place = "s3:http://127.0.0.1:9/bucket".to_owned();
+    // nothing of this machine's, should it have some
+    let nowhere = bench.file("home").display().to_string();
+    bench.variables.extend([("HOME", nowhere), ("AWS_EC2_METADATA_DISABLED", "true".to_owned())]);
+    bench.refused(&["list"], 1, &["there is no key to the bucket"]);
+}
+
+#[test]
 fn advice_on_a_target_can_be_followed() {
     let bench = Bench::new();
     bench.raw("disk.raw", MIB, &[(0, b"data")]);

@@ -307,6 +307,9 @@ impl Told {
         }
         let message = match &error {
             SdkError::TimeoutError(_) => "the store did not answer in time",
+            SdkError::DispatchFailure(failure) if failure.is_other() => {
+                "there is no key to the bucket to sign the request with"
+            }
             SdkError::DispatchFailure(_) => "the request could not be sent",
             SdkError::ConstructionFailure(_) => "the request could not be made",
             _ => "the store's answer cannot be understood",
