@@ -5,6 +5,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::Reason;
 
+/// Condition of an Upload and its Snapshot: True when only what changed was read. Its message says why not.
+pub const INCREMENTAL: &str = "Incremental";
+
 /// The one condition type all our kinds carry: True once the object has reached what it is for.
 /// Its reason answers *why is it waiting, or why did it end*.
 pub const READY: &str = "Ready";

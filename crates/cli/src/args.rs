@@ -90,6 +90,12 @@ pub(crate) struct BackupArguments {
     /// Name of the disk in the repository; by default the file's absolute path, or the URI's export
     #[arg(long, value_name = "PATH", value_parser = disk_path)]
     pub(crate) path: Option<String>,
+    /// Read only what this list calls changed since the latest restore point of this disk
+    ///
+    /// A JSON list of `{"offset": bytes, "length": bytes}`, as `nbdinfo --map=qemu:dirty-bitmap:NAME --json` writes it. The
+    /// rest is taken over from that restore point, after a sample of it was read and found to be unchanged.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) changed: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

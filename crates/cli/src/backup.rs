@@ -1,15 +1,17 @@
 //! `backup`: a disk becomes a restore point, or nothing.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use data_path::{BackupOptions, BackupReport, Progress};
+use data_path::{BackupOptions, BackupReport, Content, Progress};
 use jiff::Timestamp;
-use repository::{DiskFacts, NewRestorePoint, Repository, RestorePoint, WriterOptions};
+use repository::{CHUNK_SIZE, DiskFacts, NewRestorePoint, Repository, RestorePoint, WriterOptions};
 use serde::Serialize;
 
 use crate::args::{BackupArguments, Output};
+use crate::changes;
 use crate::disks::{self, Opened};
 use crate::failure::Refused;
 use crate::interrupt::Interrupt;
@@ -43,7 +45,11 @@ pub(crate) async fn run(arguments: &BackupArguments, output: Output, interrupt: 
     let repository = access.open_or_make().await.with_context(|| act.clone())?;
     interrupt.hold();
     let lock = repository.lock(&repositories::host()).await.with_context(|| act.clone())?;
-    let copied = copy(&repository, &source, &path, output, interrupt).await;
+    let copied = async {
+        let content = content(&repository, &source, &path, arguments.changed.as_deref()).await?;
+        copy(&repository, &source, &path, content, output, interrupt).await
+    };
+    let copied = copied.await;
     let released = lock.release().await;
     let report = copied.context(act)?;
     if let Err(error) = released {
@@ -61,20 +67,45 @@ fn disk_path(source: &Place, given: Option<&str>) -> Result<String> {
         .ok_or_else(|| Refused::new(format!("name {source}: the file's name is not UTF-8"), "name it with --path"))?)
 }
 
+/// What is read: everything, or what the list says changed since the latest restore point of that path.
+async fn content(repository: &Repository, source: &Opened, path: &str, changed: Option<&Path>) -> Result<Content> {
+    let Some(list) = changed else { return Ok(Content::Allocated) };
+    let areas = changes::read(list, source.disk.size())?;
+    let host = repositories::host();
+    let points = repository.restore_points().await?;
+    let base = points.iter().rev().find(|point| (&point.host, point.path.as_str()) == (&host, path));
+    let base = base.ok_or_else(|| {
+        let cause = format!("take over what did not change: there is no restore point of {path} from {host}");
+        Refused::new(cause, "back it up without --changed first")
+    })?;
+    let base = repository.reader(&base.id).await?;
+    if base.size() != source.disk.size() || base.chunk_size() != CHUNK_SIZE {
+        let cause = format!("take over what did not change: the latest restore point of {path} is of another size");
+        return Err(Refused::new(cause, "back it up without --changed").into());
+    }
+    Ok(Content::Changed { areas, base })
+}
+
 async fn copy(
     repository: &Repository,
     source: &Opened,
     path: &str,
+    content: Content,
     output: Output,
     interrupt: &Interrupt,
 ) -> Result<BackupReport> {
-    let facts = DiskFacts { content_found: Some("full".to_owned()), ..DiskFacts::of_size(source.disk.size()) };
+    let found = match content {
+        Content::Allocated => "allocated areas",
+        Content::Changed { .. } => "changed areas",
+    };
+    let facts = DiskFacts { content_found: Some(found.to_owned()), ..DiskFacts::of_size(source.disk.size()) };
     let point = NewRestorePoint::new(repositories::host(), path, Timestamp::now(), facts);
     let opening = async { Ok(repository.writer(point.clone(), WriterOptions::default()).await?) };
     let writer = interrupt.or(opening).await?;
     let progress = Arc::new(Progress::new());
     let _bar = Bar::follow(output, "backup", &progress);
-    let copied = data_path::backup(&source.disk, writer, &BackupOptions::default(), &progress, interrupt.token()).await;
+    let options = BackupOptions { content, ..BackupOptions::default() };
+    let copied = data_path::backup(&source.disk, writer, &options, &progress, interrupt.token()).await;
     if matches!(copied, Err(data_path::Error::Cancelled)) {
         // the writer removes what it may have committed in the background, and we are about to end
         let _ = tokio::time::timeout(CLEAN_UP, forget(repository, &point)).await;

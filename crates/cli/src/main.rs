@@ -11,6 +11,7 @@
 
 mod args;
 mod backup;
+mod changes;
 mod cluster;
 mod disks;
 mod failure;

@@ -12,7 +12,8 @@ pub(crate) fn from_copy(act: &str, error: &data_path::Error) -> Problem {
     let cause = format!("{act}: {}", Problem::chain(error));
     match error {
         E::TargetTooSmall { .. } => Problem::lasting(Reason::TargetTooSmall, cause),
-        E::SizeChanged { .. } => Problem::passing(Reason::DiskReadFailed, cause),
+        E::NotAsTracked { .. } => Problem::passing(Reason::TrackingUntrue, cause),
+        E::SizeChanged { .. } | E::OtherBase { .. } => Problem::passing(Reason::DiskReadFailed, cause),
         E::Read { .. } | E::BlockStatus { .. } | E::NoExtents { .. } | E::Connect { .. } => {
             Problem::passing(Reason::DiskReadFailed, cause)
         }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use disk::ByteRange;
 use futures::{StreamExt, stream};
-use repository::{RestorePoint, Writer, WriterStats, is_zero};
+use repository::{ChunkRef, Reader, RestorePoint, TakeOver, Writer, WriterStats, is_zero};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::content::Content;
 use crate::disk_access::Disk;
 use crate::error::Error;
 use crate::limits::{READ_BYTES, READS_IN_FLIGHT, WAITING_BYTES, WINDOW_BYTES};
@@ -28,15 +29,17 @@ const COMMIT_GRACE: Duration = Duration::from_secs(2);
 const COMMIT_TRIES: usize = 3;
 
 /// How a backup reads.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct BackupOptions {
     /// Reads under way at once.
     pub reads_in_flight: usize,
+    /// What is read, and what is taken over unread.
+    pub content: Content,
 }
 
 impl Default for BackupOptions {
     fn default() -> Self {
-        Self { reads_in_flight: READS_IN_FLIGHT }
+        Self { reads_in_flight: READS_IN_FLIGHT, content: Content::Allocated }
     }
 }
 
@@ -88,8 +91,15 @@ pub async fn backup(
     }
 }
 
-/// Bytes of the disk on their way to the writer; `None`: zeroes that were not read.
-type Part = (ByteRange, Option<Bytes>);
+/// A part of the disk on its way to the writer.
+enum Part {
+    /// Read.
+    Bytes(ByteRange, Bytes),
+    /// Zeroes that were not read.
+    Zero(ByteRange),
+    /// As this base has it.
+    Keep(ByteRange, Reader),
+}
 
 async fn copy(source: &Disk, writer: &Writer, options: &BackupOptions, progress: &Progress) -> Result<(), Error> {
     let (size, chunk) = (source.size(), writer.chunk_size());
@@ -97,19 +107,29 @@ async fn copy(source: &Disk, writer: &Writer, options: &BackupOptions, progress:
     if point != size {
         return Err(Error::SizeChanged { disk: size, point });
     }
+    options.content.expect_fit(writer, size)?;
     progress.begin(size);
+    progress.add_read(options.content.audit(source).await?);
     let waiting = usize::try_from(WAITING_BYTES / READ_BYTES).expect("a handful");
     let (parts, waiting_parts) = mpsc::channel(waiting);
-    let reading = read_parts(source, chunk, options.reads_in_flight.max(1), parts);
-    tokio::try_join!(reading, store_parts(writer, waiting_parts, progress))?;
+    let reading = read_parts(source, chunk, options, parts);
+    tokio::try_join!(reading, store_parts(source, writer, waiting_parts, progress))?;
     Ok(())
 }
 
-async fn read_parts(source: &Disk, chunk: u64, in_flight: usize, parts: mpsc::Sender<Part>) -> Result<(), Error> {
+async fn read_parts(
+    source: &Disk,
+    chunk: u64,
+    options: &BackupOptions,
+    parts: mpsc::Sender<Part>,
+) -> Result<(), Error> {
+    let in_flight = options.reads_in_flight.max(1);
     for window in select::windows(source.size(), WINDOW_BYTES.next_multiple_of(chunk)) {
-        let data = source.data_in(window).await?;
-        let pieces = select::pieces(window, &data, chunk, READ_BYTES);
-        let mut read = stream::iter(pieces).map(|piece| read_piece(source, piece)).buffered(in_flight);
+        let touched = options.content.touched(window, chunk);
+        let data = Content::data(source, window, touched.as_ref()).await?;
+        let pieces = select::pieces(window, touched.as_ref(), &data, chunk, READ_BYTES);
+        let mut read =
+            stream::iter(pieces).map(|piece| read_piece(source, piece, &options.content)).buffered(in_flight);
         while let Some(part) = read.next().await {
             if parts.send(part?).await.is_err() {
                 return Ok(()); // the storing half ended, with the error that counts
@@ -119,26 +139,68 @@ async fn read_parts(source: &Disk, chunk: u64, in_flight: usize, parts: mpsc::Se
     Ok(())
 }
 
-async fn read_piece(source: &Disk, piece: Piece) -> Result<Part, Error> {
-    match piece {
-        Piece::Zero(range) => Ok((range, None)),
-        Piece::Read(range) => source.read(range).await.map(|bytes| (range, Some(bytes))),
+async fn read_piece(source: &Disk, piece: Piece, content: &Content) -> Result<Part, Error> {
+    match (piece, content.base()) {
+        (Piece::Zero(range), _) => Ok(Part::Zero(range)),
+        (Piece::Keep(range), Some(base)) => Ok(Part::Keep(range, base.clone())),
+        // without a base there is nothing to keep
+        (Piece::Read(range) | Piece::Keep(range), _) => source.read(range).await.map(|bytes| Part::Bytes(range, bytes)),
     }
 }
 
-async fn store_parts(writer: &Writer, mut parts: mpsc::Receiver<Part>, progress: &Progress) -> Result<(), Error> {
-    while let Some((range, bytes)) = parts.recv().await {
-        match bytes {
-            None => {
+async fn store_parts(
+    source: &Disk,
+    writer: &Writer,
+    mut parts: mpsc::Receiver<Part>,
+    progress: &Progress,
+) -> Result<(), Error> {
+    while let Some(part) = parts.recv().await {
+        match part {
+            Part::Zero(range) => {
                 put_zero(writer, range).await?;
                 progress.skip(range.length);
             }
-            Some(bytes) => {
+            Part::Bytes(range, bytes) => {
                 progress.add_read(range.length);
                 store_chunks(writer, range, &bytes, progress).await?;
             }
+            Part::Keep(range, base) => keep(source, writer, &base, range, progress).await?,
         }
         progress.set_stored(writer.stats().bytes_stored);
+    }
+    Ok(())
+}
+
+/// Takes over what the base has; reads what the repository has lost since.
+async fn keep(
+    source: &Disk,
+    writer: &Writer,
+    base: &Reader,
+    range: ByteRange,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let chunks: Vec<u64> = select::chunks(range, writer.chunk_size()).collect();
+    let is_zero = |index: &u64| base.chunk(*index) == ChunkRef::Zero;
+    for alike in chunks.chunk_by(|a, b| is_zero(a) && is_zero(b)) {
+        let covered =
+            ByteRange::between(writer.chunk_range(alike[0]).offset, writer.chunk_range(alike[alike.len() - 1]).end());
+        match base.chunk(alike[0]) {
+            ChunkRef::Zero => {
+                put_zero(writer, covered).await?;
+                progress.skip(covered.length);
+            }
+            ChunkRef::Data(id) => {
+                let taken = writer.take_over(alike[0], id).await;
+                match taken.map_err(Error::repository("take over a chunk"))? {
+                    TakeOver::Done => progress.settle(covered.length),
+                    TakeOver::Unknown => {
+                        let bytes = source.read(covered).await?;
+                        progress.add_read(covered.length);
+                        store_chunks(writer, covered, &bytes, progress).await?;
+                    }
+                }
+            }
+        }
     }
     Ok(())
 }

@@ -64,6 +64,20 @@ pub enum Error {
         /// Bytes the restore point was begun for.
         point: u64,
     },
+    /// The base is of another disk.
+    #[error("take unchanged chunks over from a restore point of {base} bytes with chunks of {chunk}: it does not fit")]
+    OtherBase {
+        /// Bytes of the base.
+        base: u64,
+        /// Bytes of its chunks.
+        chunk: u64,
+    },
+    /// What is said not to have changed has changed; nothing of it was taken over.
+    #[error("check what did not change: {} bytes at {} have changed", range.length, range.offset)]
+    NotAsTracked {
+        /// The bytes.
+        range: ByteRange,
+    },
     /// The target is smaller than what it shall hold; nothing was written.
     #[error("restore {needed} bytes onto a disk of {target}: it is too small, nothing was written")]
     TargetTooSmall {
@@ -93,6 +107,8 @@ pub enum Error {
 pub enum ErrorKind {
     /// Reading the disk failed, or reaching it.
     DiskRead,
+    /// Changes of the disk were not tracked rightly.
+    TrackingUntrue,
     /// Writing the disk failed.
     DiskWrite,
     /// Flushing or closing the disk failed.
@@ -113,7 +129,9 @@ impl Error {
             | Self::BlockStatus { .. }
             | Self::NoExtents { .. }
             | Self::Read { .. }
-            | Self::SizeChanged { .. } => ErrorKind::DiskRead,
+            | Self::SizeChanged { .. }
+            | Self::OtherBase { .. } => ErrorKind::DiskRead,
+            Self::NotAsTracked { .. } => ErrorKind::TrackingUntrue,
             Self::Write { .. } | Self::TargetReadOnly => ErrorKind::DiskWrite,
             Self::Flush { .. } | Self::Close { .. } | Self::Gone => ErrorKind::DiskFlush,
             Self::TargetTooSmall { .. } => ErrorKind::TargetTooSmall,
@@ -126,7 +144,12 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Repository { source, .. } => source.may_pass(),
-            Self::TargetTooSmall { .. } | Self::TargetReadOnly | Self::SizeChanged { .. } | Self::Cancelled => false,
+            Self::TargetTooSmall { .. }
+            | Self::TargetReadOnly
+            | Self::SizeChanged { .. }
+            | Self::OtherBase { .. }
+            | Self::NotAsTracked { .. }
+            | Self::Cancelled => false,
             Self::Connect { .. }
             | Self::BlockStatus { .. }
             | Self::NoExtents { .. }

@@ -23,6 +23,7 @@
 //! ```
 
 mod backup;
+mod content;
 mod disk_access;
 mod error;
 pub mod limits;
@@ -32,6 +33,7 @@ mod select;
 mod verify;
 
 pub use backup::{BackupOptions, BackupReport, backup};
+pub use content::Content;
 pub use disk_access::Disk;
 pub use error::{Error, ErrorKind};
 pub use progress::{Counts, Progress};

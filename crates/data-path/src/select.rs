@@ -9,13 +9,15 @@ pub(crate) enum Piece {
     Read(ByteRange),
     /// Reads as zeroes, says the server: not read.
     Zero(ByteRange),
+    /// Is as it was, says who tracks changes: taken over unread.
+    Keep(ByteRange),
 }
 
 impl Piece {
     /// The bytes it stands for.
     pub(crate) fn range(&self) -> ByteRange {
         match self {
-            Self::Read(range) | Self::Zero(range) => *range,
+            Self::Read(range) | Self::Zero(range) | Self::Keep(range) => *range,
         }
     }
 }
@@ -26,21 +28,27 @@ pub(crate) fn windows(size: u64, window: u64) -> impl Iterator<Item = ByteRange>
 }
 
 /// Cuts `window` (which begins on a chunk's border, and ends on one or at the end of the disk) into pieces:
-/// whatever shares a chunk with `data` is read, at most `read` bytes at a time; the rest is zero.
-pub(crate) fn pieces(window: ByteRange, data: &Ranges, chunk: u64, read: u64) -> Vec<Piece> {
+/// whatever lies outside of `touched` (whole chunks; `None` is everywhere) is kept, of the rest whatever shares a chunk with
+/// `data` is read, at most `read` bytes at a time, and what is left is zero.
+pub(crate) fn pieces(window: ByteRange, touched: Option<&Ranges>, data: &Ranges, chunk: u64, read: u64) -> Vec<Piece> {
     let read = (read / chunk).max(1) * chunk;
-    let wanted: Ranges = data
-        .iter()
-        .map(|range| range.intersection(&window))
-        .map(|range| range.aligned_out(chunk).intersection(&window))
-        .collect();
-    let zeroes = wanted.complement_in(window);
-    let mut pieces: Vec<Piece> = zeroes.iter().map(Piece::Zero).collect();
+    let everywhere = Ranges::from_iter([window]);
+    let touched = touched.unwrap_or(&everywhere);
+    let wanted = whole_chunks(data, window, chunk).intersection(touched);
+    let zeroes = wanted.complement_in(window).intersection(touched);
+    let mut pieces: Vec<Piece> = touched.complement_in(window).iter().map(Piece::Keep).collect();
+    pieces.extend(zeroes.iter().map(Piece::Zero));
     for range in wanted.iter() {
         pieces.extend(windows(range.length, read).map(|part| Piece::Read(shifted(part, range.offset))));
     }
     pieces.sort_unstable_by_key(|piece| piece.range().offset);
     pieces
+}
+
+/// The part of `ranges` within `window`, widened to whole chunks.
+pub(crate) fn whole_chunks(ranges: &Ranges, window: ByteRange, chunk: u64) -> Ranges {
+    let within = ranges.iter().map(|range| range.intersection(&window));
+    within.map(|range| range.aligned_out(chunk).intersection(&window)).collect()
 }
 
 /// The chunks of `chunk` bytes that `range` covers, by number.
@@ -66,12 +74,17 @@ mod tests {
             window_chunks in 1..20u64,
             read in 1..100u64,
             parts in proptest::collection::vec((0..600u64, 0..60u64), 0..10),
+            changes in proptest::option::of(proptest::collection::vec((0..600u64, 0..60u64), 0..10)),
         ) {
-            let data: Ranges =
-                parts.iter().map(|(offset, length)| ByteRange::new(*offset, *length)).collect();
+            let ranges = |parts: &[(u64, u64)]| -> Ranges {
+                parts.iter().map(|(offset, length)| ByteRange::new(*offset, *length)).collect()
+            };
+            let data = ranges(&parts);
+            let changed = changes.as_deref().map(ranges);
             let mut at = 0;
             for window in windows(size, window_chunks * CHUNK) {
-                for piece in pieces(window, &data, CHUNK, read) {
+                let touched = changed.as_ref().map(|changed| whole_chunks(changed, window, CHUNK));
+                for piece in pieces(window, touched.as_ref(), &data, CHUNK, read) {
                     let range = piece.range();
                     prop_assert_eq!(range.offset, at, "gap or overlap");
                     prop_assert!(range.length > 0 && range.offset.is_multiple_of(CHUNK));
@@ -79,11 +92,16 @@ mod tests {
                     at = range.end();
                     match piece {
                         Piece::Zero(range) => prop_assert!(!data.touches(&range), "data would be lost"),
+                        Piece::Keep(range) => {
+                            let changed = changed.as_ref().expect("nothing is kept where all may have changed");
+                            prop_assert!(!changed.touches(&range), "a change would be lost");
+                        }
                         Piece::Read(range) => {
                             prop_assert!(range.length <= read.max(CHUNK));
                             for chunk in chunks(range, CHUNK) {
                                 let whole = ByteRange::new(chunk * CHUNK, CHUNK);
-                                prop_assert!(data.touches(&whole), "read for nothing");
+                                let changed = changed.as_ref().is_none_or(|changed| changed.touches(&whole));
+                                prop_assert!(data.touches(&whole) && changed, "read for nothing");
                             }
                         }
                     }
@@ -97,7 +115,7 @@ mod tests {
     fn data_only_in_the_last_sector_is_read_and_nothing_else() {
         let size = 1000;
         let data = Ranges::from_iter([ByteRange::new(999, 1)]);
-        let got = pieces(ByteRange::new(0, size), &data, 64, 128);
+        let got = pieces(ByteRange::new(0, size), None, &data, 64, 128);
         assert_eq!(got, [Piece::Zero(ByteRange::new(0, 960)), Piece::Read(ByteRange::new(960, 40))]);
     }
 }

@@ -113,6 +113,18 @@ impl ChangeId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The tracking that counts, and how far it has counted; `None` where the text is not as servers write it: 16 bytes in
+    /// hex with blanks and one dash, a slash, a number (`52 05 a2 ce 6d 6d c9 59-d3 2e ad 19 e3 96 73 6d/5`).
+    pub fn parts(&self) -> Option<(&str, u64)> {
+        let (uuid, epoch) = self.0.split_once('/')?;
+        let is_byte = |pair: &str| pair.len() == 2 && pair.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let is_half = |half: &str| half.split(' ').count() == 8 && half.split(' ').all(is_byte);
+        let (first, second) = uuid.split_once('-')?;
+        let is_number = !epoch.is_empty() && epoch.bytes().all(|b| b.is_ascii_digit());
+        (is_half(first) && is_half(second) && is_number).then_some(())?;
+        Some((uuid, epoch.parse().ok()?))
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +136,18 @@ mod tests {
         for bad in ["", "a:b", "a/b", "a b", "a\n"] {
             assert!(bad.parse::<DiskId>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_change_id_is_a_tracking_and_a_count_or_it_is_none() {
+        let uuid = "52 05 a2 ce 6d 6d c9 59-d3 2e ad 19 e3 96 73 6d";
+        assert_eq!(ChangeId::new(format!("{uuid}/5")).parts(), Some((uuid, 5)));
+        let upper = format!("{}/5", uuid.to_uppercase());
+        for none in ["*", "", "5", uuid, &format!("{uuid}/"), &format!("{uuid}/+5"), &format!("{uuid}/x"), &upper] {
+            assert_eq!(ChangeId::new(none).parts(), None, "{none}");
+        }
+        let short = ChangeId::new("52 05-d3 2e/5");
+        assert_eq!(short.parts(), None);
     }
 
     #[test]

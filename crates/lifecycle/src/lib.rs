@@ -17,6 +17,7 @@
 pub mod age;
 pub mod claim;
 pub mod clone;
+pub mod content;
 pub mod delete;
 pub mod maintenance;
 pub mod orphans;

@@ -5,13 +5,13 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use disk::DiskSnapshot;
+use disk::{DiskId, DiskSnapshot};
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, VERSION};
 use crate::crypto::Cipher;
-use crate::disk_image::{Opening, Reader, Writer, WriterOptions};
+use crate::disk_image::{self, DiskFacts, Opening, Reader, Writer, WriterOptions};
 use crate::error::{Damage, Error};
 use crate::hash::{ChunkId, hex, sha256};
 use crate::index::{Index, PackRef};
@@ -154,6 +154,24 @@ impl Repository {
         Ok(points.into_iter().rev().find(|point| point.identity().as_ref() == Some(identity)))
     }
 
+    /// The newest readable restore point of this disk: what a new one can rest on.
+    pub async fn newest_of(&self, disk: &DiskId) -> Result<Option<RestorePoint>, Error> {
+        let points = self.restore_points().await?;
+        Ok(points.into_iter().rev().find(|point| point.identity().is_some_and(|identity| identity.disk == *disk)))
+    }
+
+    /// Adds a tag to a restore point, as `restic tag` does it: a new snapshot file takes the place of the old one, which goes
+    /// last. One that is gone, or has the tag, is left alone.
+    pub async fn tag(&self, id: &RestorePointId, key: &str, value: &str) -> Result<(), Error> {
+        let (store, cipher) = (self.inner.store.as_ref(), &self.inner.cipher);
+        let file = unpacked::load::<SnapshotFile>(store, cipher, Folder::Snapshots, &id.0).await?;
+        let Some(tagged) = file.and_then(|file| file.tagged(key, value)) else { return Ok(()) };
+        let sealed = unpacked::seal(cipher, &tagged);
+        let put = store.put(&Folder::Snapshots.key(&sealed.id), sealed.body()).await;
+        put.map_err(Error::store(format!("tag restore point {id}")))?;
+        self.forget(id).await
+    }
+
     /// The restore point whose id begins with `prefix` (hex digits).
     pub async fn find_by_prefix(&self, prefix: &str) -> Result<RestorePoint, Error> {
         let Points { readable, damaged } = self.points().await?;
@@ -203,6 +221,14 @@ impl Repository {
     pub async fn writer(&self, point: NewRestorePoint, options: WriterOptions) -> Result<Writer, Error> {
         self.renew_for_writing().await?;
         Writer::new(self.clone(), point, options)
+    }
+
+    /// What `/disk.json` of a restore point says of the disk, and the bytes of its chunks; reads no more of it.
+    pub async fn facts(&self, id: &RestorePointId) -> Result<(DiskFacts, u64), Error> {
+        let missing = || Error::PointMissing { wanted: id.to_string() };
+        let point = self.point(id.0).await?.ok_or_else(missing)?;
+        self.renew_index().await?;
+        disk_image::facts(self, &id.to_string(), &point.tree).await
     }
 
     /// Opens a restore point: reads its trees and finds all its chunks in the index.

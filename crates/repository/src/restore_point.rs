@@ -130,9 +130,22 @@ pub(crate) struct SnapshotFile {
     pub(crate) tags: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) program_version: String,
+    /// What other programs have noted; it stays when the file is written anew.
+    #[serde(flatten)]
+    pub(crate) others: serde_json::Map<String, serde_json::Value>,
 }
 
 impl SnapshotFile {
+    /// The same restore point with one more tag; `None` when it has it.
+    pub(crate) fn tagged(mut self, key: &str, value: &str) -> Option<Self> {
+        let (tag, tags) = (format!("{key}={value}"), self.tags.get_or_insert_default());
+        if tags.contains(&tag) {
+            return None;
+        }
+        tags.push(tag);
+        Some(self)
+    }
+
     pub(crate) fn new(point: &NewRestorePoint, tree: &[u8; 32]) -> Self {
         let tags = point.all_tags();
         Self {
@@ -143,6 +156,7 @@ impl SnapshotFile {
             username: USERNAME.to_owned(),
             tags: (!tags.is_empty()).then_some(tags),
             program_version: concat!("vsphere-backup ", env!("CARGO_PKG_VERSION")).to_owned(),
+            others: serde_json::Map::new(),
         }
     }
 

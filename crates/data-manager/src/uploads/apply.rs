@@ -54,11 +54,11 @@ async fn finish(ctx: &Context, report: &Report<Upload>, copied: &Copied) {
         return; // who has it now finds the restore point
     }
     match delete_snapshot(ctx, &copied.snapshot).await {
-        Ok(()) => report.say(|status, now| says::completed(status, copied.progress, now)).await,
+        Ok(()) => report.say(|status, now| says::completed(&copied.told(status, now), copied.progress, now)).await,
         Err(problem) => {
             report
                 .say(|status, now| {
-                    let status = says::progressed(status, copied.progress);
+                    let status = says::progressed(&copied.told(status, now), copied.progress);
                     says::cleanup_failed(&status, &problem, now)
                 })
                 .await
@@ -135,8 +135,8 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
 
 /// Whether a repository cannot be reached for a while, in contrast to one that is not there or not ours.
 fn is_away(problem: &Problem) -> bool {
-    use Reason::{Internal, RepositoryLocked, StoreFailed, StoreUnreachable};
-    matches!(problem.reason, StoreUnreachable | StoreFailed | RepositoryLocked | Internal)
+    use Reason::{ClusterUnreachable, Internal, RepositoryLocked, StoreFailed, StoreUnreachable};
+    matches!(problem.reason, StoreUnreachable | StoreFailed | RepositoryLocked | ClusterUnreachable | Internal)
 }
 
 /// Whether a node has begun to copy.

@@ -1,17 +1,19 @@
 //! One attempt to copy a disk snapshot into the repository.
 
 use api::entity::DiskEntity;
-use api::{Reason, Upload, WITHOUT_BACKUP_REPOSITORY};
+use api::{Reason, Upload, UploadStatus, WITHOUT_BACKUP_REPOSITORY};
 use connections::{from_repository, from_vsphere};
 use data_path::{BackupOptions, Progress};
 use disk::DiskSnapshot;
 use kube::ResourceExt as _;
 use lifecycle::Problem;
+use lifecycle::content::Source;
 use lifecycle::transfer::upload as says;
 use repository::{DiskFacts, NewRestorePoint, Repository, WriterOptions};
 use vsphere::{Disk, SnapshotInfo, Vcenter};
 
-use crate::attempt::{NotDone, in_order};
+use super::content::{self, Found};
+use crate::attempt::{NotDone, in_order, once_the_cluster_answers};
 use crate::context::Context;
 use crate::disks::{OpenDisk, from_vddk, with_last_words};
 use crate::interrupt::Interrupt;
@@ -25,13 +27,22 @@ const ACT: &str = "back up the disk";
 pub(crate) struct Copied {
     /// The disk snapshot it holds; not needed any more.
     pub(crate) snapshot: DiskSnapshot,
+    /// How its content was found, where it was copied by this node.
+    pub(crate) source: Option<Source>,
     /// Progress at the end.
     pub(crate) progress: api::Progress,
 }
 
+impl Copied {
+    /// The status with how the content was found.
+    pub(crate) fn told(&self, status: &UploadStatus, now: api::Timestamp) -> UploadStatus {
+        self.source.as_ref().map_or_else(|| status.clone(), |source| says::found(status, source, now))
+    }
+}
+
 /// Copies the disk snapshot that the Upload names, unless its restore point is there already.
 pub(crate) async fn run(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> Result<Copied, NotDone> {
-    in_order(interrupt, copy(ctx, report, interrupt)).await
+    in_order(interrupt, once_the_cluster_answers(|| copy(ctx, report, interrupt))).await
 }
 
 /// The disk snapshot that the Upload names.
@@ -87,15 +98,17 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
         let size = repository.reader(&point.id).await.map_err(|e| failed("read the restore point", e))?.size();
         let told = upload.status.unwrap_or_default().progress;
         let progress = api::Progress { total_bytes: size, bytes_done: size, ..told };
-        return Ok(Copied { snapshot, progress });
+        return Ok(Copied { snapshot, source: None, progress });
     }
     let vcenter = ctx.vcenters.get().await?.for_operation(name.as_str());
     let (disk, taken) = look(&vcenter, &snapshot).await?;
     let lock = repository.lock(&name).await.map_err(|e| failed("lock the repository", e))?;
+    let found = content::find(&vcenter, &repository, &snapshot, &disk, taken.create_time).await;
     let open = ctx.disks.read(&vcenter, &snapshot, interrupt).await;
     let copied = match open {
         Ok(open) => {
-            copy_open(report, interrupt, &repository, open, new_point(&upload, &vcenter, &snapshot, &disk, &taken))
+            let point = new_point(&upload, &vcenter, &snapshot, &disk, &taken);
+            copy_open(report, interrupt, Target { repository: &repository, snapshot: &snapshot, point }, open, found)
                 .await
         }
         Err(problem) => Err(problem.into()),
@@ -104,7 +117,8 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     if let Err(error) = released {
         tracing::warn!(error = %Problem::chain(&error), "the lock may be left until it is swept");
     }
-    Ok(Copied { snapshot, progress: copied? })
+    let (source, progress) = copied?;
+    Ok(Copied { snapshot, source: Some(source), progress })
 }
 
 /// The disk and its snapshot, as vCenter describes them now.
@@ -120,28 +134,38 @@ async fn look(vcenter: &Vcenter, snapshot: &DiskSnapshot) -> Result<(Disk, Snaps
     }
 }
 
+/// What a copy makes.
+struct Target<'t> {
+    repository: &'t Repository,
+    snapshot: &'t DiskSnapshot,
+    point: NewRestorePoint,
+}
+
+/// Copies an open disk, a second time in whole where its tracking turns out to be untrue, and closes it.
 async fn copy_open(
     report: &Report<Upload>,
     interrupt: &Interrupt,
-    repository: &Repository,
+    target: Target<'_>,
     open: OpenDisk,
-    mut point: NewRestorePoint,
-) -> Result<api::Progress, NotDone> {
+    mut found: Found,
+) -> Result<(Source, api::Progress), NotDone> {
     let (disk, helper) = open.split();
-    point.disk.size_bytes = disk.size();
-    let writer = repository.writer(point, WriterOptions::default()).await;
-    let writer = writer.map_err(|e| from_repository("begin the restore point", &e))?;
-    let progress = Progress::new();
-    let options = BackupOptions::default();
-    let backup = data_path::backup(&disk, writer, &options, &progress, &interrupt.any);
-    let backup = report.progress_while(backup, &progress, says::progressed);
+    let copying = async {
+        let copied = copy_found(report, interrupt, &target, &disk, &found).await;
+        let Err(NotDone::Failed(problem)) = &copied else { return copied };
+        if problem.reason != Reason::TrackingUntrue {
+            return copied;
+        }
+        let doubt = problem.message();
+        content::doubt(target.repository, target.snapshot).await;
+        report.say(|status, now| says::waits(status, Reason::TrackingUntrue, &doubt, now)).await;
+        found = found.untrue();
+        copy_found(report, interrupt, &target, &disk, &found).await
+    };
     let died = helper.exited();
     let outcome = tokio::select! {
         biased;
-        done = backup => done.map_err(|error| match error {
-            data_path::Error::Cancelled => NotDone::interrupted(interrupt),
-            other => NotDone::from(from_copy(ACT, &other)),
-        }),
+        done = copying => done,
         // the child's own words say more than the broken connection
         error = died => Err(NotDone::from(from_vddk(ACT, &error))),
     };
@@ -150,8 +174,35 @@ async fn copy_open(
     if let Err(error) = helper.stop().await {
         tracing::warn!(error = %Problem::chain(&error), "the disk's helper did not end in order");
     }
-    let done = outcome?;
-    Ok(at_the_end(&done.counts, done.elapsed))
+    outcome
+}
+
+async fn copy_found(
+    report: &Report<Upload>,
+    interrupt: &Interrupt,
+    target: &Target<'_>,
+    disk: &data_path::Disk,
+    found: &Found,
+) -> Result<(Source, api::Progress), NotDone> {
+    let mut point = target.point.clone();
+    point.disk = found.noted(point.disk);
+    point.disk.size_bytes = disk.size();
+    let writer = target.repository.writer(point, WriterOptions::default()).await;
+    let writer = writer.map_err(|e| from_repository("begin the restore point", &e))?;
+    let progress = Progress::new();
+    let options = BackupOptions { content: found.content.clone(), ..BackupOptions::default() };
+    let backup = data_path::backup(disk, writer, &options, &progress, &interrupt.any);
+    let source = &found.source;
+    let done = report
+        .progress_while(backup, &progress, |status, so_far| {
+            says::progressed(&says::found(status, source, api::Timestamp::now()), so_far)
+        })
+        .await;
+    let done = done.map_err(|error| match error {
+        data_path::Error::Cancelled => NotDone::interrupted(interrupt),
+        other => NotDone::from(from_copy(ACT, &other)),
+    })?;
+    Ok((source.clone(), at_the_end(&done.counts, done.elapsed)))
 }
 
 /// What the restore point will say about itself.
@@ -176,7 +227,6 @@ fn new_point(
         namespace: spec.source_namespace.clone(),
         claim: spec.source_claim.clone(),
         snapshot_object: spec.snapshot_reference.clone(),
-        content_found: Some("allocated areas".to_owned()),
         ..DiskFacts::of_size(disk.capacity_bytes)
     };
     let tags = [

@@ -1,6 +1,7 @@
 //! Uploads: a disk snapshot into the repository.
 
 mod apply;
+mod content;
 mod copy;
 
 use api::{Timestamp, Upload, UploadPhase, names};

@@ -1,6 +1,6 @@
 //! What the status of a Snapshot says. An end is written once and stays; the rest follows the Upload and never goes back.
 
-use api::conditions::{self, READY, Status};
+use api::conditions::{self, INCREMENTAL, READY, Status};
 use api::metadata::Blob;
 use api::{Reason, SnapshotPhase, SnapshotStatus, Time, Timestamp, Upload, UploadPhase, Weight};
 
@@ -54,6 +54,10 @@ pub fn followed(before: &SnapshotStatus, upload: &Upload, record: Option<Record>
     let said = their_ready.map(|c| c.message.clone()).filter(|m| !m.is_empty()).or_else(|| theirs.message.clone());
     let said = said.unwrap_or_default();
     status.progress = theirs.progress;
+    if let Some(incremental) = conditions::get(&theirs.conditions, INCREMENTAL) {
+        status.conditions.retain(|c| c.type_ != INCREMENTAL);
+        status.conditions.push(incremental.clone());
+    }
     let (ready, reason) = match &phase {
         SnapshotPhase::Uploaded => (Status::True, Reason::Uploaded),
         SnapshotPhase::Canceled => (Status::False, Reason::Canceled),

@@ -1,8 +1,9 @@
 //! What the status of an Upload says after each step. The caller writes it; only what differs goes over the wire.
 
-use api::conditions::{self, READY, Status};
+use api::conditions::{self, INCREMENTAL, READY, Status};
 use api::{Progress, Reason, Time, Timestamp, UploadPhase, UploadStatus};
 
+use crate::content::Source;
 use crate::retry::{UploadRetries, upload_back_off_minutes, upload_due};
 use crate::{Again, Problem};
 
@@ -62,6 +63,17 @@ pub fn progressed(before: &UploadStatus, progress: Progress) -> UploadStatus {
     UploadStatus { progress, ..before.clone() }
 }
 
+/// How its content is found: only what changed, or all, and why.
+pub fn found(before: &UploadStatus, source: &Source, now: Timestamp) -> UploadStatus {
+    let mut status = before.clone();
+    let (only_changes, reason) = match source {
+        Source::ChangedAreas { .. } => (Status::True, Reason::ChangedAreas),
+        Source::AllocatedAreas(_) => (Status::False, Reason::AllocatedAreas),
+    };
+    conditions::set(&mut status.conditions, INCREMENTAL, only_changes, reason, &source.to_string(), now);
+    status
+}
+
 /// The copy waits for something while it holds the lease, such as a lock.
 pub fn waits(before: &UploadStatus, reason: Reason, why: &str, now: Timestamp) -> UploadStatus {
     let mut status = before.clone();
@@ -74,7 +86,9 @@ pub fn completed(before: &UploadStatus, progress: Progress, now: Timestamp) -> U
     let mut status = ended(before, UploadPhase::Completed, now);
     status.progress = progress;
     status.message = Some("Upload completed".to_owned());
-    tell(&mut status, Status::True, Reason::Completed, "the restore point was checked in the store", now);
+    let found = conditions::get(&status.conditions, INCREMENTAL).map(|c| format!("; what was read: {}", c.message));
+    let message = format!("the restore point was checked in the store{}", found.unwrap_or_default());
+    tell(&mut status, Status::True, Reason::Completed, &message, now);
     status
 }
 

@@ -1,7 +1,7 @@
 //! Reads the trees of a restore point back and checks that they are a disk as we write it.
 
 use super::folders::{digest_of, disk_digest};
-use super::layout::{DiskDocument, FOLDER_SIZE, Layout, SCHEMA, extent_name, folder_name};
+use super::layout::{DiskDocument, DiskFacts, FOLDER_SIZE, Layout, SCHEMA, extent_name, folder_name};
 use crate::error::{Damage, Error};
 use crate::hash::{ChunkId, hex};
 use crate::pack::BlobKind;
@@ -21,6 +21,12 @@ pub(super) struct Image {
     pub(super) layout: Layout,
     /// Trees of the folders in disk order.
     pub(super) folders: Vec<[u8; 32]>,
+}
+
+/// What `/disk.json` says of the disk, and the bytes of its chunks. `name` is what messages call the restore point.
+pub(crate) async fn facts(repository: &Repository, name: &str, root: &[u8; 32]) -> Result<(DiskFacts, u64), Error> {
+    let image = Image::read(repository, name, root).await?;
+    Ok((image.document.facts, image.document.chunk_size))
 }
 
 fn odd(name: &str, cause: impl Into<String>) -> Error {

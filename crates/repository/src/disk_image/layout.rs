@@ -54,6 +54,16 @@ pub struct DiskFacts {
     /// Where the disk's change tracking stood at the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_id: Option<ChangeId>,
+    /// When the disk was last read without asking what changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_read: Option<Timestamp>,
+    /// Restore points in a row that rest on change tracking, this one included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracked_in_a_row: Option<u32>,
+    /// Whether the tracking that [`DiskFacts::change_id`] belongs to was found to miss changes. Of this restore point all was
+    /// read; the next one must not count from here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tracking_doubted: bool,
     /// Which vCenter, by its instance id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcenter: Option<String>,
@@ -82,6 +92,9 @@ impl DiskFacts {
             file_path: None,
             backing_object_id: None,
             change_id: None,
+            full_read: None,
+            tracked_in_a_row: None,
+            tracking_doubted: false,
             vcenter: None,
             namespace: None,
             claim: None,

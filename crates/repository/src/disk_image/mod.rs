@@ -10,6 +10,7 @@ mod packer;
 mod reader;
 mod writer;
 
+pub(crate) use image::facts;
 pub use layout::{CHUNK_SIZE, ChunkRef, DiskFacts, EXTENT_SIZE};
 pub(crate) use packer::INDEX_BLOBS;
 pub(crate) use reader::Opening;

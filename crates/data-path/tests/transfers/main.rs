@@ -1,6 +1,7 @@
 //! Backups and restores over real NBD servers, with the faults that real servers have.
 #![allow(clippy::unwrap_used, missing_docs)] // a panic is how a test fails
 
+mod incremental;
 mod peers;
 
 use std::path::Path;
