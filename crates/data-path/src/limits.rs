@@ -1,7 +1,8 @@
 //! What the engine may hold in memory, in one place, so that the bound can be read and added up.
 //!
 //! A backup holds `READS_IN_FLIGHT × READ_BYTES` = 8 MiB of answers on their way, [`WAITING_BYTES`] between its reading
-//! and its storing half, and what `repository::Writer` states for itself. A restore holds [`FETCHES_IN_FLIGHT`] reads of
+//! and its storing half, and what `repository::Writer` states for itself; one that reads only what changed also the ids of its
+//! base, some 40 bytes a chunk. A restore holds [`FETCHES_IN_FLIGHT`] reads of
 //! at most 8 MiB, sealed and plain, and `WRITES_IN_FLIGHT` chunks. The whole process stays under [`PROCESS_BYTES`];
 //! `a_disk_of_four_gib_passes_through_bounded_memory` in the command line's tests watches it.
 

@@ -3,7 +3,7 @@
 //! `blob ‖ … ‖ blob ‖ sealed header ‖ header length`. Bytes only; who stores them is above.
 
 use crate::crypto::{Cipher, OVERHEAD};
-use crate::hash::{hex, sha256};
+use crate::hash::{hex, sha256_all};
 
 /// Bytes after which a data pack is closed.
 pub(crate) const DATA_PACK_SIZE: usize = 16 << 20;
@@ -83,6 +83,12 @@ pub(crate) struct PackBuilder {
     blobs: Vec<Blob>,
 }
 
+/// A pack with its header, and without its name.
+pub(crate) struct FullPack {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) blobs: Vec<Blob>,
+}
+
 /// A finished pack.
 pub(crate) struct SealedPack {
     pub(crate) id: [u8; 32],
@@ -120,15 +126,23 @@ impl PackBuilder {
         self.bytes.extend_from_slice(&blob.bytes);
     }
 
-    /// Writes the header and names the pack. Hashes all of it: for blocking threads.
-    pub(crate) fn finish(mut self, cipher: &Cipher) -> SealedPack {
+    /// Writes the header.
+    pub(crate) fn close(mut self, cipher: &Cipher) -> FullPack {
         let start = self.bytes.len();
         let header = encode_header(&self.blobs);
         cipher.seal_into(&mut self.bytes, &header);
         let length = u32::try_from(self.bytes.len() - start).expect("a header is far below 4 GiB");
         self.bytes.extend_from_slice(&length.to_le_bytes());
-        SealedPack { id: sha256(&self.bytes), bytes: self.bytes, blobs: self.blobs }
+        FullPack { bytes: self.bytes, blobs: self.blobs }
     }
+}
+
+/// Names packs, which hashes all of them: for blocking threads.
+pub(crate) fn named(packs: Vec<FullPack>) -> Vec<SealedPack> {
+    let contents: Vec<&[u8]> = packs.iter().map(|pack| pack.bytes.as_slice()).collect();
+    let ids = sha256_all(&contents);
+    let sealed = packs.into_iter().zip(ids).map(|(pack, id)| SealedPack { id, bytes: pack.bytes, blobs: pack.blobs });
+    sealed.collect()
 }
 
 fn encode_header(blobs: &[Blob]) -> Vec<u8> {
@@ -198,7 +212,7 @@ mod tests {
         let mut builder = PackBuilder::new(BlobKind::Data);
         builder.add(&blob(1, 100, None));
         builder.add(&blob(2, 50, Some(4096)));
-        let pack = builder.finish(&cipher);
+        let pack = named(vec![builder.close(&cipher)]).pop().unwrap();
         assert_eq!(pack.bytes.len() as u64, pack_length(&pack.blobs));
         let size = usize::try_from(header_size(&pack.bytes).unwrap()).unwrap();
         let start = pack.bytes.len() - size;

@@ -13,7 +13,7 @@ use crate::config::{self, Config, VERSION};
 use crate::crypto::Cipher;
 use crate::disk_image::{self, DiskFacts, Opening, Reader, Writer, WriterOptions};
 use crate::error::{Damage, Error};
-use crate::hash::{ChunkId, hex, sha256};
+use crate::hash::{ChunkId, hex, sha256_all};
 use crate::index::{Index, PackRef};
 use crate::keys::OpenKey;
 use crate::lock::{Lock, Purpose};
@@ -25,6 +25,9 @@ use crate::unpacked::{self, Folder};
 
 /// Snapshot files read at once.
 const SNAPSHOTS_AT_ONCE: usize = 16;
+
+/// Listings of the snapshot files before those that vanish again and again are taken for removed.
+const LOOKS_AT_POINTS: usize = 10;
 
 /// An open repository. Clones share one index; keep one per repository and process.
 #[derive(Debug, Clone)]
@@ -50,6 +53,15 @@ struct Points {
     readable: Vec<RestorePoint>,
     /// Snapshot files, of whomever, that cannot be read.
     damaged: Vec<(RestorePointId, Error)>,
+}
+
+/// What a snapshot file turns out to be.
+enum Listed {
+    Ours(RestorePoint),
+    /// Another program's.
+    Foreign,
+    /// It was removed since it was listed.
+    Gone,
 }
 
 impl Repository {
@@ -106,35 +118,50 @@ impl Repository {
         Ok(readable)
     }
 
+    /// A file that is gone when its turn comes may have been written anew under another name, as [`Repository::tag`] and
+    /// restic do it: so the listing is taken again, a few times.
     async fn points(&self) -> Result<Points, Error> {
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let (points, gone) = self.points_once().await?;
+            if gone == 0 || looks == LOOKS_AT_POINTS {
+                return Ok(points);
+            }
+        }
+    }
+
+    /// The points of one listing, and how many of it were gone.
+    async fn points_once(&self) -> Result<(Points, usize), Error> {
         let ids = unpacked::ids(self.inner.store.as_ref(), Folder::Snapshots).await?;
         let point = |id| async move { (id, self.point(id).await) };
         let mut read = stream::iter(ids).map(point).buffer_unordered(SNAPSHOTS_AT_ONCE);
-        let mut points = Points { readable: Vec::new(), damaged: Vec::new() };
+        let (mut points, mut gone) = (Points { readable: Vec::new(), damaged: Vec::new() }, 0);
         while let Some((id, point)) = read.next().await {
             match point {
-                Ok(point) => points.readable.extend(point),
+                Ok(Listed::Ours(point)) => points.readable.push(point),
+                Ok(Listed::Foreign) => {}
+                Ok(Listed::Gone) => gone += 1,
                 Err(damage @ Error::Damaged { .. }) => points.damaged.push((RestorePointId(id), damage)),
                 Err(other) => return Err(other),
             }
         }
         points.readable.sort_by_key(|point| (point.time, point.id));
-        Ok(points)
+        Ok((points, gone))
     }
 
-    /// `None` when it is gone, or another program's.
-    async fn point(&self, id: [u8; 32]) -> Result<Option<RestorePoint>, Error> {
+    async fn point(&self, id: [u8; 32]) -> Result<Listed, Error> {
         let known = self.inner.points.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         if let Some(known) = known {
-            return Ok(known);
+            return Ok(known.map_or(Listed::Foreign, Listed::Ours));
         }
         let (store, cipher) = (self.inner.store.as_ref(), &self.inner.cipher);
         let Some(file) = unpacked::load::<SnapshotFile>(store, cipher, Folder::Snapshots, &id).await? else {
-            return Ok(None);
+            return Ok(Listed::Gone);
         };
         let point = file.restore_point(RestorePointId(id));
         self.inner.points.lock().unwrap_or_else(PoisonError::into_inner).insert(id, point.clone());
-        Ok(point)
+        Ok(point.map_or(Listed::Foreign, Listed::Ours))
     }
 
     /// The newest restore point of this disk snapshot, whatever restic's id for it is by now. Where none is found and a
@@ -154,22 +181,31 @@ impl Repository {
         Ok(points.into_iter().rev().find(|point| point.identity().as_ref() == Some(identity)))
     }
 
-    /// The newest readable restore point of this disk: what a new one can rest on.
-    pub async fn newest_of(&self, disk: &DiskId) -> Result<Option<RestorePoint>, Error> {
-        let points = self.restore_points().await?;
-        Ok(points.into_iter().rev().find(|point| point.identity().is_some_and(|identity| identity.disk == *disk)))
+    /// The readable restore points of this disk, oldest first.
+    pub async fn points_of(&self, disk: &DiskId) -> Result<Vec<RestorePoint>, Error> {
+        let of_disk = |point: &RestorePoint| point.identity().is_some_and(|identity| identity.disk == *disk);
+        Ok(self.restore_points().await?.into_iter().filter(of_disk).collect())
     }
 
-    /// Adds a tag to a restore point, as `restic tag` does it: a new snapshot file takes the place of the old one, which goes
-    /// last. One that is gone, or has the tag, is left alone.
-    pub async fn tag(&self, id: &RestorePointId, key: &str, value: &str) -> Result<(), Error> {
+    /// Adds tags to a restore point, as `restic tag` does it: a new snapshot file takes the place of the old one, which goes
+    /// last. One that has them, is gone, or goes meanwhile, is left alone.
+    pub async fn tag(&self, id: &RestorePointId, tags: &[(&str, &str)]) -> Result<(), Error> {
         let (store, cipher) = (self.inner.store.as_ref(), &self.inner.cipher);
+        let act = || Error::store(format!("tag restore point {id}"));
         let file = unpacked::load::<SnapshotFile>(store, cipher, Folder::Snapshots, &id.0).await?;
-        let Some(tagged) = file.and_then(|file| file.tagged(key, value)) else { return Ok(()) };
+        let Some(tagged) = file.and_then(|file| file.tagged(tags)) else { return Ok(()) };
         let sealed = unpacked::seal(cipher, &tagged);
-        let put = store.put(&Folder::Snapshots.key(&sealed.id), sealed.body()).await;
-        put.map_err(Error::store(format!("tag restore point {id}")))?;
-        self.forget(id).await
+        store.put(&Folder::Snapshots.key(&sealed.id), sealed.body()).await.map_err(act())?;
+        let outcome = match store.size(&Folder::Snapshots.key(&id.0)).await.map_err(act()) {
+            Ok(Some(_)) => self.forget(id).await,
+            // somebody removed it meanwhile: it must not come back
+            Ok(None) => return self.forget(&RestorePointId(sealed.id)).await,
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            self.forget(&RestorePointId(sealed.id)).await?; // rather no tag than two of one restore point
+        }
+        outcome
     }
 
     /// The restore point whose id begins with `prefix` (hex digits).
@@ -226,7 +262,7 @@ impl Repository {
     /// What `/disk.json` of a restore point says of the disk, and the bytes of its chunks; reads no more of it.
     pub async fn facts(&self, id: &RestorePointId) -> Result<(DiskFacts, u64), Error> {
         let missing = || Error::PointMissing { wanted: id.to_string() };
-        let point = self.point(id.0).await?.ok_or_else(missing)?;
+        let Listed::Ours(point) = self.point(id.0).await? else { return Err(missing()) };
         self.renew_index().await?;
         disk_image::facts(self, &id.to_string(), &point.tree).await
     }
@@ -361,16 +397,32 @@ impl Repository {
 
 /// Decrypts, decompresses and checks one blob. For blocking threads.
 pub(crate) fn open_blob(cipher: &Cipher, pack: &PackRef, blob: &Blob, sealed: &[u8]) -> Result<Vec<u8>, Error> {
-    let damaged = |cause: String| {
-        let damage = Damage::Chunk { chunk: hex(&blob.id), pack: hex(&pack.id), offset: u64::from(blob.offset), cause };
-        Error::damaged("read a chunk", damage)
+    open_blobs(cipher, pack, &[(*blob, sealed)]).pop().expect("one answer for one blob")
+}
+
+/// Decrypts, decompresses and checks blobs of one pack; all that can be read are hashed together. For blocking threads.
+pub(crate) fn open_blobs(cipher: &Cipher, pack: &PackRef, blobs: &[(Blob, &[u8])]) -> Vec<Result<Vec<u8>, Error>> {
+    let opened: Vec<_> = blobs.iter().map(|(blob, sealed)| plain(cipher, pack, blob, sealed)).collect();
+    let contents: Vec<&[u8]> = opened.iter().map(|plain| plain.as_deref().unwrap_or_default()).collect();
+    let ids = sha256_all(&contents);
+    let checked = |((opened, (blob, _)), id): ((Result<Vec<u8>, Error>, &(Blob, &[u8])), [u8; 32])| match opened {
+        Ok(_) if id != blob.id => Err(damaged(pack, blob, format!("its content is {}", ChunkId(id)))),
+        opened => opened,
     };
-    let mut plain = cipher.open(sealed).ok_or_else(|| damaged("it does not decrypt".to_owned()))?;
-    if let Some(length) = blob.plain_length {
-        plain = zstd::bulk::decompress(&plain, length as usize).map_err(|cause| damaged(cause.to_string()))?;
+    opened.into_iter().zip(blobs).zip(ids).map(checked).collect()
+}
+
+fn plain(cipher: &Cipher, pack: &PackRef, blob: &Blob, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    let opened = cipher.open(sealed).ok_or_else(|| damaged(pack, blob, "it does not decrypt".to_owned()))?;
+    match blob.plain_length {
+        Some(length) => {
+            zstd::bulk::decompress(&opened, length as usize).map_err(|cause| damaged(pack, blob, cause.to_string()))
+        }
+        None => Ok(opened),
     }
-    if sha256(&plain) != blob.id {
-        return Err(damaged(format!("its content is {}", ChunkId::of(&plain))));
-    }
-    Ok(plain)
+}
+
+fn damaged(pack: &PackRef, blob: &Blob, cause: String) -> Error {
+    let damage = Damage::Chunk { chunk: hex(&blob.id), pack: hex(&pack.id), offset: u64::from(blob.offset), cause };
+    Error::damaged("read a chunk", damage)
 }

@@ -136,14 +136,16 @@ pub(crate) struct SnapshotFile {
 }
 
 impl SnapshotFile {
-    /// The same restore point with one more tag; `None` when it has it.
-    pub(crate) fn tagged(mut self, key: &str, value: &str) -> Option<Self> {
-        let (tag, tags) = (format!("{key}={value}"), self.tags.get_or_insert_default());
-        if tags.contains(&tag) {
-            return None;
+    /// The same restore point with more tags; `None` when it has them.
+    pub(crate) fn tagged(mut self, more: &[(&str, &str)]) -> Option<Self> {
+        let tags = self.tags.get_or_insert_default();
+        let before = tags.len();
+        for tag in more.iter().map(|(key, value)| format!("{key}={value}")) {
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
         }
-        tags.push(tag);
-        Some(self)
+        (tags.len() > before).then_some(self)
     }
 
     pub(crate) fn new(point: &NewRestorePoint, tree: &[u8; 32]) -> Self {

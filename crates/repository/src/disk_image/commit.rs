@@ -34,6 +34,7 @@ const ATTEMPTS: usize = 4;
 
 pub(super) async fn commit(state: &Arc<State>) -> Result<RestorePoint, Error> {
     let _one_at_a_time = state.committing.lock().await;
+    state.clone().hash_the_rest();
     state.tasks.close();
     state.tasks.wait().await;
     state.tasks.reopen();

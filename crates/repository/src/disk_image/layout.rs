@@ -60,10 +60,6 @@ pub struct DiskFacts {
     /// Restore points in a row that rest on change tracking, this one included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracked_in_a_row: Option<u32>,
-    /// Whether the tracking that [`DiskFacts::change_id`] belongs to was found to miss changes. Of this restore point all was
-    /// read; the next one must not count from here.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub tracking_doubted: bool,
     /// Which vCenter, by its instance id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcenter: Option<String>,
@@ -94,7 +90,6 @@ impl DiskFacts {
             change_id: None,
             full_read: None,
             tracked_in_a_row: None,
-            tracking_doubted: false,
             vcenter: None,
             namespace: None,
             claim: None,

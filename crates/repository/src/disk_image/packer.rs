@@ -1,7 +1,8 @@
-//! From chunk to stored pack: known? → compress → seal → pack → put → index file. All cores, bounded memory.
+//! From chunk to stored pack: known? → compress → seal → pack → hash → put → index file. All cores, bounded memory.
 //!
-//! Work on bytes happens on blocking threads; a pack being filled holds a permit, so at most `puts + 1` packs of 16 MiB
-//! exist at once and the threads wait for the store instead of filling memory. The first failure stops everything.
+//! Work on bytes happens on blocking threads; a pack being filled holds a permit, so at most `puts + 1` packs of 16 MiB, or
+//! the few more that are hashed together, exist at once, and the threads wait for the store instead of filling memory. The
+//! first failure stops everything.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,8 +16,9 @@ use tokio_util::task::TaskTracker;
 
 use super::compress::Compression;
 use crate::error::{Error, ErrorKind};
+use crate::hash;
 use crate::index::{IndexFile, IndexPack};
-use crate::pack::{self, BlobKind, PackBuilder, SealedBlob};
+use crate::pack::{self, BlobKind, PackBuilder, SealedBlob, SealedPack};
 use crate::repository::Repository;
 use crate::store::Body;
 use crate::unpacked::{self, Folder};
@@ -27,8 +29,17 @@ pub(crate) const INDEX_BLOBS: usize = 32 << 10;
 /// Packs of trees at once, the one being filled included.
 const TREE_PACKS: usize = 2;
 
-/// A pack being filled and its right to be in memory.
-type Slot = Mutex<Option<(PackBuilder, OwnedSemaphorePermit)>>;
+/// Full packs that are hashed together where that is faster than one by one: as long as three take, and little memory.
+const HASHED_TOGETHER: usize = 4;
+
+/// Packs that may be filled while others are hashed.
+const FILLED_MEANWHILE: usize = 3;
+
+/// A pack and its right to be in memory.
+type Filled = (PackBuilder, OwnedSemaphorePermit);
+
+/// A pack being filled.
+type Slot = Mutex<Option<Filled>>;
 
 /// The sending half of a writer.
 #[derive(Clone)]
@@ -42,6 +53,9 @@ struct Shared {
     compression: Compression,
     data: Slot,
     trees: Slot,
+    /// Full packs of chunks that wait for others to be hashed with.
+    full: Mutex<Vec<Filled>>,
+    hashed_together: usize,
     data_permits: Arc<Semaphore>,
     tree_permits: Arc<Semaphore>,
     /// Blobs of this writer that no index file lists yet.
@@ -73,13 +87,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Packer {
     /// Must be called inside the runtime that shall do the puts.
     pub(super) fn new(repository: Repository, puts: usize) -> Self {
+        let hashed_together = if hash::together() > 1 { HASHED_TOGETHER } else { 1 };
         let shared = Shared {
             repository,
             runtime: Handle::current(),
             compression: Compression::new(),
             data: Slot::default(),
             trees: Slot::default(),
-            data_permits: Arc::new(Semaphore::new(puts + 1)),
+            full: Mutex::default(),
+            hashed_together,
+            // while some are hashed together, others are filled
+            data_permits: Arc::new(Semaphore::new((puts + 1).max(hashed_together + FILLED_MEANWHILE))),
             tree_permits: Arc::new(Semaphore::new(TREE_PACKS)),
             under_way: Mutex::default(),
             unlisted: Mutex::default(),
@@ -163,7 +181,7 @@ impl Packer {
         };
         let mut slot = locked(slot); // held while waiting for a permit: that is how the other threads wait, too
         if slot.as_ref().is_some_and(|(builder, _)| builder.is_full_for(blob.bytes.len())) {
-            self.send(slot.take().expect("it was there a line ago"));
+            self.full(kind, slot.take().expect("it was there a line ago"));
         }
         if slot.is_none() {
             *slot = Some((PackBuilder::new(kind), self.permit(permits)?));
@@ -183,11 +201,41 @@ impl Packer {
         permit.ok_or_else(|| Error::InvalidUse { cause: "the writer was stopped".to_owned() })
     }
 
-    fn send(&self, (builder, permit): (PackBuilder, OwnedSemaphorePermit)) {
+    /// A pack is full: it goes at once, or with others when there are enough to be hashed together.
+    fn full(&self, kind: BlobKind, filled: Filled) {
+        if kind == BlobKind::Tree {
+            return self.send(vec![filled]);
+        }
+        let mut full = locked(&self.shared.full);
+        full.push(filled);
+        if full.len() >= self.shared.hashed_together {
+            self.send(std::mem::take(&mut *full));
+        }
+    }
+
+    /// Hashes packs together, then stores each.
+    fn send(&self, filled: Vec<Filled>) {
+        let packer = self.clone();
+        let hashing = move || {
+            let cipher = &packer.shared.repository.inner.cipher;
+            let closed = filled.into_iter().map(|(builder, permit)| (builder.kind(), builder.close(cipher), permit));
+            let (mut kinds, mut packs) = (Vec::new(), Vec::new());
+            for (kind, pack, permit) in closed {
+                kinds.push((kind, permit));
+                packs.push(pack);
+            }
+            for ((kind, permit), pack) in kinds.into_iter().zip(pack::named(packs)) {
+                packer.put(kind, pack, permit);
+            }
+        };
+        self.shared.uploads.spawn_blocking_on(hashing, &self.shared.runtime);
+    }
+
+    fn put(&self, kind: BlobKind, pack: SealedPack, permit: OwnedSemaphorePermit) {
         let packer = self.clone();
         let upload = async move {
             tokio::select! {
-                done = packer.upload(builder) => if let Err(error) = done { packer.fail(error) },
+                done = packer.upload(kind, pack) => if let Err(error) = done { packer.fail(error) },
                 () = packer.shared.stop.cancelled() => {}
             }
             drop(permit);
@@ -195,11 +243,7 @@ impl Packer {
         self.shared.uploads.spawn_on(upload, &self.shared.runtime);
     }
 
-    async fn upload(&self, builder: PackBuilder) -> Result<(), Error> {
-        let cipher = self.shared.repository.inner.cipher.clone();
-        let kind = builder.kind();
-        let pack = tokio::task::spawn_blocking(move || builder.finish(&cipher)).await;
-        let pack = pack.expect("finishing a pack does not panic");
+    async fn upload(&self, kind: BlobKind, pack: SealedPack) -> Result<(), Error> {
         let (key, length) = (pack::key(&pack.id), pack.bytes.len() as u64);
         let body = Body { bytes: Bytes::from(pack.bytes), sha256: Some(pack.id) };
         self.shared
@@ -244,11 +288,11 @@ impl Packer {
 
     /// Sends what is being filled, waits until all of it is stored, and writes the last index file.
     pub(super) async fn flush(&self) -> Result<(), Error> {
-        for slot in [&self.shared.data, &self.shared.trees] {
-            let filled = locked(slot).take();
-            if let Some(filled) = filled {
-                self.send(filled);
-            }
+        let mut rest = std::mem::take(&mut *locked(&self.shared.full));
+        rest.extend(locked(&self.shared.data).take());
+        let trees = locked(&self.shared.trees).take().into_iter().collect();
+        for filled in [rest, trees].into_iter().filter(|filled: &Vec<Filled>| !filled.is_empty()) {
+            self.send(filled);
         }
         self.settle().await;
         self.state()?;

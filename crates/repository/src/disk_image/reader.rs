@@ -19,7 +19,7 @@ use crate::error::{Damage, Error};
 use crate::hash::{ChunkId, hex};
 use crate::index::PackRef;
 use crate::pack::{self, Blob, BlobKind};
-use crate::repository::{Repository, open_blob};
+use crate::repository::{Repository, open_blobs};
 use crate::restore_point::RestorePoint;
 
 /// Plaintext bytes one fetch gives at most (a larger chunk comes alone).
@@ -380,19 +380,25 @@ impl Reader {
         };
         let (reader, pack) = (self.clone(), *pack);
         let opened = tokio::task::spawn_blocking(move || {
-            let open = |(blob, at): (Blob, Vec<u64>)| match reader.open_chunk(&pack, &blob, &at, &bytes, start) {
+            let sealed = |(blob, _): &(Blob, Vec<u64>)| {
+                let offset = usize::try_from(u64::from(blob.offset) - start).expect("within what was read");
+                (*blob, &bytes[offset..offset + blob.length as usize])
+            };
+            let opened =
+                open_blobs(&reader.shared.repository.inner.cipher, &pack, &run.iter().map(sealed).collect::<Vec<_>>());
+            let fit = |((_, at), opened): ((Blob, Vec<u64>), Result<Vec<u8>, Error>)| match opened
+                .and_then(|data| reader.fitting(&at, data))
+            {
                 Ok(data) => Ok(ReadChunk { at, data }),
                 Err(error) => Err(Unread { at, error: error.into() }),
             };
-            run.into_iter().map(open).collect()
+            run.iter().cloned().zip(opened).map(fit).collect()
         });
         opened.await.expect("opening chunks does not panic")
     }
 
-    fn open_chunk(&self, pack: &PackRef, blob: &Blob, at: &[u64], bytes: &[u8], start: u64) -> Result<Bytes, Error> {
-        let offset = usize::try_from(u64::from(blob.offset) - start).expect("within what was read");
-        let sealed = &bytes[offset..offset + blob.length as usize];
-        let data = open_blob(&self.shared.repository.inner.cipher, pack, blob, sealed)?;
+    /// A chunk's content, if it is as long as its places on the disk.
+    fn fitting(&self, at: &[u64], data: Vec<u8>) -> Result<Bytes, Error> {
         if let Some(index) = at.iter().find(|index| self.chunk_range(**index).length != data.len() as u64) {
             let cause = format!("chunk {index} has {} bytes", data.len());
             let damage = Damage::Image { point: self.shared.point.id.to_string(), cause };

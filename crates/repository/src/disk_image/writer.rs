@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use disk::ByteRange;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::folders::{Folders, FullFolder, Settled, tree_of};
 use super::layout::{CHUNK_SIZE, EXTENT_SIZE, Layout};
 use super::packer::Packer;
 use crate::error::Error;
-use crate::hash::ChunkId;
+use crate::hash::{self, ChunkId};
 use crate::pack::BlobKind;
 use crate::repository::Repository;
 use crate::restore_point::{NewRestorePoint, RestorePoint};
@@ -24,6 +24,12 @@ use crate::zero::is_zero;
 
 /// More puts of 16 MiB at once than this do not fit the memory of a transfer.
 const MOST_PUTS: usize = 8;
+
+/// Bytes of chunks that are hashed together at most.
+const HASHED_BYTES: u64 = 8 << 20;
+
+/// Chunks in memory for each that is hashed together with others: some wait in line, some are hashed, some go on.
+const IN_LINE: usize = 4;
 
 /// How a writer works.
 #[derive(Debug, Clone)]
@@ -73,7 +79,8 @@ pub enum TakeOver {
 
 /// Writes one restore point. [`Writer::commit`] says what counts.
 ///
-/// Holds at most `puts_in_flight + 1` packs of 16 MiB, two of 4 MiB, and `2 × workers` chunks three times over.
+/// Holds at most `puts_in_flight + 1` packs of 16 MiB (at least seven where packs are hashed together), two of 4 MiB, and
+/// `2 × workers` chunks, at least [`IN_LINE`] where they are hashed together; `workers` of them three times over.
 pub struct Writer {
     pub(super) state: Arc<State>,
 }
@@ -88,10 +95,20 @@ pub(super) struct State {
     pub(super) tasks: TaskTracker,
     pub(super) committing: tokio::sync::Mutex<()>,
     chunks_in_memory: Arc<Semaphore>,
+    /// Chunks that wait for others to be hashed with.
+    in_line: Mutex<Vec<Waiting>>,
+    hashed_together: usize,
     zero: Bytes,
     zero_id: ChunkId,
     zero_tail: Option<ChunkId>,
     counters: Counters,
+}
+
+/// A chunk, and its right to be in memory.
+struct Waiting {
+    index: u64,
+    data: Bytes,
+    permit: OwnedSemaphorePermit,
 }
 
 #[derive(Default)]
@@ -117,6 +134,8 @@ impl Writer {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = if options.workers == 0 { cores } else { options.workers };
         let puts = options.puts_in_flight.unwrap_or_else(|| repository.inner.store.puts_in_flight());
+        let hashed_together = usize::try_from(HASHED_BYTES / layout.chunk_size).expect("at most 2048");
+        let hashed_together = hashed_together.clamp(1, hash::together());
         let zero = Bytes::from(vec![0; usize::try_from(layout.chunk_size).expect("at most 16 MiB")]);
         let tail = |length: u64| ChunkId::of(&zero[..usize::try_from(length).expect("shorter than a chunk")]);
         let state = State {
@@ -127,7 +146,9 @@ impl Writer {
             folders: Mutex::new(Folders::new(layout)),
             tasks: TaskTracker::new(),
             committing: tokio::sync::Mutex::default(),
-            chunks_in_memory: Arc::new(Semaphore::new(2 * workers)),
+            chunks_in_memory: Arc::new(Semaphore::new((2 * workers).max(IN_LINE * (hashed_together - 1)))),
+            in_line: Mutex::default(),
+            hashed_together,
             zero_id: ChunkId::of(&zero),
             zero_tail: layout.short_tail().map(tail),
             zero,
@@ -175,13 +196,9 @@ impl Writer {
             permit = permits.acquire_owned() => permit.expect("this semaphore is never closed"),
             () = self.state.packer.stopped() => return self.state.packer.state(),
         };
-        let state = self.state.clone();
-        self.state.tasks.spawn_blocking(move || {
-            if let Err(error) = state.take_chunk(index, &data) {
-                state.packer.fail(error);
-            }
-            drop(permit);
-        });
+        if let Some(chunks) = self.state.line_up(Waiting { index, data, permit }) {
+            self.state.clone().hash(chunks);
+        }
         Ok(())
     }
 
@@ -224,6 +241,7 @@ impl Writer {
     /// writer does the same without waiting.
     pub async fn abandon(self) {
         self.state.packer.stop();
+        self.state.in_line.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.state.tasks.close();
         self.state.tasks.wait().await;
         self.state.packer.settle().await;
@@ -268,12 +286,43 @@ impl State {
         self.packer.state()
     }
 
+    /// Puts a chunk in line; gives all of the line once it is long enough to be hashed together.
+    fn line_up(&self, chunk: Waiting) -> Option<Vec<Waiting>> {
+        let mut line = self.in_line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.push(chunk);
+        (line.len() >= self.hashed_together).then(|| std::mem::take(&mut *line))
+    }
+
+    /// Hashes what waits in line for more.
+    pub(super) fn hash_the_rest(self: Arc<Self>) {
+        let rest = std::mem::take(&mut *self.in_line.lock().unwrap_or_else(PoisonError::into_inner));
+        if !rest.is_empty() {
+            self.hash(rest);
+        }
+    }
+
+    /// Hashes chunks together on one thread; then each goes its own way, on any thread.
+    fn hash(self: Arc<Self>, chunks: Vec<Waiting>) {
+        let state = self.clone();
+        self.tasks.spawn_blocking(move || {
+            let ids = hash::sha256_all(&chunks.iter().map(|chunk| chunk.data.as_ref()).collect::<Vec<_>>());
+            for (Waiting { index, data, permit }, id) in chunks.into_iter().zip(ids) {
+                let own = state.clone();
+                state.tasks.spawn_blocking(move || {
+                    if let Err(error) = own.take_chunk(index, &data, ChunkId(id)) {
+                        own.packer.fail(error);
+                    }
+                    drop(permit);
+                });
+            }
+        });
+    }
+
     /// One chunk's way. For blocking threads.
-    fn take_chunk(&self, index: u64, data: &[u8]) -> Result<(), Error> {
-        if is_zero(data) {
+    fn take_chunk(&self, index: u64, data: &[u8], id: ChunkId) -> Result<(), Error> {
+        if id == self.zero_of(index) && is_zero(data) {
             return self.take_zeroes(index..index + 1);
         }
-        let id = ChunkId::of(data);
         if self.packer.store(BlobKind::Data, id.0, data)? {
             self.counters.chunks_new.fetch_add(1, Relaxed);
             self.counters.bytes_new.fetch_add(data.len() as u64, Relaxed);

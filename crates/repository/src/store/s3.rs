@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_runtime::auth::PayloadSigningOverride;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
@@ -266,7 +267,9 @@ where
 {
     let code = match error {
         SdkError::ServiceError(answer) => answer.err().code(),
-        SdkError::DispatchFailure(failure) if failure.is_other() => return ErrorKind::AccessDenied, // no key to sign with
+        SdkError::DispatchFailure(failure) if lacks_a_key(failure.as_connector_error()) => {
+            return ErrorKind::AccessDenied;
+        }
         SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => return ErrorKind::Unreachable,
         _ => return ErrorKind::Failed,
     };
@@ -281,6 +284,18 @@ where
         (Some("SlowDown" | "RequestTimeout"), _) | (_, Some(502..=504)) => ErrorKind::Unreachable,
         _ => ErrorKind::Failed,
     }
+}
+
+/// Whether a request was not sent since nobody gave a key to sign it with.
+fn lacks_a_key(error: Option<&(impl StdError + 'static)>) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = error.map(|error| error as _);
+    while let Some(error) = cause {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// What the server or the line said, without the SDK's word *service error* before it.
@@ -307,7 +322,7 @@ impl Told {
         }
         let message = match &error {
             SdkError::TimeoutError(_) => "the store did not answer in time",
-            SdkError::DispatchFailure(failure) if failure.is_other() => {
+            SdkError::DispatchFailure(failure) if lacks_a_key(failure.as_connector_error()) => {
                 "there is no key to the bucket to sign the request with"
             }
             SdkError::DispatchFailure(_) => "the request could not be sent",

@@ -13,6 +13,7 @@ mod recorder;
 mod restic_reads;
 mod s3;
 mod storage_settings;
+mod tags;
 mod versitygw;
 
 use repository::{Credentials, S3Options};
