@@ -1,7 +1,8 @@
 //! A list of what changed on a disk, as other programs write it: read from a file, checked against the disk. Decides nothing.
 //!
-//! The form is that of `nbdinfo --map=qemu:dirty-bitmap:NAME --json` (`offset`, `length`, `type` 1 for changed) and of
-//! `qemu-img map --output=json` (`start`, `length`, `data`).
+//! The form is that of `nbdinfo --map=qemu:dirty-bitmap:NAME --json`: `offset` and `length` in bytes, `type` 1 for changed, 0
+//! for unchanged. Other maps look alike and mean other things (`type` 0 of a plain `nbdinfo --map` is data), so whatever is not
+//! clearly of this form is refused.
 
 use std::path::Path;
 
@@ -11,26 +12,31 @@ use serde::Deserialize;
 
 use crate::failure::Refused;
 
-/// One entry; bytes. Where there is a `start`, `offset` is a place in a file behind the disk.
+/// One entry.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Area {
-    #[serde(default)]
-    start: Option<u64>,
-    #[serde(default)]
-    offset: Option<u64>,
+    /// Bytes.
+    offset: u64,
+    /// Bytes.
     length: u64,
-    /// 0 is unchanged.
     #[serde(default, rename = "type")]
     kind: Option<u64>,
-    /// `false` is unchanged.
     #[serde(default)]
-    data: Option<bool>,
+    description: Option<String>,
 }
 
 impl Area {
-    /// First byte; without one the entry is none.
-    fn first(&self) -> Result<u64, String> {
-        self.start.or(self.offset).ok_or_else(|| "an entry has neither `offset` nor `start`".to_owned())
+    /// Whether its bytes changed; `Err` says why that is not clear.
+    fn is_changed(&self) -> Result<bool, String> {
+        match (self.kind, self.description.as_deref()) {
+            (None | Some(1), None | Some("dirty")) => Ok(true),
+            (Some(0), None | Some("clean")) => Ok(false),
+            (kind, described) => {
+                let (kind, described) = (kind.unwrap_or(1), described.unwrap_or_default());
+                Err(format!("type {kind} `{described}` is of another map than one of changes"))
+            }
+        }
     }
 }
 
@@ -39,18 +45,19 @@ pub(crate) fn read(file: &Path, disk_bytes: u64) -> Result<Ranges> {
     let act = || format!("read the list of changes {}", file.display());
     let text = std::fs::read(file).with_context(act)?;
     let invalid = |cause: String| {
-        let fix = "give a JSON list of {\"offset\": bytes, \"length\": bytes}, as `nbdinfo --map --json` writes it";
+        let fix = "give what `nbdinfo --map=qemu:dirty-bitmap:NAME --json` writes, or a list of {\"offset\": bytes, \"length\": bytes}";
         anyhow::Error::from(Refused::new(cause, fix)).context(act())
     };
     let areas: Vec<Area> = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
     let mut changed = Ranges::new();
-    for area in areas.iter().filter(|area| area.kind != Some(0) && area.data != Some(false)) {
-        let first = area.first().map_err(&invalid)?;
-        if first.checked_add(area.length).is_none_or(|end| end > disk_bytes) {
-            let cause = format!("{} bytes at {first} are beyond the disk of {disk_bytes} bytes", area.length);
-            return Err(invalid(cause));
+    for area in &areas {
+        if area.offset.checked_add(area.length).is_none_or(|end| end > disk_bytes) {
+            let (length, offset) = (area.length, area.offset);
+            return Err(invalid(format!("{length} bytes at {offset} are beyond the disk of {disk_bytes} bytes")));
         }
-        changed.insert(ByteRange::new(first, area.length));
+        if area.is_changed().map_err(&invalid)? {
+            changed.insert(ByteRange::new(area.offset, area.length));
+        }
     }
     Ok(changed)
 }
@@ -70,11 +77,9 @@ mod tests {
     fn lists_of_other_programs_are_understood_in_any_order() {
         let nbdinfo = r#"[{"offset": 0, "length": 100, "type": 0, "description": "clean"},
                           {"offset": 100, "length": 50, "type": 1, "description": "dirty"}]"#;
-        let qemu_img = r#"[{"start": 120, "length": 30, "depth": 0, "zero": false, "data": true, "offset": 5},
-                           {"start": 100, "length": 20, "data": true}, {"start": 150, "length": 850, "data": false}]"#;
         let plain = r#"[{"offset": 140, "length": 10}, {"offset": 100, "length": 45}, {"offset": 3, "length": 0}]"#;
         let want = Ranges::from_iter([ByteRange::new(100, 50)]);
-        for text in [nbdinfo, qemu_img, plain] {
+        for text in [nbdinfo, plain] {
             assert_eq!(read_text(text).unwrap(), want, "{text}");
         }
         assert!(read_text("[]").unwrap().is_empty());
@@ -85,7 +90,10 @@ mod tests {
         for (text, word) in [
             ("", "EOF"),
             ("{}", "sequence"),
-            (r#"[{"length": 1}]"#, "neither `offset` nor `start`"),
+            (r#"[{"length": 1}]"#, "missing field `offset`"),
+            (r#"[{"offset": 0, "length": 1, "type": 0, "description": "data"}]"#, "another map"),
+            (r#"[{"offset": 0, "length": 1, "type": 3, "description": "hole,zero"}]"#, "another map"),
+            (r#"[{"start": 0, "length": 1, "depth": 0, "data": false}]"#, "unknown field"),
             (r#"[{"offset": -1, "length": 1}]"#, "-1"),
             (r#"[{"offset": 999, "length": 2}]"#, "beyond the disk of 1000 bytes"),
             (r#"[{"offset": 18446744073709551615, "length": 2}]"#, "beyond the disk"),

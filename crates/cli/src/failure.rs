@@ -85,7 +85,7 @@ fn of_copy(error: &data_path::Error) -> (u8, &'static str) {
     }
     match error.kind() {
         Copy::DiskRead => (exit::FAILED, "look at the disk's server, then start again"),
-        Copy::TrackingUntrue => (exit::DIFFERS, "the list of changes is not complete: back up without it"),
+        Copy::TrackingUntrue => (exit::DIFFERS, "the list of changes misses some: back it up without it"),
         Copy::DiskWrite => (
             exit::FAILED,
             "look at the target's server and its free space, then restore again: the target is incomplete",

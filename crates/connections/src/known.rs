@@ -81,6 +81,15 @@ impl Drop for Kept {
     }
 }
 
+/// Says that a watch is over, however it ends.
+struct Ending(Arc<AtomicBool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Watches an object, and takes it out of its slot at the end: a Secret that nobody reads any more is not kept.
 async fn forgotten_when_changed<K>(
     objects: Api<K>,
@@ -91,8 +100,9 @@ async fn forgotten_when_changed<K>(
 ) where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
+    let ending = Ending(over.clone());
     until_changed(objects, name, tell).await;
-    over.store(true, Ordering::Release);
+    drop(ending);
     let Some(slot) = slot.upgrade() else { return };
     let mut slot = slot.lock().await;
     if slot.as_ref().is_some_and(|kept| Arc::ptr_eq(&kept.over, &over)) {

@@ -55,10 +55,19 @@ pub fn from_vsphere(act: &str, error: &vsphere::Error) -> Problem {
 
 /// What the API server's refusal means to an object.
 pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
-    let kube::Error::Api(status) = error else {
-        return Problem::passing(Reason::ClusterUnreachable, format!("{act}: {}", Problem::chain(error)));
+    let reason = match error {
+        kube::Error::Api(status) => match status.code {
+            403 => Reason::ClusterForbidden,
+            // it starts, stops, or has too much to do
+            429 | 500..=504 => Reason::ClusterUnreachable,
+            _ => Reason::Internal,
+        },
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => Reason::ClusterUnreachable,
+        _ => Reason::Internal,
     };
-    // the status itself shows as a dump of its fields
-    let cause = format!("{act}: {}", status.message);
-    Problem::passing(if status.code == 403 { Reason::ClusterForbidden } else { Reason::Internal }, cause)
+    let cause = match error {
+        kube::Error::Api(status) => status.message.clone(), // the status itself shows as a dump of its fields
+        other => Problem::chain(other),
+    };
+    Problem::passing(reason, format!("{act}: {cause}"))
 }

@@ -7,6 +7,7 @@ use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::transfer::{self, Holder, Node, Plan, Work};
 use operator::{Error, Guard, Lease, Taken};
+use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::interrupt::{Interrupt, Why};
@@ -21,6 +22,9 @@ const HELPERS_GO_WITHIN: Duration = Duration::from_secs(10);
 
 /// Pause before another attempt when the API server did not answer.
 const CLUSTER_AGAIN: Duration = Duration::from_secs(2);
+/// How long that is no attempt. A lease that cannot be renewed ends it sooner; this is for an API server that takes renewals
+/// and answers nothing else.
+const CLUSTER_AWAY: Duration = Duration::from_secs(120);
 
 /// Why an attempt did not do what it was made for.
 pub(crate) enum NotDone {
@@ -130,15 +134,17 @@ fn has_room(planned: Work, work: Work) -> bool {
 }
 
 /// Makes attempts until one ends otherwise than because the API server does not answer: such a one says nothing of the disk
-/// or the bucket, and must cost none of the object's. Ends at the latest when the lease cannot be renewed either, by the
-/// interrupt of [`in_order`].
+/// or the bucket, and must cost none of the object's.
 pub(crate) async fn once_the_cluster_answers<T, F>(attempt: impl Fn() -> F) -> Result<T, NotDone>
 where
     F: Future<Output = Result<T, NotDone>>,
 {
+    let begun = Instant::now();
     loop {
         match attempt().await {
-            Err(NotDone::Failed(problem)) if problem.reason == Reason::ClusterUnreachable => {
+            Err(NotDone::Failed(problem))
+                if problem.reason == Reason::ClusterUnreachable && begun.elapsed() < CLUSTER_AWAY =>
+            {
                 tracing::info!(problem = problem.cause, "waiting for the API server");
                 tokio::time::sleep(CLUSTER_AGAIN).await;
             }
@@ -227,6 +233,10 @@ mod tests {
         let outcome = once_the_cluster_answers(attempt).await;
         assert!(matches!(outcome, Err(NotDone::Failed(problem)) if problem.reason == Reason::StoreUnreachable));
         assert_eq!(made.get(), 4);
+
+        let away = || async { Err::<(), _>(NotDone::Failed(Problem::passing(Reason::ClusterUnreachable, "read it"))) };
+        let outcome = once_the_cluster_answers(away).await;
+        assert!(matches!(outcome, Err(NotDone::Failed(_))), "it is said at last");
     }
 
     #[tokio::test]

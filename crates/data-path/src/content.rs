@@ -8,8 +8,7 @@ use crate::disk_access::Disk;
 use crate::error::Error;
 use crate::select;
 
-/// One chunk of so many changed ones is read of what did not change, half of it where the base has data and half where it
-/// has none.
+/// For so many chunks that changed one is read of those that did not where the base has data, and one where it has none.
 const AUDIT_SHARE: u64 = 20;
 /// Fewest and most chunks of each kind.
 const AUDIT: std::ops::RangeInclusive<u64> = 1..=128;

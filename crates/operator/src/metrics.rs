@@ -10,6 +10,7 @@ pub struct Metrics {
     registry: Registry,
     reasons: IntCounterVec,
     errors: IntCounterVec,
+    contents: IntCounterVec,
     leader: IntGauge,
 }
 
@@ -22,13 +23,15 @@ impl Metrics {
         let reasons =
             counter("transitions_total", "Changes of phase or reason, by kind.", &["kind", "phase", "reason"]);
         let errors = counter("errors_total", "Failed looks at an object, by kind.", &["kind"]);
+        let contents =
+            counter("contents_total", "Disks backed up, by how their content was found.", &["source", "why"]);
         let leader = IntGauge::new("leader", "1 while this process is the active one.").expect("a valid metric");
-        let collectors: [Box<dyn prometheus::core::Collector>; 3] =
-            [Box::new(reasons.clone()), Box::new(errors.clone()), Box::new(leader.clone())];
+        let collectors: [Box<dyn prometheus::core::Collector>; 4] =
+            [Box::new(reasons.clone()), Box::new(errors.clone()), Box::new(contents.clone()), Box::new(leader.clone())];
         for collector in collectors {
             registry.register(collector).expect("each name is registered once");
         }
-        Self { registry, reasons, errors, leader }
+        Self { registry, reasons, errors, contents, leader }
     }
 
     /// Where further metrics are registered; their names get the prefix.
@@ -44,6 +47,11 @@ impl Metrics {
     /// A look at an object failed and will be repeated.
     pub fn error(&self, kind: &str) {
         self.errors.with_label_values(&[kind]).inc();
+    }
+
+    /// A disk was backed up, and how its content was found: from changes, or why not.
+    pub fn content(&self, source: &str, why: &str) {
+        self.contents.with_label_values(&[source, why]).inc();
     }
 
     /// Whether this process is the active one.

@@ -47,6 +47,11 @@ impl Publisher {
         Self { recorder: Recorder::new(client.clone(), reporter), client, metrics }
     }
 
+    /// The metrics that it tells in, for what no status has.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Makes `object` say `status`: a merge patch of what differs, then tells what is new in it in
     /// metric and log, and where it is more than an ordinary step, in an event. Gives
     /// the object as it is now; `None` when nothing had to be written.

@@ -142,6 +142,14 @@ impl Control {
         self.send(self.http.post(format!("{}/faults", self.url)).json(rule)).await
     }
 
+    /// Anything else that the double's README lists, such as `/tracking` and `/relocate`.
+    ///
+    /// # Errors
+    /// When the double refuses it.
+    pub async fn tell(&self, path: &str, what: &Value) -> Result<()> {
+        self.send(self.http.post(format!("{}{path}", self.url)).json(what)).await.map(drop)
+    }
+
     /// Ends all vCenter sessions.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The processes of our plugin that Velero has started in a lab.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -46,12 +46,20 @@ impl World {
         }
     }
 
-    /// Calls a method of our plugin as Velero would, on Velero's own plugin library and in its environment.
+    /// A host of our plugin on Velero's own plugin library, built where it is not there yet: that takes a minute in which a
+    /// scenario must have nothing under way.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub async fn plugin_host(&self) -> Result<PathBuf> {
+        self.peer("plugin-host-1.7.0").await
+    }
+
+    /// Calls a method of our plugin as Velero would, on that host and in Velero's environment.
     ///
     /// # Errors
     /// When the plugin answers with an error.
-    pub async fn call_plugin(&self, method: &str, question: &[&str]) -> Result<()> {
-        let host = self.peer("plugin-host-1.7.0").await?;
+    pub async fn call_plugin(&self, host: &Path, method: &str, question: &[&str]) -> Result<()> {
         let mut command = Command::new(host);
         command.args(["-call", method]).args(question.iter().flat_map(|field| ["-field", *field]));
         command.arg(self.plugin()).env_clear().envs(self.environment_of("velero").await?).current_dir(self.folder());

@@ -60,6 +60,33 @@ fn whoever_sits_at_a_terminal_sees_how_far_it_is() {
 }
 
 #[test]
+fn a_list_of_changes_saves_reading_and_is_not_believed_blindly() {
+    let bench = Bench::new();
+    let source = bench.raw("disk.raw", 32 * MIB, &[(0, &random(24 << 20))]);
+    let list = bench.file("changes.json");
+    let changed = ["backup", "disk.raw", "--changed", text(&list)];
+    std::fs::write(&list, "[]").unwrap();
+    bench.refused(&changed, 2, &["there is no restore point of", "without --changed first"]);
+    bench.done(&["backup", "disk.raw"]);
+
+    let file = std::fs::OpenOptions::new().write(true).open(&source).unwrap();
+    file.write_all_at(&random(100), 5 * MIB).unwrap();
+    std::fs::write(&list, format!(r#"[{{"offset": {}, "length": 100}}]"#, 5 * MIB)).unwrap();
+    let done = bench.document(&changed, 0);
+    assert!(done["bytesRead"].as_u64().unwrap() <= 3 << 19, "{done}");
+    bench.done(&["restore", "latest", "back.raw"]);
+    assert!(same(&source, &bench.file("back.raw")), "came back differently");
+
+    std::fs::write(&list, r#"[{"offset": 0, "length": 512, "type": 0, "description": "data"}]"#).unwrap();
+    bench.refused(&changed, 2, &["another map", "dirty-bitmap"]);
+    file.write_all_at(&random(24 << 20), 0).unwrap(); // any sample hits it
+    std::fs::write(&list, "[]").unwrap();
+    bench.refused(&changed, 3, &["have changed", "back it up without it"]);
+    assert_eq!(bench.document(&["list"], 0).as_array().map(Vec::len), Some(2), "it looks like a restore point");
+    assert_eq!(bench.locks(), 0, "a lock was left");
+}
+
+#[test]
 fn scripts_get_one_document_and_a_file_of_odd_length_keeps_it() {
     let bench = Bench::new();
     let source = bench.raw("odd.raw", MIB + 333, &[(MIB, &[7; 333])]);

@@ -118,6 +118,8 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
         tracing::warn!(error = %Problem::chain(&error), "the lock may be left until it is swept");
     }
     let (source, progress) = copied?;
+    let (read, why) = source.words();
+    ctx.publisher.metrics().content(read, why);
     Ok(Copied { snapshot, source: Some(source), progress })
 }
 
@@ -150,6 +152,7 @@ async fn copy_open(
     mut found: Found,
 ) -> Result<(Source, api::Progress), NotDone> {
     let (disk, helper) = open.split();
+    found = found.of_size(disk.size());
     let copying = async {
         let copied = copy_found(report, interrupt, &target, &disk, &found).await;
         let Err(NotDone::Failed(problem)) = &copied else { return copied };
@@ -157,7 +160,7 @@ async fn copy_open(
             return copied;
         }
         let doubt = problem.message();
-        content::doubt(target.repository, target.snapshot).await;
+        found.doubt(target.repository, target.snapshot).await; // before anything that may fail
         report.say(|status, now| says::waits(status, Reason::TrackingUntrue, &doubt, now)).await;
         found = found.untrue();
         copy_found(report, interrupt, &target, &disk, &found).await
@@ -184,10 +187,7 @@ async fn copy_found(
     disk: &data_path::Disk,
     found: &Found,
 ) -> Result<(Source, api::Progress), NotDone> {
-    let mut point = target.point.clone();
-    point.disk = found.noted(point.disk);
-    point.disk.size_bytes = disk.size();
-    let writer = target.repository.writer(point, WriterOptions::default()).await;
+    let writer = target.repository.writer(found.noted(&target.point), WriterOptions::default()).await;
     let writer = writer.map_err(|e| from_repository("begin the restore point", &e))?;
     let progress = Progress::new();
     let options = BackupOptions { content: found.content.clone(), ..BackupOptions::default() };

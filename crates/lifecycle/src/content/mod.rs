@@ -28,6 +28,8 @@ pub struct Tracked {
     pub file_path: Option<String>,
     /// What lies behind the file, where the datastore says.
     pub backing_object_id: Option<String>,
+    /// The address of the vCenter that says so: a copy of the site may have the same ids.
+    pub vcenter: Option<String>,
     /// The moment as change tracking counts; `None`: nothing was counted.
     pub change_id: Option<ChangeId>,
 }
@@ -43,8 +45,6 @@ pub struct Base {
     pub full_read: Option<Timestamp>,
     /// Restore points in a row that rested on change tracking, this one included.
     pub in_a_row: u32,
-    /// Whether a sample has shown that its tracking misses changes.
-    pub doubted: bool,
 }
 
 /// What is known when a backup begins.
@@ -56,6 +56,8 @@ pub struct Facts<'a> {
     pub base: Option<&'a Base>,
     /// Bytes of the new restore point's chunks.
     pub chunk_size: u64,
+    /// The trackings of this disk that a sample has shown to miss changes, each by its [`tracking`].
+    pub doubted: &'a [String],
     /// The time.
     pub time: Timestamp,
 }
@@ -82,7 +84,7 @@ pub enum Obstacle {
     /// Tracking was off when the base was taken.
     BaseNotTracked,
     /// The tracking was found to miss changes, and is the same still.
-    BaseDoubted,
+    Doubted,
     /// The base is cut into other chunks.
     OtherChunks {
         /// Bytes of a chunk of the base.
@@ -136,6 +138,11 @@ pub fn ancestry(source: &Source, base: Option<&Base>, time: Timestamp) -> Ancest
     }
 }
 
+/// The tracking that a change id belongs to, in a form without blanks; `None` for what is no change id.
+pub fn tracking(id: &ChangeId) -> Option<String> {
+    id.parts().map(|(tracking, _)| tracking.replace(' ', ""))
+}
+
 /// Decides what is read.
 pub fn decide(facts: &Facts<'_>) -> Source {
     match since(facts) {
@@ -146,6 +153,10 @@ pub fn decide(facts: &Facts<'_>) -> Source {
 
 fn since(facts: &Facts<'_>) -> Result<ChangeId, Obstacle> {
     let now = facts.now.change_id.as_ref().ok_or(Obstacle::NotTracked)?;
+    // whatever lies between: another tracking begins with a clean slate
+    if tracking(now).is_some_and(|tracking| facts.doubted.contains(&tracking)) {
+        return Err(Obstacle::Doubted);
+    }
     let base = facts.base.ok_or(Obstacle::NoBase)?;
     let then = base.then.change_id.as_ref().ok_or(Obstacle::BaseNotTracked)?;
     if base.chunk_size != facts.chunk_size {
@@ -153,9 +164,6 @@ fn since(facts: &Facts<'_>) -> Result<ChangeId, Obstacle> {
     }
     is_same_disk(&base.then, facts.now)?;
     counts_on(then, now)?;
-    if base.doubted {
-        return Err(Obstacle::BaseDoubted); // by the same tracking; another one begins with a clean slate
-    }
     if base.in_a_row >= MOST_IN_A_ROW {
         return Err(Obstacle::TooManyInARow(base.in_a_row));
     }
@@ -173,6 +181,7 @@ fn is_same_disk(then: &Tracked, now: &Tracked) -> Result<(), Obstacle> {
     }
     let known = |same: bool, known: bool, what| if same && known { Ok(()) } else { Err(Obstacle::Replaced(what)) };
     known(then.create_time == now.create_time, now.create_time.is_some(), "time of its making")?;
+    known(then.vcenter == now.vcenter, now.vcenter.is_some(), "vCenter")?;
     known(then.datastore == now.datastore, now.datastore.is_some(), "datastore")?;
     let (file_then, file_now) = (then.file_path.as_deref().map(stem), now.file_path.as_deref().map(stem));
     known(file_then == file_now, file_now.is_some(), "file")?;
@@ -203,6 +212,16 @@ fn counts_on(then: &ChangeId, now: &ChangeId) -> Result<(), Obstacle> {
     }
 }
 
+impl Source {
+    /// Two words for a metric's labels: what was read, and why it was not less.
+    pub fn words(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::ChangedAreas { .. } => ("changed-areas", ""),
+            Self::AllocatedAreas(why) => ("allocated-areas", why.word()),
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -218,7 +237,7 @@ impl fmt::Display for Obstacle {
             Self::NotTracked => f.write_str("changes of this disk are not tracked"),
             Self::NoBase => f.write_str("it is the first restore point of this disk"),
             Self::BaseNotTracked => f.write_str("changes were not tracked at the last restore point"),
-            Self::BaseDoubted => f.write_str("the tracking of this disk has missed changes before"),
+            Self::Doubted => f.write_str("the tracking of this disk has missed changes before"),
             Self::OtherChunks { then, now } => {
                 write!(f, "the last restore point has chunks of {then} bytes, not {now}")
             }
@@ -238,18 +257,13 @@ impl fmt::Display for Obstacle {
 }
 
 impl Obstacle {
-    /// Whether the next restore point must not count from this one either.
-    pub fn is_doubt(&self) -> bool {
-        matches!(self, Self::BaseDoubted | Self::Untrue)
-    }
-
-    /// One word for a metric's label.
-    pub fn word(&self) -> &'static str {
+    /// One word for it.
+    fn word(&self) -> &'static str {
         match self {
             Self::NotTracked => "not-tracked",
             Self::NoBase => "no-base",
             Self::BaseNotTracked => "base-not-tracked",
-            Self::BaseDoubted => "base-doubted",
+            Self::Doubted => "doubted",
             Self::OtherChunks { .. } => "other-chunks",
             Self::Resized { .. } => "resized",
             Self::Replaced(_) => "replaced",

@@ -20,16 +20,17 @@ fn disk(epoch: u64) -> Tracked {
         datastore: Some("datastore-39".to_owned()),
         file_path: Some("[ds] fcd/a.vmdk".to_owned()),
         backing_object_id: None,
+        vcenter: Some("vc.example".to_owned()),
         change_id: Some(id(epoch)),
     }
 }
 
 fn base() -> Base {
-    Base { then: disk(4), chunk_size: CHUNK, full_read: Some(at("2026-11-01T00:00:00Z")), in_a_row: 3, doubted: false }
+    Base { then: disk(4), chunk_size: CHUNK, full_read: Some(at("2026-11-01T00:00:00Z")), in_a_row: 3 }
 }
 
 fn decided(now: &Tracked, base: Option<&Base>) -> Source {
-    decide(&Facts { now, base, chunk_size: CHUNK, time: at("2026-11-21T00:00:00Z") })
+    decide(&Facts { now, base, chunk_size: CHUNK, doubted: &[], time: at("2026-11-21T00:00:00Z") })
 }
 
 #[test]
@@ -51,7 +52,7 @@ fn whatever_breaks_the_chain_leads_to_a_full_read_and_says_why() {
     let cases: [(&str, Change, Obstacle); 18] = [
         ("tracking off", |now, _| now.change_id = None, Obstacle::NotTracked),
         ("off at the base", |_, base| base.then.change_id = None, Obstacle::BaseNotTracked),
-        ("an audit failed", |_, base| base.doubted = true, Obstacle::BaseDoubted),
+        ("the copy of a site", |now, _| now.vcenter = Some("dr.example".into()), Obstacle::Replaced("vCenter")),
         ("other chunks", |_, base| base.chunk_size = 4096, Obstacle::OtherChunks { then: 4096, now: CHUNK }),
         ("grown", |now, _| now.size_bytes = 2 * SIZE, Obstacle::Resized { then: SIZE, now: 2 * SIZE }),
         ("shrunk", |now, _| now.size_bytes = 1, Obstacle::Resized { then: SIZE, now: 1 }),
@@ -93,11 +94,22 @@ fn strange_base(_: &mut Tracked, base: &mut Base) {
 }
 
 #[test]
-fn doubt_ends_with_the_tracking_that_was_doubted() {
-    let doubted = Base { doubted: true, ..base() };
-    let anew = Tracked { change_id: Some(ChangeId::new(format!("{}/9", UUID.replace("52", "53")))), ..disk(5) };
-    assert_eq!(decided(&anew, Some(&doubted)), Source::AllocatedAreas(Obstacle::OtherEpoch));
-    assert!(Obstacle::BaseDoubted.is_doubt() && Obstacle::Untrue.is_doubt() && !Obstacle::OtherEpoch.is_doubt());
+fn doubt_lasts_as_long_as_the_tracking_that_was_doubted_whatever_lies_between() {
+    let doubted = [tracking(&id(1)).unwrap()];
+    assert_eq!(doubted[0], UUID.replace(' ', ""));
+    let decided = |now: &Tracked, base: Option<&Base>| {
+        decide(&Facts { now, base, chunk_size: CHUNK, doubted: &doubted, time: at("2026-11-21T00:00:00Z") })
+    };
+    let without_id = Base { then: Tracked { change_id: None, ..disk(4) }, ..base() };
+    for base in [Some(&base()), Some(&without_id), None] {
+        assert_eq!(decided(&disk(5), base), Source::AllocatedAreas(Obstacle::Doubted));
+    }
+    let other = UUID.replace("52", "53");
+    let (then, now) = (ChangeId::new(format!("{other}/1")), ChangeId::new(format!("{other}/9")));
+    let anew = Tracked { change_id: Some(now), ..disk(5) };
+    assert_eq!(decided(&anew, Some(&base())), Source::AllocatedAreas(Obstacle::OtherEpoch));
+    let of_the_new = Base { then: Tracked { change_id: Some(then.clone()), ..disk(4) }, ..base() };
+    assert_eq!(decided(&anew, Some(&of_the_new)), Source::ChangedAreas { since: then });
 }
 
 #[test]

@@ -104,7 +104,8 @@ async fn the_start_is_cheap_and_touches_nothing() -> Result<()> {
     eprintln!(
         "start to handshake {fastest:?}, listing included {least_work:?} of CPU (best of 5), {resident} KiB resident"
     );
-    // what other tests leave of the two cores says nothing about the plugin
+    // 100 ms are promised; what other tests leave of the two cores says nothing about the plugin, a wait does
+    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
     assert!(least_work < Duration::from_millis(100), "{least_work:?} of CPU");
     assert!(resident < RESIDENT_KIB, "{resident} KiB");
     Ok(())

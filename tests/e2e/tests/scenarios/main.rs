@@ -8,6 +8,7 @@
 mod alone;
 mod bad_input;
 mod cancelling;
+mod changed_areas;
 mod command_line;
 mod disk_faults;
 mod round_trip;
@@ -64,6 +65,7 @@ fn main() -> Result<ExitCode> {
         bad_input::SCENARIOS,
         disk_faults::SCENARIOS,
         cancelling::SCENARIOS,
+        changed_areas::SCENARIOS,
         command_line::SCENARIOS,
     ];
     all.extend(trials(&side_by_side, lists.into_iter().flatten()));

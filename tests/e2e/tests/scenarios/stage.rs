@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use e2e::{Server, World, nothing_left_at_all};
 use tokio::runtime::Runtime;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use crate::Scenario;
 
@@ -14,31 +14,44 @@ use crate::Scenario;
 pub(crate) struct Lab {
     name: String,
     velero: Server,
-    world: OnceCell<World>,
+    /// `None` before its first scenario, and after one that has left it in disorder.
+    world: AsyncMutex<Option<World>>,
 }
 
 /// One lab starts at a time: five at once take longer than one after the other on two cores.
-static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+static STARTING: AsyncMutex<()> = AsyncMutex::const_new(());
 
 impl Lab {
     /// `E2E_LAB` is for a second run beside the first, on labs of other names.
     pub(crate) fn new(name: &str, velero: Server) -> Arc<Self> {
         let name = std::env::var("E2E_LAB").map_or_else(|_| name.to_owned(), |prefix| format!("{prefix}-{name}"));
-        Arc::new(Self { name, velero, world: OnceCell::new() })
+        Arc::new(Self { name, velero, world: AsyncMutex::new(None) })
     }
 
     async fn world(&self) -> Result<World> {
-        let start = || async {
-            let _one = STARTING.lock().await;
-            World::start(&self.name, self.velero).await
-        };
-        self.world.get_or_try_init(start).await.cloned()
+        let mut world = self.world.lock().await;
+        if let Some(world) = world.as_ref() {
+            return Ok(world.clone());
+        }
+        let _one = STARTING.lock().await;
+        Ok(world.insert(World::start(&self.name, self.velero).await?).clone())
+    }
+
+    /// Ends it after a scenario that may have left programs killed and settings changed: the next one starts it anew.
+    async fn is_in_disorder(&self) {
+        let world = self.world.lock().await.take();
+        if let Some(Err(error)) = match world {
+            Some(world) => Some(world.stop().await),
+            None => None,
+        } {
+            eprintln!("lab {} could not be stopped: {error:?}", self.name);
+        }
     }
 
     /// Looks at what all its scenarios together have left, and stops it. A lab that nobody needed was not started.
     async fn stop(&self) -> Result<()> {
-        let Some(world) = self.world.get() else { return Ok(()) };
-        let left = nothing_left_at_all(world).await.with_context(|| format!("when all was over in lab {}", self.name));
+        let Some(world) = self.world.lock().await.take() else { return Ok(()) };
+        let left = nothing_left_at_all(&world).await.with_context(|| format!("when all was over in lab {}", self.name));
         world.stop().await.and(left)
     }
 }
@@ -50,13 +63,16 @@ pub(crate) struct Stage {
     free: Mutex<Vec<Arc<Lab>>>,
     places: Arc<Semaphore>,
     runtime: Arc<Runtime>,
+    /// Whether each lab has one place: nobody else is on it when a scenario ends.
+    one_each: bool,
 }
 
 impl Stage {
     /// Stages may share their places: then so many scenarios are on all of them together.
     pub(crate) fn new(labs: Vec<Arc<Lab>>, places: &Arc<Semaphore>, runtime: &Arc<Runtime>) -> Arc<Self> {
         let free: Vec<_> = labs.iter().cycle().take(places.available_permits()).cloned().collect();
-        Arc::new(Self { labs, free: Mutex::new(free), places: places.clone(), runtime: runtime.clone() })
+        let one_each = free.len() == labs.len();
+        Arc::new(Self { labs, free: Mutex::new(free), places: places.clone(), runtime: runtime.clone(), one_each })
     }
 
     /// Plays a scenario and says how long it took, the wait for a place and the lab's start not counted.
@@ -72,6 +88,9 @@ impl Stage {
                 outcome?
             };
             let outcome = outcome.await;
+            if outcome.is_err() && self.one_each && std::env::var_os("LAB_KEEP").is_none() {
+                lab.is_in_disorder().await;
+            }
             self.free.lock().unwrap().push(lab);
             outcome
         })

@@ -31,6 +31,7 @@ async fn a_backup_that_runs_out_of_time_leaves_nothing_behind(world: World) -> R
 /// No Velero calls `Cancel` so far (V-10); a host on its plugin library does, on the shipped plugin.
 async fn what_velero_cancels_stops_and_leaves_nothing(world: World) -> Result<()> {
     const MIB: u64 = 43;
+    let host = world.plugin_host().await?;
     let shop = world.namespace("vcancel").await?;
     let claim = shop.claim("data").mib(MIB).create().await?;
     claim.fill_random(111)?;
@@ -43,9 +44,9 @@ async fn what_velero_cancels_stops_and_leaves_nothing(world: World) -> Result<()
     for snapshot in world.snapshots_of(name).await? {
         let operation = format!("{name}.{}", snapshot.name);
         let question = ["velero.io/vsphere-pvc-backupper", &operation, "{}"];
-        world.call_plugin("/v2.BackupItemAction/Cancel", &question).await?;
+        world.call_plugin(&host, "/v2.BackupItemAction/Cancel", &question).await?;
         snapshot.wait_for(SnapshotPhase::Canceled).await?;
-        world.call_plugin("/v2.BackupItemAction/Cancel", &question).await?; // what has stopped can be stopped
+        world.call_plugin(&host, "/v2.BackupItemAction/Cancel", &question).await?; // what has stopped can be stopped
     }
     heal(&world, &claims).await?;
     velero.backup_is(name, "PartiallyFailed").await?;
@@ -63,7 +64,7 @@ async fn what_velero_cancels_stops_and_leaves_nothing(world: World) -> Result<()
     let disk = clone.disk().await?;
     let operation = format!("{target}.{}", clone.name);
     let question = ["velero.io/vsphere-pvc-restorer", &operation, "{}"];
-    world.call_plugin("/v2.RestoreItemAction/Cancel", &question).await?;
+    world.call_plugin(&host, "/v2.RestoreItemAction/Cancel", &question).await?;
     clone.wait_for(ClonePhase::Canceled).await?;
     world.control().heal(Disks::OfMib(MIB)).await?;
     velero.restore_is(&target, "PartiallyFailed").await?;

@@ -73,6 +73,17 @@ async fn a_backup_that_is_completed_early_is_uploaded_all_the_same_and_deleted_i
         let taken: Vec<_> = world.snapshots_of(name).await?;
         ensure!(taken.len() == 2, "one Snapshot a claim, not {}", taken.len());
         ensure!(world.restic(name).snapshots().await.map_or(0, |points| points.len()) < 2, "it waited for the uploads");
+        // W-11: what is not in the bucket yet is not restored as a blank disk
+        let soon = format!("{name}-soon");
+        velero.restore(&soon, name, &["--namespace-mappings", &format!("{name}:{soon}")]).await?;
+        velero.restore_is(&soon, "PartiallyFailed").await?;
+        let told = velero.describe_restore(&soon).await?;
+        ensure!(told.contains("RestorePointMissing"), "it does not say why:\n{told}");
+        for claim in &claims {
+            let made = world.known_namespace(&soon).claims().get(&claim.name).await?;
+            ensure!(made.spec.is_some_and(|spec| spec.volume_name.is_none()), "{} was given a volume", claim.name);
+        }
+        Api::<Namespace>::all(world.client()).delete(&soon, &DeleteParams::default()).await?;
         for claim in &claims {
             world.control().heal(claim.disk.as_str()).await?;
         }

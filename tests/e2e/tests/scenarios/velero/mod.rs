@@ -118,7 +118,7 @@ async fn a_backup_is_not_completed_before_its_data_is_in_the_bucket(world: World
     let name = shop.name();
     velero.back_up(name, name, &[]).await?;
     velero.backup_is(name, "WaitingForPluginOperations").await?;
-    count_moves(&velero, name, claims[1].size()?).await?;
+    count_moves(&velero, Described::Backup(name), claims[1].size()?).await?;
     for claim in &claims {
         world.control().heal(claim.disk.as_str()).await?;
     }
@@ -142,12 +142,21 @@ async fn a_backup_is_not_completed_before_its_data_is_in_the_bucket(world: World
     nothing_left(&world, &shop, 2).await
 }
 
+/// What is described while its bytes are counted.
+enum Described<'n> {
+    Backup(&'n str),
+    Restore(&'n str),
+}
+
 /// Waits until `describe` has shown two counts of the claim of that size, both above nothing and below all of it.
-async fn count_moves(velero: &Velero, backup: &str, size: u64) -> Result<()> {
+async fn count_moves(velero: &Velero, what: Described<'_>, size: u64) -> Result<()> {
     let due = tokio::time::Instant::now() + DEADLINE;
     let mut first = None;
     loop {
-        let told = velero.describe(backup).await?;
+        let told = match what {
+            Described::Backup(name) => velero.describe(name).await?,
+            Described::Restore(name) => velero.describe_restore(name).await?,
+        };
         let counts = bytes_done_and_total(&told);
         let now = counts.iter().find(|(_, total)| *total == size).map(|(done, _)| *done).filter(|done| *done > 0);
         match (first, now) {
@@ -204,7 +213,8 @@ async fn one_broken_claim_does_not_cost_the_others(world: World) -> Result<()> {
     }
     velero.restore(name, name, &[]).await?;
     velero.restore_is(name, "Completed").await?; // what failed is not in the backup, so nothing of it fails here
-    same(&world, name, &before).await
+    same(&world, name, &before).await?;
+    nothing_left(&world, &shop, 2).await
 }
 
 async fn delete_claim(shop: &Namespace, name: &str) -> Result<()> {

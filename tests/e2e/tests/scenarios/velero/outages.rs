@@ -68,7 +68,12 @@ async fn a_backup_completes_although_the_api_server_was_away(world: World) -> Re
     api_server_is_away(&world).await?;
     world.start_process("backup-driver").await?;
     heal(&world, &claims).await?;
-    comes_back(&world, &shop, &claims, 2).await
+    comes_back(&world, &shop, &claims, 2).await?;
+    for snapshot in world.snapshots_of(shop.name()).await? {
+        let retries = snapshot.upload().await?.status.map(|status| status.retry_count);
+        ensure!(retries == Some(0), "the API server's absence cost an attempt: {retries:?}");
+    }
+    Ok(())
 }
 
 /// Takes the API server away for a while. Whatever ended by that is started again, as a kubelet would, but for the driver.

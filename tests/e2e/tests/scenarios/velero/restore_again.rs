@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 use api::labels;
 use e2e::{Claim, DEADLINE, Namespace, World, nothing_left, wait_until};
-use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
+use super::backup_choices::config_map;
 use super::{digests, filled, lose, same};
 
 crate::scenarios![a_restored_claim_is_as_it_was_and_can_be_backed_up_again];
@@ -55,7 +56,10 @@ async fn a_restored_claim_is_as_it_was_and_can_be_backed_up_again(world: World) 
     let before = digests(&claims)?;
     let name = shop.name();
     change_volume(&world, name, "data-0", &as_its_user_says()).await?;
-    let note = json!({"metadata": {"annotations": {"team": "shop"}}});
+    config_map(&world, name, "owner", json!({})).await?;
+    let owner = Api::<ConfigMap>::namespaced(world.client(), name).get("owner").await?.uid();
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner});
+    let note = json!({"metadata": {"annotations": {"team": "shop"}, "ownerReferences": [owner]}});
     shop.claims().patch("data-0", &PatchParams::default(), &Patch::Merge(note)).await?;
     let velero = world.velero_server();
     velero.back_up(name, name, &[]).await?;
@@ -69,6 +73,7 @@ async fn a_restored_claim_is_as_it_was_and_can_be_backed_up_again(world: World) 
     let back = shop.claims().get("data-0").await?;
     ensure!(back.labels().get("app").map(String::as_str) == Some("shop"), "its label is gone: {:?}", back.labels());
     ensure!(back.annotations().get("team").map(String::as_str) == Some("shop"), "its annotation is gone");
+    ensure!(back.owner_references().is_empty(), "it goes with an owner of old (W-41): {:?}", back.owner_references());
 
     let (again, target) = (format!("{name}-again"), format!("{name}-copy"));
     velero.back_up(&again, name, &[]).await?;
@@ -79,10 +84,24 @@ async fn a_restored_claim_is_as_it_was_and_can_be_backed_up_again(world: World) 
     kept_as_its_user_said(&world, &target, "data-0").await?;
     let copy = world.known_namespace(&target);
     requested_once(&world, &shop, &copy).await?;
+    a_backup_without_data_takes_none_along(&world, &shop).await?;
     change_volume(&world, name, "data-0", &json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}})).await?;
     change_volume(&world, &target, "data-0", &json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}})).await?;
     nothing_left(&world, &copy, 0).await?;
     nothing_left(&world, &shop, 4).await
+}
+
+/// W-12: the claims were restored, so they may carry the record of the backup that they come from. A later backup without
+/// their disks must not name its data: whoever deletes that one would delete it.
+async fn a_backup_without_data_takes_none_along(world: &World, shop: &Namespace) -> Result<()> {
+    let (velero, bare) = (world.velero_server(), format!("{}-bare", shop.name()));
+    velero.back_up(&bare, shop.name(), &["--snapshot-volumes=false"]).await?;
+    velero.backup_is(&bare, "Completed").await?;
+    velero.delete(&bare).await?;
+    velero.is_gone(&bare).await?;
+    let asked = world.deletions_of(&bare).await?;
+    ensure!(asked.is_empty(), "data of another backup was to be deleted: {asked:#?}");
+    Ok(())
 }
 
 /// Two backups made one request each for each claim, and the restores one; those of the past did not come back.

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 
-use super::{digests, pods, same};
+use super::{Described, count_moves, digests, pods, same};
 
 crate::scenarios![a_pod_never_sees_a_restored_volume_before_its_data_is_there, a_resource_modifier_has_the_last_word,];
 
@@ -81,6 +81,7 @@ async fn restored_behind_pods(world: &World, velero: &Velero, shop: &Namespace, 
         let goes_on = phase.as_ref().is_none_or(|phase| !phase.is_terminal());
         ensure!(goes_on, "{claim} was over before its pod was looked at: {phase:?}");
     }
+    count_moves(velero, Described::Restore(&target), IMMEDIATE << 20).await?;
     for mib in [MAPPED, IMMEDIATE] {
         world.control().heal(Disks::OfMib(mib)).await?;
     }

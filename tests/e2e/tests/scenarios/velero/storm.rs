@@ -28,6 +28,7 @@ const MEMORY: u64 = 30;
 
 async fn many_small_claims_in_one_backup_cost_little(world: World) -> Result<()> {
     let claims = std::env::var(STORM).map_or(Ok(CLAIMS), |text| text.parse()).context("a number of claims")?;
+    ensure!(claims > FEW, "{STORM} is more than {FEW}");
     let shop = world.namespace("vstorm").await?;
     made(&shop, claims).await?;
     let (few, _) = backed_up(&world, &shop, "few", &["--selector", &format!("{IS_OF_FEW}=few")]).await?;
