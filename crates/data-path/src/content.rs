@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::select;
 
 /// For so many chunks that changed one is read of those that did not where the base has data, and one where it has none.
-const AUDIT_SHARE: u64 = 20;
+const AUDIT_SHARE: u64 = 40;
 /// Fewest and most chunks of each kind.
 const AUDIT: std::ops::RangeInclusive<u64> = 1..=128;
 /// Changed areas from this many bytes on are asked for holes; asking costs more than reading smaller ones.

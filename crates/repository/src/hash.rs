@@ -77,6 +77,11 @@ impl ChunkId {
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha256(bytes))
     }
+
+    /// The names of chunks, in their order; faster than one by one where this CPU hashes several at once.
+    pub fn of_all(chunks: &[&[u8]]) -> Vec<Self> {
+        sha256_all(chunks).into_iter().map(Self).collect()
+    }
 }
 
 impl fmt::Display for ChunkId {

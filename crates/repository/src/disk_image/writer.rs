@@ -305,11 +305,11 @@ impl State {
     fn hash(self: Arc<Self>, chunks: Vec<Waiting>) {
         let state = self.clone();
         self.tasks.spawn_blocking(move || {
-            let ids = hash::sha256_all(&chunks.iter().map(|chunk| chunk.data.as_ref()).collect::<Vec<_>>());
+            let ids = ChunkId::of_all(&chunks.iter().map(|chunk| chunk.data.as_ref()).collect::<Vec<_>>());
             for (Waiting { index, data, permit }, id) in chunks.into_iter().zip(ids) {
                 let own = state.clone();
                 state.tasks.spawn_blocking(move || {
-                    if let Err(error) = own.take_chunk(index, &data, ChunkId(id)) {
+                    if let Err(error) = own.take_chunk(index, &data, id) {
                         own.packer.fail(error);
                     }
                     drop(permit);
