@@ -405,11 +405,13 @@ pub(crate) fn open_blobs(cipher: &Cipher, pack: &PackRef, blobs: &[(Blob, &[u8])
     let opened: Vec<_> = blobs.iter().map(|(blob, sealed)| plain(cipher, pack, blob, sealed)).collect();
     let contents: Vec<&[u8]> = opened.iter().map(|plain| plain.as_deref().unwrap_or_default()).collect();
     let ids = sha256_all(&contents);
-    let checked = |((opened, (blob, _)), id): ((Result<Vec<u8>, Error>, &(Blob, &[u8])), [u8; 32])| match opened {
-        Ok(_) if id != blob.id => Err(damaged(pack, blob, format!("its content is {}", ChunkId(id)))),
-        opened => opened,
-    };
-    opened.into_iter().zip(blobs).zip(ids).map(checked).collect()
+    let named = opened.into_iter().zip(blobs.iter().zip(ids));
+    named
+        .map(|(opened, ((blob, _), id))| match opened {
+            Ok(_) if id != blob.id => Err(damaged(pack, blob, format!("its content is {}", ChunkId(id)))),
+            opened => opened,
+        })
+        .collect()
 }
 
 fn plain(cipher: &Cipher, pack: &PackRef, blob: &Blob, sealed: &[u8]) -> Result<Vec<u8>, Error> {

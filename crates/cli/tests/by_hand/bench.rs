@@ -180,7 +180,7 @@ pub(crate) fn slow_disk(bench: &Bench) -> (Running, String) {
 
 /// An NBD server of a disk of so many bytes, all random, each of whose reads takes so long (`20` seconds, `300ms`).
 pub(crate) fn delayed_disk(bench: &Bench, size: u64, each: &str) -> (Running, String) {
-    let source = bench.raw("slow.raw", size, &[(0, &random(size as usize))]);
+    let source = bench.raw("slow.raw", size, &[(0, &random(usize::try_from(size).expect("a small disk")))]);
     let socket = bench.file("slow.sock");
     let mut server = Command::new("nbdkit");
     server.args(["--foreground", "--exit-with-parent", "--unix"]).arg(&socket);
