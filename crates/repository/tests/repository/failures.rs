@@ -51,7 +51,7 @@ async fn later_calls_on_a_failed_writer_repeat_the_first_cause() {
 async fn a_pack_that_lies_there_too_short_is_no_part_of_a_backup() {
     let place = Place::new();
     let (_, repository) = faulty(&place).await;
-    let disk = TestDisk::random(40 * MIB, 9);
+    let disk = TestDisk::random(80 * MIB, 9); // five packs: four may wait to be hashed together
     let writer = repository.writer(disk.point(), WriterOptions::default()).await.unwrap();
     disk.put_into(&writer).await.unwrap();
     let stored = async {
@@ -62,7 +62,7 @@ async fn a_pack_that_lies_there_too_short_is_no_part_of_a_backup() {
             }
         }
     };
-    let pack = tokio::time::timeout(std::time::Duration::from_secs(60), stored).await.expect("40 MiB fill a pack");
+    let pack = tokio::time::timeout(std::time::Duration::from_secs(60), stored).await.expect("80 MiB fill five packs");
     let file = std::fs::File::options().write(true).open(&pack).unwrap();
     file.set_len(file.metadata().unwrap().len() - 1).unwrap();
     let Err(Error::SendAgain { chunks }) = writer.commit().await else { panic!("a pack is too short") };
