@@ -80,7 +80,7 @@ pub enum TakeOver {
 /// Writes one restore point. [`Writer::commit`] says what counts.
 ///
 /// Holds at most `puts_in_flight + 1` packs of 16 MiB (at least seven where packs are hashed together), two of 4 MiB, and
-/// `2 × workers` chunks, at least [`IN_LINE`] where they are hashed together; `workers` of them three times over.
+/// `2 × workers` chunks, at least 60 where they are hashed together; `workers` of them three times over.
 pub struct Writer {
     pub(super) state: Arc<State>,
 }
