@@ -9,7 +9,7 @@ use crate::Digest;
 use crate::{avx2, avx512};
 
 /// From this many messages on a set of lanes, however idle, is faster than one message after the other: a set costs
-/// as much as 2.2 (AVX-512) or 2.3 (AVX2) single messages of 512 KiB. Measured by `examples/throughput.rs` on a Xeon
+/// as much as 2.2 (AVX-512) or 2.3 (AVX2) single messages of 512 KiB. Measured by `examples/hash_throughput.rs` on a Xeon
 /// of family 6, model 85 (Cascade Lake) at 2.5 GHz.
 #[cfg(target_arch = "x86_64")]
 const WORTH_LANES: usize = 3;

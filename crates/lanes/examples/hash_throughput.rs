@@ -1,5 +1,5 @@
 //! MB/s of one core: `ring`, and every engine that this CPU has, on messages of 512 KiB. Run by hand:
-//! `cargo run --release -p lanes --example throughput`. All ways take turns in each round, so that whatever else
+//! `cargo run --release -p lanes --example hash_throughput`. All ways take turns in each round, so that whatever else
 //! the machine does disturbs them alike; the table shows medians, and the fastest round in brackets.
 
 use std::fs::read_to_string;
