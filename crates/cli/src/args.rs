@@ -13,7 +13,7 @@ Exit codes:
   0    done
   1    failed: the message names the cause, and what to do
   2    refused before anything was changed: arguments, a target that may not be overwritten, a missing key
-  3    verify found a difference or damage
+  3    verify found a difference or damage, or a list of changes misses some
   4    there is no such restore point, or `latest` could mean several disks
   10   there is no repository at that place
   11   the repository is locked by another program

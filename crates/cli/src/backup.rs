@@ -1,11 +1,11 @@
 //! `backup`: a disk becomes a restore point, or nothing.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use data_path::{BackupOptions, BackupReport, Content, Progress};
+use disk::Ranges;
 use jiff::Timestamp;
 use repository::{CHUNK_SIZE, DiskFacts, NewRestorePoint, Repository, RestorePoint, WriterOptions};
 use serde::Serialize;
@@ -41,12 +41,16 @@ pub(crate) async fn run(arguments: &BackupArguments, output: Output, interrupt: 
     let path = disk_path(&arguments.source, arguments.path.as_deref())?;
     // the disk first: a mistyped source must not leave a repository behind
     let source = disks::open_source(&arguments.source).await?;
+    let changed = match &arguments.changed {
+        Some(list) => Some(changes::read(list, source.disk.size())?),
+        None => None,
+    };
     let act = format!("back up {}", arguments.source);
     let repository = access.open_or_make().await.with_context(|| act.clone())?;
     interrupt.hold();
     let lock = repository.lock(&repositories::host()).await.with_context(|| act.clone())?;
     let copied = async {
-        let content = content(&repository, &source, &path, arguments.changed.as_deref()).await?;
+        let content = content(&repository, &source, &path, changed).await?;
         copy(&repository, &source, &path, content, output, interrupt).await
     };
     let copied = copied.await;
@@ -68,9 +72,8 @@ fn disk_path(source: &Place, given: Option<&str>) -> Result<String> {
 }
 
 /// What is read: everything, or what the list says changed since the latest restore point of that path.
-async fn content(repository: &Repository, source: &Opened, path: &str, changed: Option<&Path>) -> Result<Content> {
-    let Some(list) = changed else { return Ok(Content::Allocated) };
-    let areas = changes::read(list, source.disk.size())?;
+async fn content(repository: &Repository, source: &Opened, path: &str, changed: Option<Ranges>) -> Result<Content> {
+    let Some(areas) = changed else { return Ok(Content::Allocated) };
     let host = repositories::host();
     let points = repository.restore_points().await?;
     let base = points.iter().rev().find(|point| (&point.host, point.path.as_str()) == (&host, path));

@@ -11,7 +11,7 @@ use lifecycle::Problem;
 use lifecycle::clone::claims::scratch_name_of;
 use lifecycle::snapshot::disk_of;
 use lifecycle::transfer::download as says;
-use repository::Repository;
+use repository::{Repository, RestorePoint};
 use vsphere::Vcenter;
 
 use crate::attempt::{NotDone, in_order, once_the_cluster_answers};
@@ -83,12 +83,12 @@ async fn write_locked(
     volume: &DiskId,
     touched: bool,
 ) -> Result<api::Progress, NotDone> {
-    let point = repository.find(source).await.map_err(|e| from_repository("look for the restore point", &e))?;
-    let point = point.ok_or_else(|| {
-        let cause = format!("look for the restore point of {source}: there is none in {}", repository.place());
-        Problem::lasting(Reason::RestorePointMissing, cause)
-    })?;
-    let reader = repository.reader(&point.id).await.map_err(|e| damaged("read the restore point", &e))?;
+    let reader = match repository.reader(&find(repository, source).await?.id).await {
+        // its snapshot file was written anew under another name meanwhile, as for a tag
+        Err(repository::Error::PointMissing { .. }) => repository.reader(&find(repository, source).await?.id).await,
+        opened => opened,
+    };
+    let reader = reader.map_err(|e| damaged("read the restore point", &e))?;
     let target = vcenter.retrieve_disk(volume).await;
     let target = target.map_err(|e| from_vsphere(&format!("look at target disk {volume}"), &e))?;
     if target.attached {
@@ -105,6 +105,14 @@ async fn write_locked(
     let open = ctx.disks.write(vcenter, volume, interrupt).await?;
     let fresh = !touched && is_blank(ctx, &report.object().await, volume).await?;
     write_open(report, interrupt, &reader, open, fresh).await
+}
+
+async fn find(repository: &Repository, source: &DiskSnapshot) -> Result<RestorePoint, Problem> {
+    let point = repository.find(source).await.map_err(|e| from_repository("look for the restore point", &e))?;
+    point.ok_or_else(|| {
+        let cause = format!("look for the restore point of {source}: there is none in {}", repository.place());
+        Problem::lasting(Reason::RestorePointMissing, cause)
+    })
 }
 
 async fn write_open(

@@ -150,10 +150,14 @@ async fn forget(repository: &Repository, name: &str, snapshot: Option<&DiskSnaps
     let failed = |act: &str, e: repository::Error| from_repository(act, &e);
     repository.remove_locks_of(name).await.map_err(|e| failed("remove the lock of the copy", e))?;
     let Some(snapshot) = snapshot.filter(|s| name == names::upload(&s.snapshot)) else { return Ok(()) };
-    let point = repository.find_readable(snapshot).await.map_err(|e| failed("look for the restore point", e))?;
-    let Some(point) = point else { return Ok(()) };
-    tracing::info!(point = %point.id, "the copy had finished; removing its restore point");
-    repository.forget(&point.id).await.map_err(|e| failed("remove the restore point", e))
+    // a tag that was being written may have left two files of it
+    while let Some(point) =
+        repository.find_readable(snapshot).await.map_err(|e| failed("look for the restore point", e))?
+    {
+        tracing::info!(point = %point.id, "the copy had finished; removing its restore point");
+        repository.forget(&point.id).await.map_err(|e| failed("remove the restore point", e))?;
+    }
+    Ok(())
 }
 
 /// Deletes the one disk snapshot that the Upload names; one that is gone already is fine.
