@@ -29,6 +29,9 @@ impl Cluster {
     }
 
     /// The client, made at the first call from KUBECONFIG or the pod's account; every request has 20 s.
+    ///
+    /// # Errors
+    /// When there is neither, or what is there cannot be read.
     pub async fn client(&self) -> Result<kube::Client, ClusterError> {
         self.client.get_or_try_init(connect).await.cloned()
     }

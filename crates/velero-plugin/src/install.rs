@@ -19,6 +19,9 @@ pub struct InstallError {
 
 /// Copies this program into `folder` and returns where it is. The server runs every executable file it finds there
 /// (P-01), so nothing may be executable before it is whole, and nothing else is left behind.
+///
+/// # Errors
+/// When the folder is not there, or cannot be written.
 pub fn install(folder: &Path) -> Result<PathBuf, InstallError> {
     let program = PathBuf::from("/proc/self/exe");
     let target = folder.join(NAME);

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use api::{DeletePhase, DeleteSnapshot, Reason};
 use async_trait::async_trait;
+use kube::Api;
 use kube::api::PostParams;
-use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::velero::delete::{self, Decision, Delete};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::patience::Patience;
 use super::reads::{self, Reads};
 use super::waits::{self, Waited};
 use super::{failed, refused, say};
@@ -22,10 +23,24 @@ use crate::protocol::kinds::{ActionError, DeleteItemAction, Selector};
 /// How long Velero's deletion waits for ours. Whatever takes longer goes on by itself.
 const WATCHED_FOR: Duration = Duration::from_secs(30);
 
+/// The same once a deletion of this run took longer: Velero asks for one claim after the other, and a hundred claims would
+/// keep it for an hour.
+const WATCHED_AFTER_SILENCE: Duration = Duration::from_secs(5);
+
 /// How long the storage location's repository is looked for. The duty must be written down before Velero loses patience.
 const LOOKED_FOR: Duration = Duration::from_secs(20);
 
-pub(super) struct ClaimDelete(pub(super) Arc<Reads>);
+/// How long an API server that is away is asked again: Velero forgets the backup whatever we answer (V-09), and the duty
+/// with it.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
+
+pub(super) struct ClaimDelete {
+    pub(super) reads: Arc<Reads>,
+    /// With the deletion itself.
+    pub(super) patience: Patience,
+    /// How long the repository is looked for.
+    pub(super) looked_for: Duration,
+}
 
 #[async_trait]
 impl DeleteItemAction for ClaimDelete {
@@ -35,8 +50,8 @@ impl DeleteItemAction for ClaimDelete {
 
     async fn execute(&self, item: Item, backup: &Value) -> Result<(), ActionError> {
         let backup = reads::backup(backup)?;
-        let local_mode = self.0.settings().await?.local_mode;
-        match delete::decide(&backup, item.tree(), local_mode) {
+        let settings = waits::insist(WRITTEN_WITHIN, |_| false, || self.reads.settings()).await?;
+        match delete::decide(&backup, item.tree(), settings.local_mode) {
             Decision::Nothing(note) => {
                 say(&note);
                 Ok(())
@@ -48,15 +63,21 @@ impl DeleteItemAction for ClaimDelete {
 }
 
 impl ClaimDelete {
+    pub(super) fn new(reads: Arc<Reads>) -> Self {
+        Self { reads, patience: Patience::new(WATCHED_FOR, WATCHED_AFTER_SILENCE), looked_for: LOOKED_FOR }
+    }
+
     /// The storage location's repository; the one that the backup was made with where that cannot be had now, as when the
     /// location was edited and nobody is there to make a repository of it. The driver finds out whether it will do.
     async fn repository(&self, backup: &api::velero::Backup, wanted: &Delete) -> Result<String, ActionError> {
-        let looking = self.0.repository_at(backup.spec.storage_location.as_deref(), &wanted.source_namespace);
-        let why = match tokio::time::timeout(LOOKED_FOR, looking).await {
+        let looking = self.reads.repository_at(backup.spec.storage_location.as_deref(), &wanted.source_namespace);
+        let why = match tokio::time::timeout(self.looked_for, looking).await {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(error)) => error,
             Err(_) => {
-                let cause = format!("find the repository of the backup: no answer within {} s", LOOKED_FOR.as_secs());
+                self.reads.patience.ran_out(); // the next claim of this run need not look as long
+                let within = self.looked_for.as_secs();
+                let cause = format!("find the repository of the backup: no answer within {within} s");
                 refused(&Problem::passing(Reason::DriverSilent, cause))
             }
         };
@@ -75,12 +96,17 @@ impl ClaimDelete {
             false => self.repository(backup, wanted).await?,
         };
         let name = api::names::delete_snapshot(Uuid::new_v4());
-        let request = wanted.request(backup, self.0.velero(), &repository, &name);
-        let deletes: Api<DeleteSnapshot> = Api::namespaced(self.0.client().await?, self.0.velero());
-        let made = deletes.create(&PostParams::default(), &request).await;
-        let name = made.map_err(failed("make a DeleteSnapshot for the claim"))?.name_any();
+        let request = wanted.request(backup, self.reads.velero(), &repository, &name);
+        let deletes: Api<DeleteSnapshot> = Api::namespaced(self.reads.client().await?, self.reads.velero());
+        waits::insist(WRITTEN_WITHIN, is_refusal, || written_down(&deletes, &request))
+            .await
+            .map_err(failed("make a DeleteSnapshot for the claim"))?;
         let ended = |delete: Option<&DeleteSnapshot>| delete.is_none_or(|d| d.phase().is_some_and(|p| p.is_terminal()));
-        match waits::until(deletes, &name, WATCHED_FOR, "watch the DeleteSnapshot", ended).await {
+        let waited = waits::until(deletes, &name, self.patience.lasts(), "watch the DeleteSnapshot", ended).await;
+        if let Ok(waited) = &waited {
+            self.patience.learns(waited);
+        }
+        match waited {
             Ok(Waited::Settled(Some(delete))) if delete.phase() == Some(&DeletePhase::Failed) => {
                 let why = delete.status.and_then(|s| s.message).unwrap_or_default();
                 Err(refused(&Problem::lasting(Reason::Internal, format!("delete {}: {why}", wanted.snapshot_id))))
@@ -96,4 +122,17 @@ impl ClaimDelete {
             }
         }
     }
+}
+
+/// Makes it. One that is there was made by an earlier try whose answer got lost: its name is ours alone.
+async fn written_down(deletes: &Api<DeleteSnapshot>, request: &DeleteSnapshot) -> kube::Result<()> {
+    match deletes.create(&PostParams::default(), request).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        made => made.map(drop),
+    }
+}
+
+/// Whether the API server has looked at the request and will not have it; another try would change nothing.
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }

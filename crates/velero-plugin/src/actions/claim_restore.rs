@@ -103,7 +103,13 @@ impl ClaimRestore {
         let made = made.map_err(failed("make a CloneFromSnapshot for the claim"))?;
         let (name, uid) = (made.metadata.name.unwrap_or_default(), made.metadata.uid.unwrap_or_default());
         let changed = restore::taken(item.tree(), take, &uid);
-        change::apply(&mut item, &changed)?;
+        if let Err(problem) = change::apply(&mut item, &changed) {
+            // its claim will never come: what has begun must not be left behind
+            if let Err(error) = stop(&clones, &name).await {
+                tracing::warn!(error = error.message(), clone = name, "it could not be cancelled");
+            }
+            return Err(problem.into());
+        }
         tracing::info!(clone = name, "its data is being brought back");
         Ok(Restored { operation: Some(operation::id(&take.namespace, &name)), ..Restored::only(item) })
     }

@@ -5,6 +5,7 @@ mod change;
 mod claim_backup;
 mod claim_delete;
 mod claim_restore;
+mod patience;
 mod reads;
 mod repositories;
 mod skipped;
@@ -23,6 +24,9 @@ use crate::{Action, Host, Registry, RegistryError};
 use reads::Reads;
 
 /// Everything that this executable does for Velero, in the order in which it runs.
+///
+/// # Errors
+/// When two of them have one name, or one has none that Velero takes.
 pub fn registry(host: &Host) -> Result<Registry, RegistryError> {
     let reads = Arc::new(Reads::new(host.clone()));
     Registry::new([
@@ -31,7 +35,7 @@ pub fn registry(host: &Host) -> Result<Registry, RegistryError> {
         ("velero.io/vsphere-pvc-restorer", Action::Restore(Arc::new(claim_restore::ClaimRestore(reads.clone())))),
         ("cnsdp.vmware.com/volume-restorer", Action::Restore(Arc::new(skipped::Volumes))),
         ("cnsdp.vmware.com/own-kinds-restorer", Action::Restore(Arc::new(skipped::OwnKinds))),
-        ("velero.io/vsphere-pvc-deleter", Action::Delete(Arc::new(claim_delete::ClaimDelete(reads)))),
+        ("velero.io/vsphere-pvc-deleter", Action::Delete(Arc::new(claim_delete::ClaimDelete::new(reads)))),
         ("velero.io/vsphere", Action::VolumeSnapshotter(Arc::new(snapshotter::OldSnapshots))),
     ])
 }
@@ -55,3 +59,6 @@ fn say(note: &Note) {
         Level::Warning => tracing::warn!("{}", note.text),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use api::velero::{Backup, BackupStorageLocation, Restore};
 use api::{labels, names};
@@ -21,7 +20,8 @@ use lifecycle::velero::{Settings, fs_backup};
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
 
-use super::{failed, refused};
+use super::patience::Patience;
+use super::{failed, refused, repositories};
 use crate::Host;
 use crate::protocol::kinds::ActionError;
 
@@ -42,8 +42,8 @@ pub(super) struct Reads {
     claim_users: Mutex<HashMap<String, Arc<Vec<Pod>>>>,
     /// By storage location and namespace.
     pub(super) repositories: Mutex<HashMap<(String, String), String>>,
-    /// Whether the driver has left the last claim of a repository without an answer.
-    pub(super) driver_is_silent: AtomicBool,
+    /// With a driver that is asked for one.
+    pub(super) patience: Patience,
     /// By name; each until its claim is backed up, which follows soon.
     volumes: std::sync::Mutex<HashMap<String, PersistentVolume>>,
 }
@@ -57,7 +57,7 @@ impl Reads {
             policies: OnceCell::new(),
             claim_users: Mutex::default(),
             repositories: Mutex::default(),
-            driver_is_silent: AtomicBool::new(false),
+            patience: repositories::patience(),
             volumes: std::sync::Mutex::default(),
         }
     }

@@ -1,6 +1,5 @@
 //! The BackupRepository for a storage location and a namespace: an existing one, or the driver makes it for a claim.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::velero::BackupStorageLocation;
@@ -10,6 +9,7 @@ use kube::api::{ListParams, PostParams};
 use lifecycle::Problem;
 use lifecycle::velero::parameters::{self, Choice, Wanted};
 
+use super::patience::Patience;
 use super::reads::Reads;
 use super::waits::{self, Waited};
 use super::{failed, refused};
@@ -19,6 +19,11 @@ use crate::protocol::kinds::ActionError;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(120);
 /// How long it has once it was silent for that long in this run: a hundred claims must not wait two minutes each.
 const ANSWERED_AFTER_SILENCE: Duration = Duration::from_secs(5);
+
+/// The patience with a driver that is asked for a repository.
+pub(super) const fn patience() -> Patience {
+    Patience::new(ANSWERED_WITHIN, ANSWERED_AFTER_SILENCE)
+}
 
 impl Reads {
     /// The name of the BackupRepository for claims from `namespace` in the location of that name, found once.
@@ -59,28 +64,28 @@ impl Reads {
                 name
             }
         };
-        answered(claims, &claim, &self.driver_is_silent).await
+        answered(claims, &claim, &self.patience).await
     }
 }
 
-async fn answered(
-    claims: Api<BackupRepositoryClaim>,
-    name: &str,
-    driver_is_silent: &AtomicBool,
-) -> Result<String, ActionError> {
-    let within = if driver_is_silent.load(Ordering::Relaxed) { ANSWERED_AFTER_SILENCE } else { ANSWERED_WITHIN };
-    let has_name = |claim: Option<&BackupRepositoryClaim>| {
-        claim.is_some_and(|c| c.backup_repository.as_ref().is_some_and(|name| !name.is_empty()))
-    };
+async fn answered(claims: Api<BackupRepositoryClaim>, name: &str, patience: &Patience) -> Result<String, ActionError> {
+    let within = patience.lasts();
     let act = format!("wait for the repository of BackupRepositoryClaim {name}");
-    let waited = waits::until(claims, name, within, &act, has_name).await?;
-    driver_is_silent.store(matches!(waited, Waited::TooLate), Ordering::Relaxed);
+    let is_over = |claim: Option<&BackupRepositoryClaim>| claim.is_none_or(|claim| repository_of(claim).is_some());
+    let waited = waits::until(claims, name, within, &act, is_over).await?;
+    patience.learns(&waited);
     match waited {
-        Waited::Settled(Some(claim)) => Ok(claim.backup_repository.unwrap_or_default()),
+        Waited::Settled(Some(claim)) => {
+            repository_of(&claim).map(str::to_owned).ok_or_else(|| ActionError::new(format!("{act}: it has none")))
+        }
         Waited::Settled(None) => Err(ActionError::new(format!("{act}: the claim was deleted meanwhile"))),
         Waited::TooLate => {
             let cause = format!("{act}: nobody answered it within {} s", within.as_secs());
             Err(refused(&Problem::passing(Reason::DriverSilent, cause)))
         }
     }
+}
+
+fn repository_of(claim: &BackupRepositoryClaim) -> Option<&str> {
+    claim.backup_repository.as_deref().filter(|name| !name.is_empty())
 }

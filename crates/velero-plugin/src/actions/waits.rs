@@ -1,7 +1,7 @@
 //! Waiting for an object that somebody else writes. A spell without the API server, or with nothing to tell, is waited
 //! out: only the deadline ends a wait, or a refusal that will not change.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, pin_mut};
@@ -16,6 +16,9 @@ use crate::protocol::kinds::ActionError;
 
 /// The API server ends a silent watch after so many seconds, before the client takes its silence for a fault.
 const SILENCE: u32 = 15;
+
+/// Pause before the API server is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// How a wait ended.
 pub(super) enum Waited<K> {
@@ -106,6 +109,25 @@ where
         }
     };
     tokio::time::timeout(within, watching).await.unwrap_or(Ok(Waited::TooLate))
+}
+
+/// Asks again until there is an answer, for `within` at most; then the last error is the answer, and one that `is_final`
+/// is it at once.
+pub(super) async fn insist<T, E: Display, A: Future<Output = Result<T, E>>>(
+    within: Duration,
+    is_final: impl Fn(&E) -> bool,
+    ask: impl Fn() -> A,
+) -> Result<T, E> {
+    let due = Instant::now() + within;
+    loop {
+        match ask().await {
+            Err(error) if !is_final(&error) && Instant::now() + PAUSE < due => {
+                tracing::info!(%error, "the API server is asked again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Whether asking again is of no use: we may not.

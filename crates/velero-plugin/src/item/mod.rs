@@ -77,8 +77,10 @@ struct Names {
 }
 
 impl Item {
-    /// The item in `bytes`. Fails unless it is an object with `apiVersion` and `kind`, without which the server cannot
-    /// take it back.
+    /// The item in `bytes`.
+    ///
+    /// # Errors
+    /// Unless it is an object with `apiVersion` and `kind`, without which the server cannot take it back.
     pub fn parse(bytes: &[u8]) -> Result<Self, ItemError> {
         Self::of(serde_json::from_slice(bytes).map_err(ItemError::NotAnObject)?)
     }
@@ -135,6 +137,9 @@ impl Item {
     }
 
     /// The object as a type of Kubernetes, to read. Never write such a type back: it forgets unknown fields.
+    ///
+    /// # Errors
+    /// When a field is not of that type.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ItemError> {
         serde_json::from_str(self.text.get()).map_err(ItemError::NotAnObject)
     }
@@ -151,6 +156,9 @@ impl Item {
 
     /// Puts `value` at `path`; objects that are missing or null on the way are made. The last part is a whole key, dots
     /// and slashes included.
+    ///
+    /// # Errors
+    /// When something on the way is no object, or the item would be none of Kubernetes any more.
     pub fn set<V: Serialize + ?Sized>(&mut self, path: &[&str], value: &V) -> Result<(), ItemError> {
         let value = serde_json::value::to_raw_value(value)
             .map_err(|source| ItemError::Unwritable { path: path.join("."), source })?;
@@ -159,6 +167,9 @@ impl Item {
     }
 
     /// Takes the field at `path` away; nothing happens when there is none.
+    ///
+    /// # Errors
+    /// As [`Item::set`].
     pub fn remove(&mut self, path: &[&str]) -> Result<(), ItemError> {
         if let Some(text) = edit::remove(&self.text, path)? {
             *self = Self::of(text)?;

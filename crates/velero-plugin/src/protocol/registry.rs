@@ -54,7 +54,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A list of these actions. Fails when Velero would not start with it: a malformed name, or one that is there twice.
+    /// A list of these actions.
+    ///
+    /// # Errors
+    /// When Velero would not start with it: a malformed name, or one that is there twice.
     pub fn new<N: Into<String>>(entries: impl IntoIterator<Item = (N, Action)>) -> Result<Self, RegistryError> {
         let entries: Vec<(String, Action)> = entries.into_iter().map(|(name, action)| (name.into(), action)).collect();
         let mut seen = HashSet::new();

@@ -26,7 +26,7 @@ crate::scenes!(
     p13_a_restore_action_sees_both_items_and_its_wishes_arrive,
     an_error_is_a_sentence_with_its_place,
     a_panic_is_an_error_of_one_item_and_the_others_go_on,
-    a_delete_action_says_whether_the_duty_is_written_down,
+    p14_a_delete_action_says_whether_the_duty_is_written_down,
     the_volume_snapshotter_speaks_all_its_methods,
     a_name_that_nobody_has_is_told_by_its_kind,
 );
@@ -261,7 +261,7 @@ async fn a_panic_is_an_error_of_one_item_and_the_others_go_on() -> Result<()> {
     Ok(())
 }
 
-async fn a_delete_action_says_whether_the_duty_is_written_down() -> Result<()> {
+async fn p14_a_delete_action_says_whether_the_duty_is_written_down() -> Result<()> {
     let plugin = Plugin::start(&Start::rehearsal())?;
     let request = |todo| DeleteItemActionExecuteRequest {
         plugin: NAME.to_owned(),

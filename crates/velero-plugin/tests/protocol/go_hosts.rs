@@ -22,6 +22,14 @@ crate::scenes!(
 
 const VERSIONS: [&str; 3] = ["1.4.3", "1.6.0", "1.7.0"];
 
+/// Until the host has its first answer, in milliseconds: the start, a connection, the list.
+const ANSWERED_IN: u64 = 100;
+/// From the host's wish until it has seen the end, in milliseconds. A plugin that waits for open streams takes a second.
+const GONE_IN: u64 = 500;
+/// Runs until one has to be as quick as that: what others take from two cores says nothing about the plugin, while a wait
+/// of its own shows in each.
+const MOST_RUNS: usize = 30;
+
 /// What a host tells; `tests/lab/plugin-host/main.go` says what the fields are.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -70,12 +78,14 @@ async fn p02_go_plugin_of_every_velero_lists_the_shipped_program() -> Result<()>
     let program = folder.path().join("velero-plugin-for-vsphere");
     let nowhere = tempfile::tempdir()?;
     for version in VERSIONS {
-        let report = host(version, &[], &program, "--features=EnableCSI --uploader-type=kopia", nowhere.path())?;
+        let run = || host(version, &[], &program, "--features=EnableCSI --uploader-type=kopia", nowhere.path());
+        let report = run()?;
         tell(version, &report);
         expect_good_manners(&report);
         for plugin in &report.plugins {
             assert_eq!(plugin["command"], program.to_string_lossy());
         }
+        expect_quick(version, report, run)?;
     }
     Ok(())
 }
@@ -96,11 +106,24 @@ fn rehearse(version: &str) -> Result<()> {
     Ok(())
 }
 
-/// P-04, P-05: it starts and goes quickly, small, with 0, and leaves no process behind.
+/// Runs it again until one run, `first` counted, was quick at both ends.
+fn expect_quick(version: &str, first: Report, run: impl Fn() -> Result<Report>) -> Result<()> {
+    let (mut answered, mut gone) = (first.start_millis, first.shutdown_millis);
+    for _ in 1..MOST_RUNS {
+        if answered < ANSWERED_IN && gone < GONE_IN {
+            break;
+        }
+        let report = run()?;
+        (answered, gone) = (answered.min(report.start_millis), gone.min(report.shutdown_millis));
+    }
+    assert!(answered < ANSWERED_IN, "go-plugin {version}: the first answer took {answered} ms at best");
+    assert!(gone < GONE_IN, "go-plugin {version}: the end took {gone} ms at best");
+    Ok(())
+}
+
+/// P-04, P-05: it is small, goes with 0 before it is killed, and leaves no process behind.
 fn expect_good_manners(report: &Report) {
-    assert!(report.start_millis < 1_000, "{} ms", report.start_millis);
-    assert!(report.resident_kib < 30 * 1_024, "{} KiB", report.resident_kib);
-    assert!(report.shutdown_millis < 1_500, "{} ms; it kills after 2 s", report.shutdown_millis);
+    assert!(report.resident_kib < 30_000_000 / 1_024, "{} KiB", report.resident_kib);
     assert_eq!((report.exit_code, report.children), (0, 0));
     for entry in &report.log {
         let message = entry["@message"].as_str().unwrap_or_default();

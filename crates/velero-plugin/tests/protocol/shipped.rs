@@ -1,12 +1,16 @@
 //! The program that we ship, as it is.
 
+use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use velero_plugin::protocol::wire::generated::Empty;
+use velero_plugin::protocol::wire::generated::{
+    CreateSnapshotRequest, CreateVolumeRequest, DeleteSnapshotRequest, Empty, GetVolumeIdRequest,
+    VolumeSnapshotterInitRequest,
+};
 
 use crate::host::{Plugin, Start};
 
@@ -15,11 +19,19 @@ crate::scenes!(
     p01_install_puts_exactly_one_executable_into_the_folder,
     p02_the_shipped_listing_starts_every_velero,
     v08_no_action_is_listed_twice,
+    a_snapshot_location_gets_no_snapshot_that_is_not_there,
     the_start_is_cheap_and_touches_nothing,
 );
 
-/// Most memory of a plugin that was asked for its list, in KiB.
-const RESIDENT_KIB: u64 = 30 * 1024;
+/// Most memory of a plugin that was asked for its list: 30 MB, in KiB.
+const RESIDENT_KIB: u64 = 30_000_000 / 1024;
+/// From the start of the process to its line on stdout.
+const STARTED_IN: Duration = Duration::from_millis(100);
+/// Starts that are looked at.
+const STARTS: usize = 5;
+/// Starts until one has to be fast enough: what others take from two cores says nothing about the plugin, while a wait of
+/// its own shows in each.
+const MOST_STARTS: usize = 40;
 
 pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_velero-plugin-for-vsphere"))
@@ -84,12 +96,36 @@ async fn p02_the_shipped_listing_starts_every_velero() -> Result<()> {
     Ok(())
 }
 
+/// An empty id without an error would be a completed snapshot to Velero, and its backup *Completed* with nothing in it.
+async fn a_snapshot_location_gets_no_snapshot_that_is_not_there() -> Result<()> {
+    let plugin = Plugin::start(&Start::of(program()))?;
+    let mut client = plugin.connect().await?.snapshotter();
+    let (name, volume) = ("velero.io/vsphere".to_owned(), br#"{"kind":"PersistentVolume","apiVersion":"v1"}"#);
+    client.init(VolumeSnapshotterInitRequest { plugin: name.clone(), config: HashMap::new() }).await?;
+    let whose = GetVolumeIdRequest { plugin: name.clone(), persistent_volume: volume.to_vec() };
+    let id = client.get_volume_id(whose).await?.into_inner().volume_id;
+    assert_eq!(id, "", "with an id Velero would snapshot the volume, and the claim's action once more");
+    let asked = CreateSnapshotRequest { plugin: name.clone(), volume_id: "disk-1".to_owned(), ..Default::default() };
+    let refused = client.create_snapshot(asked).await.unwrap_err();
+    assert!(refused.message().contains("disk-1") && refused.message().contains("claim's own action"), "{refused}");
+    let old =
+        CreateVolumeRequest { plugin: name.clone(), snapshot_id: "ivd:disk:snap".to_owned(), ..Default::default() };
+    let refused = client.create_volume_from_snapshot(old).await.unwrap_err();
+    assert!(refused.message().contains("ivd:disk:snap") && refused.message().contains("1.0.2"), "{refused}");
+    let old = DeleteSnapshotRequest { plugin: name, snapshot_id: "ivd:disk:snap".to_owned() };
+    let refused = client.delete_snapshot(old).await.unwrap_err();
+    assert!(refused.message().contains("ivd:disk:snap") && refused.message().contains("1.0.2"), "{refused}");
+    plugin.shut_down().await?.expect_clean();
+    Ok(())
+}
+
+/// Under 100 ms and 30 MB, and nothing is done before it is asked.
 async fn the_start_is_cheap_and_touches_nothing() -> Result<()> {
     // a cluster that could only be reached in vain: whoever asked it now would fail, or take his time
     let start = Start::of(program()).variable("KUBECONFIG", "/nowhere/kubeconfig");
     let (mut fastest, mut least_work) = (Duration::MAX, Duration::MAX);
     let mut resident = 0;
-    for _ in 0..5 {
+    for tries in 1..=MOST_STARTS {
         let plugin = Plugin::start(&start)?;
         plugin.connect().await?.lister().list_plugins(Empty {}).await?;
         fastest = fastest.min(plugin.started_in);
@@ -100,13 +136,13 @@ async fn the_start_is_cheap_and_touches_nothing() -> Result<()> {
         let end = plugin.shut_down().await?;
         end.expect_clean();
         assert_eq!(end.log, "");
+        if tries >= STARTS && fastest < STARTED_IN {
+            break;
+        }
     }
-    eprintln!(
-        "start to handshake {fastest:?}, listing included {least_work:?} of CPU (best of 5), {resident} KiB resident"
-    );
-    // 100 ms are promised; what other tests leave of the two cores says nothing about the plugin, a wait does
-    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
-    assert!(least_work < Duration::from_millis(100), "{least_work:?} of CPU");
+    eprintln!("start to handshake {fastest:?}, listing included {least_work:?} of CPU (best), {resident} KiB resident");
+    assert!(fastest < STARTED_IN, "{fastest:?}");
+    assert!(least_work < STARTED_IN, "{least_work:?} of CPU");
     assert!(resident < RESIDENT_KIB, "{resident} KiB");
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! What happens before the first call: who is served, where, and what is told.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use velero_plugin::protocol::wire::generated::Empty;
@@ -25,7 +24,6 @@ async fn p05_the_first_and_only_line_on_stdout_says_where_to_connect() -> Result
     let socket = plugin.socket();
     assert_eq!(socket.parent(), Some(folder.path()));
     assert_eq!(std::fs::metadata(&socket)?.permissions().mode() & 0o777, 0o600, "for our user alone");
-    assert!(plugin.started_in < Duration::from_secs(1), "{:?}", plugin.started_in);
     plugin.shut_down().await?.expect_clean();
     assert_eq!(std::fs::read_dir(folder.path())?.count(), 0, "nothing is left in the folder");
     Ok(())

@@ -28,7 +28,8 @@ async fn a_backup_that_runs_out_of_time_leaves_nothing_behind(world: World) -> R
     nothing_left(&world, &shop, 0).await
 }
 
-/// No Velero calls `Cancel` so far (V-10); a host on its plugin library does, on the shipped plugin.
+/// Velero calls `Cancel` for what is too late only, and we have ended that ourselves by then (V-10); so a host on its plugin
+/// library calls it, on the shipped plugin.
 async fn what_velero_cancels_stops_and_leaves_nothing(world: World) -> Result<()> {
     const MIB: u64 = 43;
     let host = world.plugin_host().await?;

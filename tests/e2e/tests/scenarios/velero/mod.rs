@@ -13,9 +13,11 @@ mod pods;
 mod restore_again;
 mod restore_classes;
 mod restore_existing;
+mod s3_server;
 mod second_cluster;
 mod storage_locations;
 mod storm;
+mod temporary_keys;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use api::Reason;
@@ -46,6 +48,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         restore_existing::SCENARIOS,
         second_cluster::SCENARIOS,
         storage_locations::SCENARIOS,
+        temporary_keys::SCENARIOS,
     ]
     .into_iter()
     .flatten()

@@ -1,31 +1,28 @@
 //! Storage locations as users write them: what a setting means to Velero's S3 plugin it means to us, on the same line.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Stdio;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use api::{BackupRepository, BackupRepositoryClaim, CredentialSecret, Reason, SnapshotPhase};
-use e2e::{DEADLINE, Namespace, World, explained, wait_until};
+use anyhow::{Context as _, Result, ensure};
+use api::{BackupRepository, BackupRepositoryClaim};
+use e2e::{DEADLINE, Namespace, World, wait_until};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::{Api, CustomResource, ResourceExt as _};
+use kube::{Api, CustomResource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
 
+use super::s3_server::S3Server;
 use super::{digests, lose, same};
 
 #[path = "../../../../../crates/repository/tests/repository/recorder.rs"]
-mod recorder;
+pub(super) mod recorder;
 
 use recorder::{Head, Recorder};
 
 crate::scenarios![
     a_setting_of_a_storage_location_means_to_us_what_it_means_to_velero,
     an_s3_server_with_a_certificate_of_its_own_takes_backups,
-    temporary_keys_reach_the_store_with_their_token,
 ];
 
 /// A BackupStorageLocation, as it is.
@@ -67,7 +64,7 @@ async fn a_setting_of_a_storage_location_means_to_us_what_it_means_to_velero(wor
         ("tagging", "team=shop&tier=1".to_owned()),
         ("checksumAlgorithm", "SHA256".to_owned()),
     ];
-    let location = Location::create(&world, shop.name(), &config, json!({})).await?;
+    let location = Location::create(&world, shop.name(), &Keys::of_lab(&world), &config, json!({})).await?;
     let velero = world.velero_server();
     velero.back_up(shop.name(), shop.name(), &["--storage-location", shop.name()]).await?;
     velero.backup_is(shop.name(), "Completed").await?;
@@ -121,7 +118,7 @@ async fn an_s3_server_with_a_certificate_of_its_own_takes_backups(world: World) 
     let shop = world.namespace("vtls").await?;
     let claim = shop.claim("data").mib(1).create().await?;
     claim.fill_random(302)?;
-    let server = TlsServer::start(&world).await?;
+    let server = S3Server::behind_tls(&world).await?;
     let key = world.folder().join("sse-key");
     std::fs::write(&key, [b'k'; 32])?;
     let authority = json!({"caCertRef": {"name": format!("{}-trusted-keys", shop.name()), "key": "ca.crt"}});
@@ -132,8 +129,9 @@ async fn an_s3_server_with_a_certificate_of_its_own_takes_backups(world: World) 
     let velero = world.velero_server();
     for (word, setting, storage) in cases {
         let name = format!("{}-{word}", shop.name());
-        let config = [("s3Url", server.url.clone()), ("profile", "lab".to_owned()), setting];
-        let location = Location::create(&world, &name, &config, storage).await?;
+        let url = format!("https://{}", server.address);
+        let config = [("s3Url", url), ("profile", "lab".to_owned()), setting];
+        let location = Location::create(&world, &name, &Keys::of_lab(&world), &config, storage).await?;
         velero.back_up(&name, shop.name(), &["--storage-location", &name]).await?;
         velero.backup_is(&name, "Completed").await?;
         ensure!(points_below(&world, &name, &shop)? == 1, "one restore point below the prefix of {name}");
@@ -142,40 +140,9 @@ async fn an_s3_server_with_a_certificate_of_its_own_takes_backups(world: World) 
     Ok(())
 }
 
-/// W-39: the store has given no such token, so it says what it thinks of it. Dropped, the keys would work.
-async fn temporary_keys_reach_the_store_with_their_token(world: World) -> Result<()> {
-    let shop = world.namespace("vtoken").await?;
-    let claim = shop.claim("data").mib(1).create().await?;
-    let secret = readable_secret(&world, shop.name(), "aws_session_token = only for a while\n").await?;
-    let parameters = [
-        ("region", world.var("AWS_REGION")),
-        ("bucket", world.var("S3_BUCKET")),
-        ("s3Url", world.var("S3_ENDPOINT")),
-        ("s3ForcePathStyle", "true"),
-        ("profile", "lab"),
-    ];
-    let mut asked = BackupRepositoryClaim::new(&format!("brc-{}", shop.name()));
-    asked.repository_parameters = parameters.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    asked.allowed_namespaces = Some(vec![shop.name().to_owned()]);
-    asked.credential_secret = Some(CredentialSecret { namespace: None, name: secret.clone(), key: "cloud".to_owned() });
-    let claims: Api<BackupRepositoryClaim> = Api::namespaced(world.client(), world.velero());
-    claims.create(&PostParams::default(), &asked).await?;
-    let answered =
-        wait_until(&claims, &asked.name_any(), DEADLINE, "is answered", |c: Option<&BackupRepositoryClaim>| {
-            c.is_some_and(|c| c.backup_repository.as_ref().is_some_and(|name| !name.is_empty()))
-        })
-        .await?;
-    let repository = answered.and_then(|c| c.backup_repository).context("a repository")?;
-    let asked = shop.snapshot_of(&claim.name, &repository).await?;
-    let status = asked.wait_for(SnapshotPhase::SnapshotFailed).await?.status.context("status")?;
-    let (reason, words) = (Reason::StoreAccessDenied, ["InvalidToken"]);
-    explained(&world, shop.name(), &asked.name, &status.conditions, reason, &words).await?;
-    forget(&world, &secret).await
-}
-
 /// The prefix of a location in the lab's bucket: below a folder that Velero knows, as the location `default` is the whole
 /// bucket, and any other folder in its root would make that unavailable to all other scenarios.
-fn prefix(location: &str) -> String {
+pub(super) fn prefix(location: &str) -> String {
     format!("plugins/{location}")
 }
 
@@ -189,16 +156,50 @@ fn points_below(world: &World, location: &str, shop: &Namespace) -> Result<usize
     }
 }
 
+/// Keys to an S3 server, in the profile `lab` of a location's Secret.
+pub(super) struct Keys {
+    pub(super) id: String,
+    pub(super) secret: String,
+    /// Of keys that are for a while.
+    pub(super) token: Option<String>,
+}
+
+impl Keys {
+    /// Those to the lab's bucket.
+    pub(super) fn of_lab(world: &World) -> Self {
+        let [id, secret] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| world.var(name).to_owned());
+        Self { id, secret, token: None }
+    }
+
+    /// For a while; `ASIA` is how stores know such keys.
+    pub(super) fn temporary() -> Self {
+        let [id, secret] = ["ASIAFORAWHILE", "only-for-a-while"].map(str::to_owned);
+        Self { id, secret, token: Some("and-with-this-token".to_owned()) }
+    }
+
+    /// Their lines in a profile.
+    fn lines(&self) -> String {
+        let token = self.token.as_ref().map(|token| format!("aws_session_token = {token}\n")).unwrap_or_default();
+        format!("aws_access_key_id = {}\naws_secret_access_key = {}\n{token}", self.id, self.secret)
+    }
+}
+
 /// A storage location with a Secret that our programs may read, as `storageSecrets` of the chart lets them.
-struct Location {
+pub(super) struct Location {
     name: String,
     secret: String,
 }
 
 impl Location {
     /// In the lab's bucket below a [`prefix`] of its own, once Velero has found it good.
-    async fn create(world: &World, name: &str, config: &[(&str, String)], storage: Value) -> Result<Self> {
-        let made = Self { name: name.to_owned(), secret: readable_secret(world, name, "").await? };
+    pub(super) async fn create(
+        world: &World,
+        name: &str,
+        keys: &Keys,
+        config: &[(&str, String)],
+        storage: Value,
+    ) -> Result<Self> {
+        let made = Self { name: name.to_owned(), secret: readable_secret(world, name, keys).await? };
         let mut config: BTreeMap<_, _> = config.iter().cloned().collect();
         config.insert("region", world.var("AWS_REGION").to_owned());
         config.insert("s3ForcePathStyle", "true".to_owned());
@@ -220,7 +221,7 @@ impl Location {
     }
 
     /// Deletes its backup, of the same name, with its restore point; then itself.
-    async fn remove(self, world: &World, shop: &Namespace) -> Result<()> {
+    pub(super) async fn remove(self, world: &World, shop: &Namespace) -> Result<()> {
         let velero = world.velero_server();
         velero.delete(&self.name).await?;
         velero.is_gone(&self.name).await?;
@@ -231,15 +232,14 @@ impl Location {
     }
 }
 
-/// A Secret of the location of that name, which our programs may read: keys by two names, of which one is right, with `more`
-/// lines to them, and the certificate of the lab's authority. Returns the Secret's name.
-async fn readable_secret(world: &World, location: &str, more: &str) -> Result<String> {
+/// A Secret of the location of that name, which our programs may read: keys by two names, of which one is right, and the
+/// certificate of the lab's authority. Returns the Secret's name.
+pub(super) async fn readable_secret(world: &World, location: &str, keys: &Keys) -> Result<String> {
     let made = format!("{location}-keys");
     let authority = std::fs::read_to_string(world.var("VCENTER_CA_FILE"))?;
-    let (id, secret) = (world.var("AWS_ACCESS_KEY_ID"), world.var("AWS_SECRET_ACCESS_KEY"));
     let keys = format!(
-        "[default]\naws_access_key_id = nobody\naws_secret_access_key = wrong\n\n\
-         [lab]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n{more}"
+        "[default]\naws_access_key_id = nobody\naws_secret_access_key = wrong\n\n[lab]\n{}",
+        keys.lines()
     );
     let name = json!({"name": made});
     let object = json!({"metadata": name, "stringData": {"cloud": keys, "ca.crt": authority}});
@@ -259,7 +259,7 @@ async fn readable_secret(world: &World, location: &str, more: &str) -> Result<St
     Ok(made)
 }
 
-async fn forget(world: &World, secret: &str) -> Result<()> {
+pub(super) async fn forget(world: &World, secret: &str) -> Result<()> {
     let (delete, velero) = (DeleteParams::default(), world.velero());
     Api::<RoleBinding>::namespaced(world.client(), velero).delete(secret, &delete).await?;
     Api::<Role>::namespaced(world.client(), velero).delete(secret, &delete).await?;
@@ -269,48 +269,4 @@ async fn forget(world: &World, secret: &str) -> Result<()> {
 
 fn locations(world: &World) -> Api<BackupStorageLocation> {
     Api::namespaced(world.client(), world.velero())
-}
-
-/// A second S3 server on the lab's buckets, with a certificate of the lab's authority; ends with its value.
-struct TlsServer {
-    url: String,
-    _child: Child,
-}
-
-impl TlsServer {
-    async fn start(world: &World) -> Result<Self> {
-        let program = world.var("PATH").split(':').map(|folder| std::path::Path::new(folder).join("versitygw"));
-        let program = program.clone().find(|file| file.is_file()).context("versitygw is on the lab's PATH")?;
-        let certificates = world.folder().join("certificates");
-        let due = tokio::time::Instant::now() + DEADLINE;
-        loop {
-            // another process may take the port before the server does: then the server ends, and the next port is tried
-            let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
-            let mut child = Command::new(&program)
-                .args(["--port", &address.to_string(), "--region", world.var("AWS_REGION"), "--quiet"])
-                .arg("--iam-dir")
-                .arg(world.folder().join("s3-accounts"))
-                .arg("--cert")
-                .arg(certificates.join("server.pem"))
-                .arg("--key")
-                .arg(certificates.join("server-key.pem"))
-                .arg("posix")
-                .arg(world.folder().join("s3"))
-                .env("ROOT_ACCESS_KEY", "root-of-tls")
-                .env("ROOT_SECRET_KEY", "nobody-uses-it")
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .kill_on_drop(true)
-                .spawn()?;
-            while child.try_wait()?.is_none() {
-                if TcpStream::connect(address).await.is_ok() {
-                    return Ok(Self { url: format!("https://{address}"), _child: child });
-                }
-                if tokio::time::Instant::now() > due {
-                    bail!("versitygw does not answer behind TLS");
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
-        }
-    }
 }
