@@ -109,6 +109,9 @@ pub struct DownloadStatus {
     #[serde(default, deserialize_with = "tolerant::or_default")]
     #[schemars(with = "Option<Progress>")]
     pub progress: Progress,
+    /// What of it is on the volume for good. Gone once it has ended; unknown to the original.
+    #[serde(default, deserialize_with = "tolerant::optional", skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<DownloadCheckpoint>,
     /// The node that copies, or copied last.
     #[serde(default, deserialize_with = "tolerant::optional", skip_serializing_if = "Option::is_none")]
     pub processing_node: Option<String>,
@@ -123,4 +126,42 @@ pub struct DownloadStatus {
     #[serde(default, deserialize_with = "tolerant::conditions", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<Condition>>")]
     pub conditions: Vec<Condition>,
+}
+
+/// What of a restore is on the volume for good, so that whoever goes on does not write it again.
+///
+/// Read as a whole or not at all: half of it would name chunks that are not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DownloadCheckpoint {
+    /// The digest of the restore point that is being written; `digest` in its `/disk.json`. Empty until somebody writes.
+    #[schemars(with = "Option<String>")]
+    pub digest: String,
+    /// The disk that is being written, by its id.
+    #[schemars(with = "Option<String>")]
+    pub disk: String,
+    /// Whether nothing but this restore point was written to that disk since it was made.
+    #[schemars(with = "Option<bool>")]
+    pub was_blank: bool,
+    /// Bytes of a chunk of the restore point.
+    #[schemars(with = "Option<i64>")]
+    pub chunk_size: u64,
+    /// Bytes from the start of the disk that are all written.
+    #[schemars(with = "Option<i64>")]
+    pub up_to: u64,
+    /// Which chunks from `upTo` on are written: a bit each, the lowest of a byte first, in hexadecimal.
+    #[schemars(with = "Option<String>")]
+    pub beyond: String,
+}
+
+impl DownloadCheckpoint {
+    /// Nobody has written anything to any disk.
+    pub fn untouched() -> Self {
+        Self { was_blank: true, ..Self::default() }
+    }
+
+    /// Whether it says that nobody has written anything.
+    pub fn is_untouched(&self) -> bool {
+        self.digest.is_empty()
+    }
 }

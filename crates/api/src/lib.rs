@@ -46,7 +46,7 @@ pub use backup_repository::{
 };
 pub use clone_from_snapshot::{ClaimCreator, CloneFromSnapshot, CloneFromSnapshotSpec, CloneFromSnapshotStatus};
 pub use delete_snapshot::{DeleteSnapshot, DeleteSnapshotSpec, DeleteSnapshotStatus};
-pub use download::{Download, DownloadSpec, DownloadStatus};
+pub use download::{Download, DownloadCheckpoint, DownloadSpec, DownloadStatus};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use k8s_openapi::jiff::Timestamp;
 pub use phase::{ClonePhase, DeletePhase, DownloadPhase, SnapshotPhase, UploadPhase};

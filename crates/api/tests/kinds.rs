@@ -87,3 +87,29 @@ fn what_makes_sense_beside_garbage_is_kept() {
     assert_eq!((status.progress.total_bytes, status.progress.bytes_done), (0, 5));
     assert_eq!(status.completion_timestamp, None);
 }
+
+#[test]
+fn half_a_checkpoint_is_none() {
+    let whole = serde_json::json!({
+        "digest": "ab", "disk": "d", "wasBlank": true, "chunkSize": 524_288, "upTo": 1_048_576, "beyond": "02",
+    });
+    let read = |checkpoint: Value| {
+        let object =
+            serde_json::json!({"metadata": {"name": "d"}, "status": {"checkpoint": checkpoint, "retryCount": 2}});
+        let status = serde_json::from_value::<Download>(object).unwrap().status.unwrap();
+        assert_eq!(status.retry_count, 2, "what is beside it is kept");
+        status.checkpoint
+    };
+    assert_eq!(serde_json::to_value(read(whole.clone())).unwrap(), whole, "comes back as it was written");
+    for field in whole.as_object().unwrap().keys() {
+        for odd in [Value::Null, serde_json::json!(-1), serde_json::json!({})] {
+            let mut broken = whole.clone();
+            broken[field] = odd.clone();
+            assert_eq!(read(broken), None, "{field} is {odd}");
+        }
+        let mut lacking = whole.clone();
+        lacking.as_object_mut().unwrap().remove(field);
+        assert_eq!(read(lacking), None, "{field} is missing");
+    }
+    assert_eq!(read(serde_json::json!("much")), None);
+}

@@ -57,7 +57,7 @@ async fn write(
         interrupt.or(disks::open_target(&arguments.target, reader.size(), arguments.force)).await?.split();
     let progress = Arc::new(Progress::new());
     let _bar = Bar::follow(output, "restore", &progress);
-    let options = RestoreOptions { target: content };
+    let options = RestoreOptions { target: content, ..RestoreOptions::default() };
     let report = data_path::restore(reader, opened.disk, &options, &progress, interrupt.token())
         .await
         .with_context(|| format!("write {}", arguments.target))?;

@@ -79,7 +79,7 @@ impl<K: Reported> Report<K> {
     /// As [`Report::say`], for a word that is not worth a wait: the process is about to end.
     pub(crate) async fn say_shortly(&self, change: impl Fn(&K::Status, Timestamp) -> K::Status) {
         if tokio::time::timeout(LAST_WORD_WITHIN, self.say(change)).await.is_err() {
-            tracing::info!("the API server does not answer; the transfer is given back without a word");
+            tracing::info!("the API server does not answer; the last word is left out");
         }
     }
 
@@ -163,7 +163,8 @@ impl Meter {
 
     fn read(&mut self, progress: &data_path::Progress) -> api::Progress {
         let counts = progress.counts();
-        let rate = per_second(counts.settled.saturating_sub(self.settled), self.at.elapsed());
+        let before = self.settled.max(counts.resumed);
+        let rate = per_second(counts.settled.saturating_sub(before), self.at.elapsed());
         (self.at, self.settled) = (Instant::now(), counts.settled);
         told(&counts, rate)
     }
@@ -171,7 +172,7 @@ impl Meter {
 
 /// Progress at the end, with the rate over the whole transfer.
 pub(crate) fn at_the_end(counts: &data_path::Counts, took: Duration) -> api::Progress {
-    told(counts, per_second(counts.total, took))
+    told(counts, per_second(counts.total.saturating_sub(counts.resumed), took))
 }
 
 fn told(counts: &data_path::Counts, bytes_per_second: u64) -> api::Progress {

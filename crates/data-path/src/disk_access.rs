@@ -118,12 +118,19 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes everything written stable, then closes. Only after this a restore has happened.
-    pub async fn flush_and_close(self) -> Result<(), Error> {
+    /// Makes everything stable whose write was answered. What a flush that failed was for may be lost, whatever a later one
+    /// says.
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
         // every connection: a server that offers several promises that one flush covers all, and some forget
         for connection in &self.connections {
             connection.flush().await.map_err(|source| Error::Flush { source })?;
         }
+        Ok(())
+    }
+
+    /// Makes everything written stable, then closes. Only after this a restore has happened.
+    pub async fn flush_and_close(self) -> Result<(), Error> {
+        self.flush().await?;
         self.close().await
     }
 

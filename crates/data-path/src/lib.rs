@@ -23,6 +23,7 @@
 //! ```
 
 mod backup;
+mod checkpoint;
 mod content;
 mod disk_access;
 mod error;
@@ -33,6 +34,7 @@ mod select;
 mod verify;
 
 pub use backup::{BackupOptions, BackupReport, backup};
+pub use checkpoint::{Checkpoint, Checkpoints, Unfit};
 pub use content::Content;
 pub use disk_access::Disk;
 pub use error::{Error, ErrorKind};

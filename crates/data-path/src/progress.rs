@@ -12,6 +12,7 @@ pub struct Progress {
     read: AtomicU64,
     stored: AtomicU64,
     skipped: AtomicU64,
+    resumed: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -27,6 +28,8 @@ pub struct Counts {
     pub stored: u64,
     /// Bytes that were not moved because they are zero.
     pub skipped: u64,
+    /// Bytes that an earlier attempt had settled.
+    pub resumed: u64,
 }
 
 impl Progress {
@@ -43,11 +46,12 @@ impl Progress {
             read: self.read.load(Relaxed),
             stored: self.stored.load(Relaxed),
             skipped: self.skipped.load(Relaxed),
+            resumed: self.resumed.load(Relaxed),
         }
     }
 
     pub(crate) fn begin(&self, total: u64) {
-        for counter in [&self.settled, &self.read, &self.stored, &self.skipped] {
+        for counter in [&self.settled, &self.read, &self.stored, &self.skipped, &self.resumed] {
             counter.store(0, Relaxed);
         }
         self.total.store(total, Relaxed);
@@ -59,6 +63,12 @@ impl Progress {
 
     pub(crate) fn skip(&self, bytes: u64) {
         self.skipped.fetch_add(bytes, Relaxed);
+        self.settle(bytes);
+    }
+
+    /// Counts what an earlier attempt has settled.
+    pub(crate) fn resume(&self, bytes: u64) {
+        self.resumed.fetch_add(bytes, Relaxed);
         self.settle(bytes);
     }
 
@@ -83,10 +93,12 @@ mod tests {
     fn a_retry_begins_again_at_zero() {
         let progress = Progress::new();
         progress.begin(100);
+        progress.resume(20);
         progress.skip(60);
         progress.add_read(40);
         progress.set_stored(7);
-        assert_eq!(progress.counts(), Counts { total: 100, settled: 60, read: 40, stored: 7, skipped: 60 });
+        let want = Counts { total: 100, settled: 80, read: 40, stored: 7, skipped: 60, resumed: 20 };
+        assert_eq!(progress.counts(), want);
         progress.begin(200);
         assert_eq!(progress.counts(), Counts { total: 200, ..Counts::default() });
     }

@@ -1,5 +1,10 @@
 //! Repository to disk: writes data, leaves holes, flushes. Any error from a write, the flush or the goodbye is a failure.
+//!
+//! Where checkpoints are asked for, the disk is flushed over and over, and what was written before a flush that succeeded
+//! is noted: so a checkpoint never names bytes that the disk may still lose.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,11 +13,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use repository::{ChunkRef, Reader};
 use tokio_util::sync::CancellationToken;
 
+use crate::checkpoint::{Checkpoint, Checkpoints, Written};
 use crate::disk_access::Disk;
 use crate::error::Error;
 use crate::limits::{FETCHES_IN_FLIGHT, WINDOW_BYTES, WRITES_IN_FLIGHT, ZERO_BYTES};
 use crate::progress::{Counts, Progress};
 use crate::select;
+
+/// How long the last checkpoint of a restore that ends early may take.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(1);
 
 /// What is known of the target before anything is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,10 +34,13 @@ pub enum TargetContent {
 }
 
 /// How a restore writes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
-    /// What the target holds.
+    /// What the target holds where nothing of the restore point is written yet.
     pub target: TargetContent,
+    /// Where it begins, and where it notes what is on the disk for good. `None`: it begins at the start, and flushes once,
+    /// at the end.
+    pub checkpoints: Option<Arc<Checkpoints>>,
 }
 
 /// A restore that is complete.
@@ -46,7 +58,7 @@ pub struct RestoreReport {
 ///
 /// # Errors
 /// [`Error::TargetTooSmall`] and [`Error::TargetReadOnly`] come before anything is written; after any other error, and
-/// after `cancel`, the target's content is undefined.
+/// after `cancel`, nothing is known of the target but what the checkpoints say.
 pub async fn restore(
     reader: &Reader,
     target: Disk,
@@ -65,67 +77,147 @@ pub async fn restore(
     if size > needed {
         tracing::info!(disk = needed, target = size, "the target is larger than the disk; its end stays as it is");
     }
-    progress.begin(needed);
-    let writing = async {
-        for window in select::windows(needed, WINDOW_BYTES.next_multiple_of(reader.chunk_size())) {
-            write_window(reader, &target, options.target, window, progress).await?;
-        }
-        target.flush_and_close().await
-    };
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => return Err(Error::Cancelled),
-        written = writing => written?,
+    let restore = Restore::new(reader, &target, options, progress);
+    let writing = unless_cancelled(cancel, restore.write());
+    match options.checkpoints.as_deref() {
+        Some(checkpoints) => restore.save_while(writing, checkpoints, cancel).await?,
+        None => writing.await?,
     }
+    unless_cancelled(cancel, target.flush_and_close()).await?;
     Ok(RestoreReport { counts: progress.counts(), untouched_tail: size - needed, elapsed: began.elapsed() })
 }
 
-async fn write_window(
-    reader: &Reader,
-    target: &Disk,
-    content: TargetContent,
-    window: ByteRange,
-    progress: &Progress,
+async fn unless_cancelled(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<(), Error>>,
 ) -> Result<(), Error> {
-    let zeroes = zero_ranges(reader, window);
-    if content == TargetContent::Unknown && !zeroes.is_empty() {
-        let dirty = target.data_in(window).await?.intersection(&zeroes);
-        write_zeroes(target, &dirty).await?;
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Error::Cancelled),
+        done = work => done,
     }
-    progress.skip(zeroes.bytes());
-
-    let wanted = select::chunks(window, reader.chunk_size()).filter(|index| reader.chunk(*index) != ChunkRef::Zero);
-    let chunks = reader.read(reader.plan(wanted), FETCHES_IN_FLIGHT).map_err(Error::repository("read chunks"));
-    let places = chunks.map_ok(|chunk| {
-        progress.add_read(chunk.data.len() as u64);
-        stream::iter(chunk.at.into_iter().map(move |index| Ok::<_, Error>((index, chunk.data.clone()))))
-    });
-    let writes = places.try_flatten().map_ok(|(index, data)| write_chunk(reader, target, index, data, progress));
-    writes.try_buffer_unordered(WRITES_IN_FLIGHT).try_collect::<()>().await
 }
 
-async fn write_chunk(
-    reader: &Reader,
-    target: &Disk,
-    index: u64,
-    data: Bytes,
-    progress: &Progress,
-) -> Result<(), Error> {
-    let range = reader.chunk_range(index);
-    target.write(range.offset, data).await?;
-    progress.add_stored(range.length);
-    progress.settle(range.length);
-    Ok(())
+/// A restore under way.
+struct Restore<'r> {
+    reader: &'r Reader,
+    target: &'r Disk,
+    content: TargetContent,
+    written: Written,
+    progress: &'r Progress,
 }
 
-async fn write_zeroes(target: &Disk, ranges: &Ranges) -> Result<(), Error> {
-    let parts = ranges.iter().flat_map(|range| {
-        let parts = select::windows(range.length, ZERO_BYTES);
-        parts.map(move |part| ByteRange::new(range.offset + part.offset, part.length))
-    });
-    let parts: Vec<_> = parts.collect();
-    let writes = stream::iter(parts).map(|part| target.zero(part));
-    writes.buffer_unordered(WRITES_IN_FLIGHT).try_collect::<()>().await
+impl<'r> Restore<'r> {
+    fn new(reader: &'r Reader, target: &'r Disk, options: &RestoreOptions, progress: &'r Progress) -> Self {
+        let checkpoints = options.checkpoints.as_deref();
+        let noted = checkpoints.map(Checkpoints::latest).filter(|noted| noted.is_of(reader));
+        let begin = noted.unwrap_or_else(|| Checkpoint::nothing(reader));
+        if let Some(checkpoints) = checkpoints {
+            checkpoints.save(begin.clone()); // one of something else must not outlive the first write
+        }
+        progress.begin(reader.size());
+        progress.resume(begin.bytes());
+        Self { reader, target, content: options.target, written: Written::new(begin), progress }
+    }
+
+    async fn write(&self) -> Result<(), Error> {
+        for window in select::windows(self.reader.size(), WINDOW_BYTES.next_multiple_of(self.reader.chunk_size())) {
+            self.write_window(window).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_window(&self, window: ByteRange) -> Result<(), Error> {
+        let missing = self.written.missing(select::chunks(window, self.reader.chunk_size()));
+        let (zero, data): (Vec<u64>, Vec<u64>) =
+            missing.into_iter().partition(|index| self.reader.chunk(*index) == ChunkRef::Zero);
+        self.settle_zeroes(window, zero.into_iter().map(|index| self.reader.chunk_range(index)).collect()).await?;
+
+        let chunks = self.reader.read(self.reader.plan(data), FETCHES_IN_FLIGHT);
+        let places = chunks.map_err(Error::repository("read chunks")).map_ok(|chunk| {
+            self.progress.add_read(chunk.data.len() as u64);
+            stream::iter(chunk.at.into_iter().map(move |index| Ok::<_, Error>((index, chunk.data.clone()))))
+        });
+        let writes = places.try_flatten().map_ok(|(index, data)| self.write_chunk(index, data));
+        writes.try_buffer_unordered(WRITES_IN_FLIGHT).try_collect::<()>().await
+    }
+
+    async fn write_chunk(&self, index: u64, data: Bytes) -> Result<(), Error> {
+        let range = self.reader.chunk_range(index);
+        self.target.write(range.offset, data).await?;
+        self.written.insert(index);
+        self.progress.add_stored(range.length);
+        self.progress.settle(range.length);
+        Ok(())
+    }
+
+    /// Sees to it that `zeroes`, whole chunks of `window`, read as zeroes.
+    async fn settle_zeroes(&self, window: ByteRange, zeroes: Ranges) -> Result<(), Error> {
+        let dirty = match self.content {
+            TargetContent::Unknown if !zeroes.is_empty() => self.target.data_in(window).await?.intersection(&zeroes),
+            TargetContent::Unknown | TargetContent::KnownZero => Ranges::new(),
+        };
+        let parts: Vec<ByteRange> = zeroes.iter().flat_map(|range| parts(range, ZERO_BYTES)).collect();
+        let settled = stream::iter(parts).map(|part| self.settle_part(part, &dirty));
+        settled.buffer_unordered(WRITES_IN_FLIGHT).try_collect::<()>().await
+    }
+
+    async fn settle_part(&self, part: ByteRange, dirty: &Ranges) -> Result<(), Error> {
+        if dirty.touches(&part) {
+            for range in dirty.intersection(&Ranges::from_iter([part])).iter() {
+                self.target.zero(range).await?;
+            }
+        }
+        select::chunks(part, self.reader.chunk_size()).for_each(|index| self.written.insert(index));
+        self.progress.skip(part.length);
+        Ok(())
+    }
+
+    /// Notes what is on the disk for good while `writing` goes on, and once more when it has ended, however it did. A flush
+    /// that was begun is waited for: whoever misses its failure may believe the next one, which succeeds.
+    async fn save_while(
+        &self,
+        writing: impl Future<Output = Result<(), Error>>,
+        checkpoints: &Checkpoints,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let ended = CancellationToken::new();
+        let mut saving = pin!(self.save_until(&ended, checkpoints));
+        let outcome = tokio::select! {
+            biased;
+            failed = &mut saving => return failed,
+            outcome = writing => outcome,
+        };
+        ended.cancel();
+        match outcome {
+            Ok(()) => unless_cancelled(cancel, saving).await,
+            Err(error) => {
+                if !matches!(tokio::time::timeout(LAST_CHECKPOINT, saving).await, Ok(Ok(()))) {
+                    tracing::debug!("what was written since the last checkpoint will be written again");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn save_until(&self, ended: &CancellationToken, checkpoints: &Checkpoints) -> Result<(), Error> {
+        loop {
+            let is_last = tokio::time::timeout(checkpoints.every(), ended.cancelled()).await.is_ok();
+            let written = self.written.now();
+            if written != checkpoints.latest() {
+                self.target.flush().await?;
+                checkpoints.save(written);
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// `range` in parts of at most `most` bytes.
+fn parts(range: ByteRange, most: u64) -> impl Iterator<Item = ByteRange> {
+    select::windows(range.length, most).map(move |part| ByteRange::new(range.offset + part.offset, part.length))
 }
 
 /// The parts of `window` that are zero in the restore point.

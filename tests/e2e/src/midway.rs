@@ -105,4 +105,30 @@ impl Clone {
         }
         Ok(format!("data-manager-{}", status.processing_node.context("a node")?))
     }
+
+    /// Waits until part of it is on the volume for good; returns the process of the node that writes.
+    ///
+    /// # Errors
+    /// When that does not come in time, or the restore is over before it can be disturbed.
+    pub async fn checkpointed(&self) -> Result<String> {
+        let process = self.copying().await?;
+        let name = self.download().await?.name_any();
+        let downloads = self.downloads();
+        let seen = wait_until(&downloads, &name, DEADLINE, "has a checkpoint", |download| {
+            download.is_some_and(|d| written_for_good(d) > 0)
+                || download.and_then(Download::phase).is_some_and(DownloadPhase::is_terminal)
+        });
+        match seen.await? {
+            Some(download) if written_for_good(&download) > 0 => Ok(process),
+            seen => bail!("the restore was over before it could be disturbed: {:#?}", seen.and_then(|d| d.status)),
+        }
+    }
+}
+
+/// Bytes that the checkpoint of a Download names.
+pub fn written_for_good(download: &Download) -> u64 {
+    let Some(checkpoint) = download.status.as_ref().and_then(|s| s.checkpoint.as_ref()) else { return 0 };
+    let beyond =
+        checkpoint.beyond.chars().filter_map(|digit| digit.to_digit(16)).map(|bits| u64::from(bits.count_ones()));
+    checkpoint.up_to + beyond.sum::<u64>() * checkpoint.chunk_size
 }

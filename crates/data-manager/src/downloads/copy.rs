@@ -1,19 +1,17 @@
 //! One attempt to write a restore point onto a volume.
 
 use api::entity::DiskEntity;
-use api::{Download, Reason, labels};
-use connections::{from_kube, from_repository, from_vsphere};
-use data_path::{Progress, RestoreOptions, TargetContent};
+use api::{Download, Reason};
+use connections::{from_repository, from_vsphere};
+use data_path::Progress;
 use disk::{DiskId, DiskSnapshot};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
 use lifecycle::Problem;
-use lifecycle::clone::claims::scratch_name_of;
-use lifecycle::snapshot::disk_of;
 use lifecycle::transfer::download as says;
 use repository::{Repository, RestorePoint};
 use vsphere::Vcenter;
 
+use super::resume::Start;
 use crate::attempt::{NotDone, in_order, once_the_cluster_answers};
 use crate::context::Context;
 use crate::disks::{OpenDisk, from_vddk, with_last_words};
@@ -103,8 +101,10 @@ async fn write_locked(
         return Err(Problem::lasting(Reason::TargetTooSmall, cause).into());
     }
     let open = ctx.disks.write(vcenter, volume, interrupt).await?;
-    let fresh = !touched && is_blank(ctx, &report.object().await, volume).await?;
-    write_open(report, interrupt, &reader, open, fresh).await
+    let start = Start::find(ctx, &report.object().await, &reader, volume, touched).await?;
+    // before the first write, so that a checkpoint always names what is being written
+    report.say(|status, _| says::saved(status, start.checkpoint())).await;
+    write_open(report, interrupt, &reader, open, &start).await
 }
 
 async fn find(repository: &Repository, source: &DiskSnapshot) -> Result<RestorePoint, Problem> {
@@ -120,13 +120,15 @@ async fn write_open(
     interrupt: &Interrupt,
     reader: &repository::Reader,
     open: OpenDisk,
-    fresh: bool,
+    start: &Start,
 ) -> Result<api::Progress, NotDone> {
     let (disk, helper) = open.split();
     let progress = Progress::new();
-    let options = RestoreOptions { target: if fresh { TargetContent::KnownZero } else { TargetContent::Unknown } };
+    let options = start.options();
     let restore = data_path::restore(reader, disk, &options, &progress, &interrupt.any);
-    let restore = report.progress_while(restore, &progress, says::progressed);
+    let restore = report.progress_while(restore, &progress, |status, so_far| {
+        says::saved(&says::progressed(status, so_far), start.checkpoint())
+    });
     let outcome = tokio::select! {
         biased;
         done = restore => done.map_err(|error| match error {
@@ -137,8 +139,13 @@ async fn write_open(
         error = helper.exited() => Err(NotDone::from(from_vddk(ACT, &error))),
     };
     let outcome = with_last_words(ACT, outcome, &helper).await;
+    let last_word = async {
+        if outcome.is_err() {
+            report.say_shortly(|status, _| says::saved(status, start.checkpoint())).await;
+        }
+    };
     // an error while the library closes the disk is a failed restore: it may still have held data
-    let stopped = helper.stop().await;
+    let (stopped, ()) = tokio::join!(helper.stop(), last_word);
     let done = outcome?;
     stopped.map_err(|e| {
         let told = from_vddk("close the restored disk", &e);
@@ -170,21 +177,4 @@ fn volume_of(download: &Download) -> Result<DiskId, Problem> {
     let id = download.spec.protected_entity_id.as_deref().ok_or_else(|| invalid("it is not set".to_owned()))?;
     let entity: DiskEntity = id.parse().map_err(|e| invalid(Problem::chain(&e)))?;
     Ok(entity.disk)
-}
-
-/// Whether the driver made the volume for this very restore, so that it reads as zeroes and holes need not be written.
-///
-/// The Download's own word is no proof: anybody may write one. The proof is the scratch claim of the clone that the
-/// Download is marked with: it is bound to this disk, and nobody but the CSI driver makes its volume.
-async fn is_blank(ctx: &Context, download: &Download, disk: &DiskId) -> Result<bool, Problem> {
-    let Some(clone_uid) = download.labels().get(labels::SCRATCH_FOR) else { return Ok(false) };
-    let name = scratch_name_of(clone_uid);
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let claim = claims.get_opt(&name).await.map_err(|e| from_kube(&format!("read the scratch claim {name}"), &e))?;
-    let Some(volume) = claim.and_then(|c| c.spec?.volume_name).filter(|name| !name.is_empty()) else {
-        return Ok(false);
-    };
-    let volumes: Api<PersistentVolume> = Api::all(ctx.client.clone());
-    let found = volumes.get_opt(&volume).await.map_err(|e| from_kube(&format!("read volume {volume}"), &e))?;
-    Ok(found.is_some_and(|v| disk_of(&v).is_ok_and(|of_claim| of_claim == *disk)))
 }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod copy;
+mod resume;
 
 use api::{Download, DownloadPhase, Timestamp, names};
 use kube::ResourceExt as _;

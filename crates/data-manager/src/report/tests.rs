@@ -170,3 +170,10 @@ async fn another_object_of_the_same_name_gets_nothing() {
     assert_eq!(started(&report).await, Said::Gone);
     assert_eq!(server.status(), Value::Null);
 }
+
+#[test]
+fn what_an_earlier_attempt_did_makes_nobody_faster() {
+    let counts = data_path::Counts { total: 100, settled: 100, resumed: 80, ..data_path::Counts::default() };
+    let end = at_the_end(&counts, Duration::from_secs(2));
+    assert_eq!((end.bytes_done, end.bytes_per_second), (100, 10));
+}

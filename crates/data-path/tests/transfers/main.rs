@@ -3,6 +3,7 @@
 
 mod incremental;
 mod peers;
+mod restore_again;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ async fn back_up_until(
 }
 
 async fn restore(reader: &Reader, target: Disk, content: TargetContent) -> Result<data_path::RestoreReport, Error> {
-    let options = RestoreOptions { target: content };
+    let options = RestoreOptions { target: content, ..RestoreOptions::default() };
     data_path::restore(reader, target, &options, &Progress::new(), &CancellationToken::new()).await
 }
 

@@ -1,7 +1,7 @@
 //! What the status of a Download says after each step. The caller writes it; only what differs goes over the wire.
 
 use api::conditions::{self, READY, Status};
-use api::{DownloadPhase, DownloadStatus, Progress, Reason, Time, Timestamp};
+use api::{DownloadCheckpoint, DownloadPhase, DownloadStatus, Progress, Reason, Time, Timestamp};
 use disk::DiskId;
 
 use crate::retry::download_due;
@@ -24,6 +24,7 @@ pub fn started(before: &DownloadStatus, node: &str, now: Timestamp) -> DownloadS
     if matches!(status.phase, None | Some(DownloadPhase::New)) {
         status.start_timestamp = Some(Time(now));
         status.retry_count = 0;
+        status.checkpoint = Some(DownloadCheckpoint::untouched());
     }
     status.phase = Some(DownloadPhase::InProgress);
     status.processing_node = Some(node.to_owned());
@@ -56,6 +57,11 @@ pub fn progressed(before: &DownloadStatus, progress: Progress) -> DownloadStatus
     DownloadStatus { progress, ..before.clone() }
 }
 
+/// What of it is on the volume for good.
+pub fn saved(before: &DownloadStatus, checkpoint: DownloadCheckpoint) -> DownloadStatus {
+    DownloadStatus { checkpoint: Some(checkpoint), ..before.clone() }
+}
+
 /// The volume is written and flushed.
 pub fn completed(before: &DownloadStatus, volume: &DiskId, progress: Progress, now: Timestamp) -> DownloadStatus {
     let mut status = before.clone();
@@ -65,11 +71,13 @@ pub fn completed(before: &DownloadStatus, volume: &DiskId, progress: Progress, n
     status.volume_id = Some(format!("ivd:{volume}"));
     status.message = Some("Download completed".to_owned());
     status.progress = progress;
+    status.checkpoint = None;
     tell(&mut status, Status::True, Reason::Completed, "the volume is written and flushed", now);
     status
 }
 
-/// An attempt failed: another in five minutes, or the end after the seventh failure or when no retry can help.
+/// An attempt failed: another in five minutes, or the end after the seventh failure or when no retry can help. The next one
+/// goes on where the checkpoint says; after a flush that failed the disk is not believed any more.
 pub fn attempt_failed(before: &DownloadStatus, problem: &Problem, now: Timestamp) -> DownloadStatus {
     let mut status = before.clone();
     status.retry_count = before.retry_count.saturating_add(1);
@@ -79,14 +87,23 @@ pub fn attempt_failed(before: &DownloadStatus, problem: &Problem, now: Timestamp
         Some(due) => {
             status.phase = Some(DownloadPhase::Retry);
             status.next_retry_timestamp = Some(Time(due));
+            if problem.reason == Reason::DiskFlushFailed {
+                status.checkpoint = before.checkpoint.clone().map(nothing_written);
+            }
         }
         None => {
             status.phase = Some(DownloadPhase::Failed);
             status.completion_timestamp = Some(Time(now));
+            status.checkpoint = None;
         }
     }
     tell(&mut status, Status::False, problem.reason, &problem.message(), now);
     status
+}
+
+/// The same, of a restore that begins at its start.
+fn nothing_written(checkpoint: DownloadCheckpoint) -> DownloadCheckpoint {
+    DownloadCheckpoint { up_to: 0, beyond: String::new(), ..checkpoint }
 }
 
 fn tell(status: &mut DownloadStatus, ready: Status, reason: Reason, message: &str, now: Timestamp) {
@@ -119,5 +136,39 @@ mod tests {
     fn a_damaged_restore_point_is_not_read_seven_times() {
         let problem = Problem::lasting(Reason::RestorePointDamaged, "read pack 12ab: wrong length");
         assert_eq!(attempt_failed(&new(noon()), &problem, noon()).phase, Some(DownloadPhase::Failed));
+    }
+
+    #[test]
+    fn what_is_on_the_volume_for_good_is_known_to_the_next_attempt_and_gone_with_the_last() {
+        let checkpoint = DownloadCheckpoint {
+            digest: "ab".to_owned(),
+            disk: "disk-1".to_owned(),
+            was_blank: true,
+            chunk_size: 512 << 10,
+            up_to: 64 << 20,
+            beyond: "06".to_owned(),
+        };
+        let untouched = DownloadCheckpoint::untouched();
+        let again = DownloadCheckpoint { up_to: 0, beyond: String::new(), ..checkpoint.clone() };
+        let before = saved(&started(&new(noon()), "node-a", noon()), checkpoint.clone());
+        let failed = |problem: Problem| attempt_failed(&before, &problem, noon());
+        let volume = "disk-1".parse().unwrap();
+        let cases = [
+            ("it goes on", progressed(&before, Progress::default()), Some(&checkpoint)),
+            ("its node stops", given_back(&before, "node-a", noon()), Some(&checkpoint)),
+            ("its node died", started(&before, "node-b", noon()), Some(&checkpoint)),
+            ("S3 is away", failed(Problem::passing(Reason::StoreUnreachable, "")), Some(&checkpoint)),
+            ("a flush failed", failed(Problem::passing(Reason::DiskFlushFailed, "")), Some(&again)),
+            ("it is damaged", failed(Problem::lasting(Reason::RestorePointDamaged, "")), None),
+            ("it is complete", completed(&before, &volume, Progress::default(), noon()), None),
+            (
+                "it is new, with an old one",
+                started(&saved(&new(noon()), checkpoint.clone()), "n", noon()),
+                Some(&untouched),
+            ),
+        ];
+        for (situation, status, want) in cases {
+            assert_eq!(status.checkpoint.as_ref(), want, "{situation}");
+        }
     }
 }

@@ -210,6 +210,11 @@ impl Reader {
         &self.shared.image.document.facts
     }
 
+    /// What identifies its content, whatever its name: the digest over the ids of its chunks, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.shared.image.document.digest
+    }
+
     /// Size of the disk in bytes.
     pub fn size(&self) -> u64 {
         self.layout().size

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api::{ClonePhase, SnapshotPhase, Upload};
-use e2e::{Claim, DEADLINE, Disks, World, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, DiskFault, Disks, World, nothing_left, wait_until, written_for_good};
 use kube::{Api, ResourceExt as _};
 
 use super::{DATA_MANAGERS, back_up};
@@ -117,10 +117,13 @@ async fn restore_with(world: &World, prefix: &str, node: Node) -> Result<()> {
     let claim = shop.claim("data").mib(48).create().await?;
     claim.fill_random(82)?;
     let snapshot = back_up(&shop, &claim).await?;
-    world.control().slow(Disks::OfMib(48), "Write").await?;
+    // 19 s for all of it: several checkpoints, and half of it is left when the first is seen
+    let slow = DiskFault { delay_ms: 200, ..DiskFault::new(Disks::OfMib(48), "Write", "slow") };
+    world.control().disk_fault(&slow).await?;
     let clone = shop.clone_as(&snapshot, "back").await?;
-    let process = clone.copying().await?;
+    let process = clone.checkpointed().await?;
     world.kill(&process).await?;
+    let written = written_for_good(&clone.download().await?);
     world.control().heal(Disks::OfMib(48)).await?;
     if node == Node::Restarted {
         world.start_process(&process).await?;
@@ -130,7 +133,14 @@ async fn restore_with(world: &World, prefix: &str, node: Node) -> Result<()> {
         world.start_process(&process).await?;
     }
     finished?;
-    let last = clone.download().await?.status.and_then(|s| s.processing_node).context("a node")?;
+    let status = clone.download().await?.status.context("a status")?;
+    ensure!(status.checkpoint.is_none(), "the checkpoint of a restore that is complete stays in the Download");
+    let api::Progress { bytes_read, bytes_stored, .. } = status.progress;
+    ensure!(
+        bytes_read <= bytes_stored && bytes_stored <= (48 << 20) - written,
+        "{written} bytes were on the volume for good, and the second attempt read {bytes_read} and wrote {bytes_stored}"
+    );
+    let last = status.processing_node.context("a node")?;
     ensure!(node == Node::Restarted || process != format!("data-manager-{last}"), "the dead node finished it?");
     let back = Claim::bound(world, shop.name(), "back").await?;
     ensure!(back.digest()? == claim.digest()?, "came back different");

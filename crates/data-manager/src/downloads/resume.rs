@@ -1,0 +1,104 @@
+//! Where an attempt to write a volume begins: at the start, or where an earlier one has left it. An earlier one is believed as
+//! far as the Download's checkpoint goes, which names restore point and disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Download, DownloadCheckpoint, labels};
+use connections::from_kube;
+use data_path::{Checkpoint, Checkpoints, RestoreOptions, TargetContent};
+use disk::DiskId;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::{Api, ResourceExt as _};
+use lifecycle::Problem;
+use lifecycle::clone::claims::scratch_name_of;
+use lifecycle::snapshot::disk_of;
+use repository::Reader;
+
+use crate::context::Context;
+
+/// Pause between two flushes of the disk, each with a checkpoint. With the pause between two words on progress, and the time
+/// that both take, a kill costs some three seconds of writing.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// What is known of a volume that is being written.
+pub(super) struct Start {
+    checkpoints: Arc<Checkpoints>,
+    disk: DiskId,
+    /// It read as zeroes before the first write, and nothing but this restore point was written to it since.
+    was_blank: bool,
+}
+
+impl Start {
+    /// Looks at what `download` says of the attempts before. `touched`: there was one that may have written.
+    pub(super) async fn find(
+        ctx: &Context,
+        download: &Download,
+        reader: &Reader,
+        disk: &DiskId,
+        touched: bool,
+    ) -> Result<Self, Problem> {
+        let noted = download.status.as_ref().and_then(|status| status.checkpoint.as_ref());
+        let (checkpoint, may_be_blank) = match noted.map(|noted| (noted, read(noted, reader, disk))) {
+            Some((noted, Ok(checkpoint))) => (checkpoint, noted.was_blank),
+            Some((_, Err(why))) => {
+                tracing::warn!(why, "the checkpoint is of no use; the restore begins at its start");
+                (Checkpoint::nothing(reader), false)
+            }
+            None => (Checkpoint::nothing(reader), !touched), // the attempt of a version that noted none
+        };
+        let (written, up_to, of) = (checkpoint.bytes(), checkpoint.up_to(), reader.size());
+        if written > 0 {
+            tracing::info!(written, up_to, of, "going on behind what is on the volume for good");
+        }
+        let was_blank = may_be_blank && is_blank(ctx, download, disk).await?;
+        Ok(Self { checkpoints: Arc::new(Checkpoints::new(checkpoint, FLUSH_EVERY)), disk: disk.clone(), was_blank })
+    }
+
+    /// How to write.
+    pub(super) fn options(&self) -> RestoreOptions {
+        let target = if self.was_blank { TargetContent::KnownZero } else { TargetContent::Unknown };
+        RestoreOptions { target, checkpoints: Some(self.checkpoints.clone()) }
+    }
+
+    /// What of it is on the volume for good by now.
+    pub(super) fn checkpoint(&self) -> DownloadCheckpoint {
+        let latest = self.checkpoints.latest();
+        DownloadCheckpoint {
+            digest: latest.digest().to_owned(),
+            disk: self.disk.to_string(),
+            was_blank: self.was_blank,
+            chunk_size: latest.chunk_size(),
+            up_to: latest.up_to(),
+            beyond: latest.beyond(),
+        }
+    }
+}
+
+fn read(noted: &DownloadCheckpoint, reader: &Reader, disk: &DiskId) -> Result<Checkpoint, String> {
+    if noted.is_untouched() {
+        return Ok(Checkpoint::nothing(reader));
+    }
+    if noted.disk != disk.as_str() {
+        return Err("it is of another disk".to_owned());
+    }
+    let checkpoint = Checkpoint::noted(reader, &noted.digest, noted.chunk_size, noted.up_to, &noted.beyond);
+    checkpoint.map_err(|unfit| unfit.to_string())
+}
+
+/// Whether the driver made the volume for this very restore, so that it read as zeroes and holes need not be written.
+///
+/// The Download's own word is no proof: anybody may write one. The proof is the scratch claim of the clone that the
+/// Download is marked with: it is bound to this disk, and nobody but the CSI driver makes its volume.
+async fn is_blank(ctx: &Context, download: &Download, disk: &DiskId) -> Result<bool, Problem> {
+    let Some(clone_uid) = download.labels().get(labels::SCRATCH_FOR) else { return Ok(false) };
+    let name = scratch_name_of(clone_uid);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let claim = claims.get_opt(&name).await.map_err(|e| from_kube(&format!("read the scratch claim {name}"), &e))?;
+    let Some(volume) = claim.and_then(|c| c.spec?.volume_name).filter(|name| !name.is_empty()) else {
+        return Ok(false);
+    };
+    let volumes: Api<PersistentVolume> = Api::all(ctx.client.clone());
+    let found = volumes.get_opt(&volume).await.map_err(|e| from_kube(&format!("read volume {volume}"), &e))?;
+    Ok(found.is_some_and(|v| disk_of(&v).is_ok_and(|of_claim| of_claim == *disk)))
+}
