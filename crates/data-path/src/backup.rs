@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use disk::ByteRange;
+use disk::{ByteRange, Ranges};
 use futures::{StreamExt, stream};
 use repository::{ChunkRef, Reader, RestorePoint, TakeOver, Writer, WriterStats, is_zero};
 use tokio::sync::mpsc;
@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::limits::{READ_BYTES, READS_IN_FLIGHT, WAITING_BYTES, WINDOW_BYTES};
 use crate::progress::{Counts, Progress};
 use crate::select::{self, Piece};
+use crate::waits::{Waited, Waits};
 
 /// A stopped writer that does not stop is left to itself after this long: a cancel ends in seconds.
 const ABANDON_DEADLINE: Duration = Duration::from_secs(2);
@@ -54,9 +55,11 @@ pub struct BackupReport {
     pub stats: WriterStats,
     /// From the first question to the commit.
     pub elapsed: Duration,
+    /// What that time went by with.
+    pub waits: Waits,
 }
 
-/// Backs up all of `source` through `writer`.
+/// Backs up all of `source` through `writer`; what an earlier attempt of the same transfer had done is not read again.
 ///
 /// # Errors
 /// After any error, and after `cancel`, there is no restore point; packs that nobody refers to wait for maintenance.
@@ -68,20 +71,25 @@ pub async fn backup(
     cancel: &CancellationToken,
 ) -> Result<BackupReport, Error> {
     let began = Instant::now();
+    let (for_disk, for_commit) = (Waited::default(), Waited::default());
     let outcome = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Error::Cancelled),
-        copied = copy(source, &writer, options, progress) => copied,
+        copied = copy(source, &writer, options, progress, &for_disk) => copied,
     };
     let outcome = match outcome {
         Ok(()) if cancel.is_cancelled() => Err(Error::Cancelled),
-        Ok(()) => commit(source, &writer, cancel).await,
+        Ok(()) => for_commit.on(commit(source, &writer, cancel)).await,
         Err(error) => Err(error),
     };
     let stats = writer.stats();
     progress.set_stored(stats.bytes_stored);
     match outcome {
-        Ok(point) => Ok(BackupReport { point, counts: progress.counts(), stats, elapsed: began.elapsed() }),
+        Ok(point) => {
+            let elapsed = began.elapsed();
+            let waits = Waits::of(elapsed, for_disk.total(), stats.waited_for_store + for_commit.total());
+            Ok(BackupReport { point, counts: progress.counts(), stats, elapsed, waits })
+        }
         Err(error) => {
             if tokio::time::timeout(ABANDON_DEADLINE, writer.abandon()).await.is_err() {
                 tracing::warn!("the writer did not stop in time; what it still stores belongs to no restore point");
@@ -101,7 +109,13 @@ enum Part {
     Keep(ByteRange, Reader),
 }
 
-async fn copy(source: &Disk, writer: &Writer, options: &BackupOptions, progress: &Progress) -> Result<(), Error> {
+async fn copy(
+    source: &Disk,
+    writer: &Writer,
+    options: &BackupOptions,
+    progress: &Progress,
+    for_disk: &Waited,
+) -> Result<(), Error> {
     let (size, chunk) = (source.size(), writer.chunk_size());
     let point = writer.chunk_count().checked_sub(1).map_or(0, |last| writer.chunk_range(last).end());
     if point != size {
@@ -109,11 +123,12 @@ async fn copy(source: &Disk, writer: &Writer, options: &BackupOptions, progress:
     }
     options.content.expect_fit(writer, size)?;
     progress.begin(size);
+    progress.settle(writer.resumed().bytes());
     progress.add_read(options.content.audit(source).await?);
     let waiting = usize::try_from(WAITING_BYTES / READ_BYTES).expect("a handful");
     let (parts, waiting_parts) = mpsc::channel(waiting);
-    let reading = read_parts(source, chunk, options, parts);
-    tokio::try_join!(reading, store_parts(source, writer, waiting_parts, progress))?;
+    let reading = read_parts(source, chunk, options, writer.resumed(), parts);
+    tokio::try_join!(reading, store_parts(source, writer, waiting_parts, progress, for_disk))?;
     Ok(())
 }
 
@@ -121,10 +136,11 @@ async fn read_parts(
     source: &Disk,
     chunk: u64,
     options: &BackupOptions,
+    done: &Ranges,
     parts: mpsc::Sender<Part>,
 ) -> Result<(), Error> {
     let in_flight = options.reads_in_flight.max(1);
-    for window in select::windows(source.size(), WINDOW_BYTES.next_multiple_of(chunk)) {
+    for window in select::open_windows(source.size(), WINDOW_BYTES.next_multiple_of(chunk), done) {
         let touched = options.content.touched(window, chunk);
         let data = Content::data(source, window, touched.as_ref()).await?;
         let pieces = select::pieces(window, touched.as_ref(), &data, chunk, READ_BYTES);
@@ -153,8 +169,9 @@ async fn store_parts(
     writer: &Writer,
     mut parts: mpsc::Receiver<Part>,
     progress: &Progress,
+    for_disk: &Waited,
 ) -> Result<(), Error> {
-    while let Some(part) = parts.recv().await {
+    while let Some(part) = for_disk.on(parts.recv()).await {
         match part {
             Part::Zero(range) => {
                 put_zero(writer, range).await?;

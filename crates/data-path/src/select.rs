@@ -27,6 +27,11 @@ pub(crate) fn windows(size: u64, window: u64) -> impl Iterator<Item = ByteRange>
     (0..size.div_ceil(window)).map(move |n| ByteRange::between(n * window, ((n + 1) * window).min(size)))
 }
 
+/// The same steps without what is `done`; one that is partly done gives its parts.
+pub(crate) fn open_windows(size: u64, window: u64, done: &Ranges) -> impl Iterator<Item = ByteRange> {
+    windows(size, window).flat_map(|window| done.complement_in(window).iter().collect::<Vec<_>>())
+}
+
 /// Cuts `window` (which begins on a chunk's border, and ends on one or at the end of the disk) into pieces:
 /// whatever lies outside of `touched` (whole chunks; `None` is everywhere) is kept, of the rest whatever shares a chunk with
 /// `data` is read, at most `read` bytes at a time, and what is left is zero.

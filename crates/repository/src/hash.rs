@@ -3,8 +3,11 @@
 //! Everything in a repository is named after its SHA-256. On CPUs without SHA instructions this would be two thirds of a
 //! backup's cost if each chunk were hashed by itself, so who has many hands them over together: [`sha256_all`].
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The name of a chunk: the SHA-256 of its plaintext.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +103,19 @@ impl fmt::Debug for ChunkId {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a chunk id: 64 hex digits")]
 pub struct ParseChunkIdError(String);
+
+impl Serialize for ChunkId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ChunkId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 impl FromStr for ChunkId {
     type Err = ParseChunkIdError;

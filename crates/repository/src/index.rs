@@ -286,6 +286,16 @@ impl Index {
         Some(tables.packs[number as usize])
     }
 
+    /// Whether an index file lists this pack.
+    pub(crate) fn lists(&self, pack: &[u8; 32]) -> bool {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).numbers.contains_key(pack)
+    }
+
+    /// Whether a maintenance run is about to remove this pack.
+    pub(crate) fn condemns(&self, pack: &[u8; 32]) -> bool {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).condemned.contains(pack)
+    }
+
     /// Another number than before means: something that was known then may not be known or not last any more.
     pub(crate) fn generation(&self) -> u64 {
         self.tables.read().unwrap_or_else(PoisonError::into_inner).generation

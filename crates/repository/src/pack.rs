@@ -81,6 +81,7 @@ pub(crate) struct PackBuilder {
     kind: BlobKind,
     bytes: Vec<u8>,
     blobs: Vec<Blob>,
+    plain_bytes: u64,
 }
 
 /// A pack with its header, and without its name.
@@ -98,11 +99,16 @@ pub(crate) struct SealedPack {
 
 impl PackBuilder {
     pub(crate) fn new(kind: BlobKind) -> Self {
-        Self { kind, bytes: Vec::with_capacity(ROOM), blobs: Vec::new() }
+        Self { kind, bytes: Vec::with_capacity(ROOM), blobs: Vec::new(), plain_bytes: 0 }
     }
 
     pub(crate) fn kind(&self) -> BlobKind {
         self.kind
+    }
+
+    /// Bytes of its blobs before compression.
+    pub(crate) fn plain_bytes(&self) -> u64 {
+        self.plain_bytes
     }
 
     fn is_empty(&self) -> bool {
@@ -123,6 +129,7 @@ impl PackBuilder {
             length: at(blob.bytes.len()),
             plain_length: blob.plain_length,
         });
+        self.plain_bytes += blob.plain_length.map_or(blob.bytes.len() as u64, u64::from);
         self.bytes.extend_from_slice(&blob.bytes);
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use disk::{DiskId, DiskSnapshot};
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
+use zstd::bulk::Decompressor;
 
 use crate::config::{self, Config, VERSION};
 use crate::crypto::Cipher;
@@ -253,10 +254,16 @@ impl Repository {
         crate::lock::remove_stale(self, jiff::Timestamp::now()).await
     }
 
-    /// Begins a restore point.
+    /// Begins a restore point, or goes on with one: see [`WriterOptions::transfer`].
     pub async fn writer(&self, point: NewRestorePoint, options: WriterOptions) -> Result<Writer, Error> {
         self.renew_for_writing().await?;
-        Writer::new(self.clone(), point, options)
+        Writer::open(self.clone(), point, options).await
+    }
+
+    /// Removes the checkpoints of a transfer that has ended; none is fine. What is left by those who did not come to it goes
+    /// in a maintenance run.
+    pub async fn forget_transfer(&self, transfer: &str) -> Result<(), Error> {
+        disk_image::forget_transfer(self, transfer).await
     }
 
     /// What `/disk.json` of a restore point says of the disk, and the bytes of its chunks; reads no more of it.
@@ -402,7 +409,9 @@ pub(crate) fn open_blob(cipher: &Cipher, pack: &PackRef, blob: &Blob, sealed: &[
 
 /// Decrypts, decompresses and checks blobs of one pack; all that can be read are hashed together. For blocking threads.
 pub(crate) fn open_blobs(cipher: &Cipher, pack: &PackRef, blobs: &[(Blob, &[u8])]) -> Vec<Result<Vec<u8>, Error>> {
-    let opened: Vec<_> = blobs.iter().map(|(blob, sealed)| plain(cipher, pack, blob, sealed)).collect();
+    let mut decompressor = Decompressor::new().expect("zstd has memory for a context");
+    let opened: Vec<_> =
+        blobs.iter().map(|(blob, sealed)| plain(cipher, &mut decompressor, pack, blob, sealed)).collect();
     let contents: Vec<&[u8]> = opened.iter().map(|plain| plain.as_deref().unwrap_or_default()).collect();
     let ids = sha256_all(&contents);
     let named = opened.into_iter().zip(blobs.iter().zip(ids));
@@ -414,11 +423,18 @@ pub(crate) fn open_blobs(cipher: &Cipher, pack: &PackRef, blobs: &[(Blob, &[u8])
         .collect()
 }
 
-fn plain(cipher: &Cipher, pack: &PackRef, blob: &Blob, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+fn plain(
+    cipher: &Cipher,
+    decompressor: &mut Decompressor<'_>,
+    pack: &PackRef,
+    blob: &Blob,
+    sealed: &[u8],
+) -> Result<Vec<u8>, Error> {
     let opened = cipher.open(sealed).ok_or_else(|| damaged(pack, blob, "it does not decrypt".to_owned()))?;
     match blob.plain_length {
         Some(length) => {
-            zstd::bulk::decompress(&opened, length as usize).map_err(|cause| damaged(pack, blob, cause.to_string()))
+            let plain = decompressor.decompress(&opened, length as usize);
+            plain.map_err(|cause| damaged(pack, blob, cause.to_string()))
         }
         None => Ok(opened),
     }

@@ -64,7 +64,7 @@ pub(crate) fn seal(cipher: &Cipher, document: &impl Serialize) -> Sealed {
     Sealed { id: sha256(&bytes), bytes }
 }
 
-fn unseal<T: DeserializeOwned>(cipher: &Cipher, key: &str, bytes: &[u8]) -> Result<T, Damage> {
+pub(crate) fn unseal<T: DeserializeOwned>(cipher: &Cipher, key: &str, bytes: &[u8]) -> Result<T, Damage> {
     let object = || key.to_owned();
     let malformed = |cause: String| Damage::Malformed { object: object(), cause };
     let plain = cipher.open(bytes).ok_or_else(|| Damage::Sealed { object: object() })?;

@@ -18,7 +18,7 @@ use crate::{Namespace, World};
 /// How long leases, locks and volumes may take to go after the status that said the end.
 const GOING: Duration = Duration::from_secs(60);
 
-/// Waits until the jobs of a namespace have left no disk snapshot, transfer lease, lock, scratch claim or marked volume;
+/// Waits until the jobs of a namespace have left no disk snapshot, transfer lease, lock, checkpoint, scratch claim or marked volume;
 /// then its repository must hold exactly `points` restore points, and no key without its config.
 ///
 /// # Errors
@@ -84,6 +84,7 @@ async fn left_at_all(world: &World) -> Result<Vec<String>> {
     for repository in folders(&world.repository_folder(""))? {
         let locks = files(&repository.join("locks"))?;
         left.extend(locks.into_iter().map(|lock| format!("lock {lock} in {}", repository.display())));
+        left.extend(checkpoints(&repository)?);
     }
     left.extend(helpers(world)?);
     // where versitygw keeps the parts of uploads that were not completed
@@ -124,7 +125,18 @@ pub async fn still_there(world: &World, namespace: &Namespace) -> Result<Vec<Str
     left.extend(half_restored(world, namespace).await?);
     let locks = files(&world.repository_folder(namespace.name()).join("locks"))?;
     left.extend(locks.into_iter().map(|lock| format!("lock {lock}")));
+    left.extend(checkpoints(&world.repository_folder(namespace.name()))?);
     Ok(left)
+}
+
+/// Checkpoints of transfers in a repository.
+fn checkpoints(repository: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for transfer in folders(&repository.join("transfers"))? {
+        let named = |number| format!("checkpoint {number} in {}", transfer.display());
+        found.extend(files(&transfer)?.into_iter().map(named));
+    }
+    Ok(found)
 }
 
 async fn disk_snapshots(world: &World, namespace: &Namespace) -> Result<Vec<String>> {

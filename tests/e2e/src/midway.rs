@@ -51,6 +51,18 @@ impl Snapshot {
         Ok(format!("data-manager-{}", status.processing_node.context("a node")?))
     }
 
+    /// Waits until so many bytes of the disk are said to be done; returns how many are.
+    ///
+    /// # Errors
+    /// When they are not in time.
+    pub async fn copied(&self, bytes: u64) -> Result<u64> {
+        let name = self.upload_when_made().await?.name_any();
+        let done =
+            |u: Option<&Upload>| u.and_then(|u| u.status.as_ref()).map_or(0, |status| status.progress.bytes_done);
+        let seen = wait_until(&self.uploads(), &name, DEADLINE, "has come so far", |u| done(u) >= bytes).await?;
+        Ok(done(seen.as_ref()))
+    }
+
     /// Asks the Upload to stop and waits until both objects say so.
     ///
     /// # Errors

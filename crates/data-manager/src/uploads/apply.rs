@@ -22,6 +22,9 @@ use crate::report::{Report, Said};
 /// How long one attempt to delete a disk snapshot may take before the next one is left to the back-off.
 const DELETE_WITHIN: Duration = Duration::from_secs(300);
 
+/// How long an upload that is given up waits for its repository, to remove its checkpoints.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+
 /// Does the work under its lease, and gives the lease back.
 pub(super) async fn perform(ctx: &Context, Claimed { object, work, lease, .. }: Claimed<Upload>, place: &Place) {
     let report = Report::new(ctx.publisher.clone(), ctx.client.clone(), object, lease.lost());
@@ -82,10 +85,14 @@ async fn failed(ctx: &Context, report: &Report<Upload>, problem: &Problem) {
     if report.is_silenced() {
         return; // who has it now may be reading the disk snapshot
     }
-    let stays = match copy::snapshot_of(&report.object().await) {
+    let upload = report.object().await;
+    let stays = match copy::snapshot_of(&upload) {
         Ok(snapshot) => delete_snapshot(ctx, &snapshot).await.err(),
         Err(_) => None, // it names none
     };
+    if let Ok(Ok(repository)) = tokio::time::timeout(OPEN_WITHIN, copy::repository_of(ctx, &upload)).await {
+        copy::forget_checkpoints(&repository, &upload.name_any()).await;
+    }
     report.say(|status, now| says::given_up(status, problem, stays.as_ref().map_or(Ok(()), Err), now)).await;
 }
 
@@ -96,6 +103,7 @@ async fn clean_up(ctx: &Context, report: &Report<Upload>) {
         let snapshot = copy::snapshot_of(&upload)?;
         delete_snapshot(ctx, &snapshot).await?;
         let repository = copy::repository_of(ctx, &upload).await?;
+        copy::forget_checkpoints(&repository, &upload.name_any()).await;
         let found = repository.find(&snapshot).await;
         found.map_err(|e| from_repository("look for the restore point", &e))
     };
@@ -144,11 +152,12 @@ fn began(upload: &Upload) -> bool {
     upload.status.as_ref().is_some_and(|status| status.start_timestamp.is_some())
 }
 
-/// Removes the lock of a copy that was killed, and the restore point of one that was cancelled as it finished. A restore
+/// Removes the lock and the checkpoints of a copy that was killed, and the restore point of one that was cancelled as it finished. A restore
 /// point belongs to the Upload that has the name of its disk snapshot; another one of that disk snapshot leaves it alone.
 async fn forget(repository: &Repository, name: &str, snapshot: Option<&DiskSnapshot>) -> Result<(), Problem> {
     let failed = |act: &str, e: repository::Error| from_repository(act, &e);
     repository.remove_locks_of(name).await.map_err(|e| failed("remove the lock of the copy", e))?;
+    copy::forget_checkpoints(repository, name).await;
     let Some(snapshot) = snapshot.filter(|s| name == names::upload(&s.snapshot)) else { return Ok(()) };
     // a tag that was being written may have left two files of it
     while let Some(point) =

@@ -1,5 +1,7 @@
 //! One attempt to copy a disk snapshot into the repository.
 
+use std::time::Duration;
+
 use api::entity::DiskEntity;
 use api::{Reason, Upload, UploadStatus, WITHOUT_BACKUP_REPOSITORY};
 use connections::{from_repository, from_vsphere};
@@ -13,12 +15,15 @@ use repository::{DiskFacts, NewRestorePoint, Repository, WriterOptions};
 use vsphere::{Disk, SnapshotInfo, Vcenter};
 
 use super::content::{self, Found};
-use crate::attempt::{NotDone, in_order, once_the_cluster_answers};
+use crate::attempt::{NotDone, in_order, is_ready, once_the_cluster_answers};
 use crate::context::Context;
 use crate::disks::{OpenDisk, from_vddk, with_last_words};
 use crate::interrupt::Interrupt;
 use crate::problems::from_copy;
 use crate::report::{Report, at_the_end};
+
+/// How long the store may take to remove the checkpoints of a transfer that has ended.
+const FORGET_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a failure says was being done.
 const ACT: &str = "back up the disk";
@@ -42,7 +47,9 @@ impl Copied {
 
 /// Copies the disk snapshot that the Upload names, unless its restore point is there already.
 pub(crate) async fn run(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> Result<Copied, NotDone> {
-    in_order(interrupt, once_the_cluster_answers(|| copy(ctx, report, interrupt))).await
+    let attempts =
+        in_order(interrupt, once_the_cluster_answers(|| is_ready(&ctx.client), || copy(ctx, report, interrupt)));
+    ctx.pacing.while_following(&ctx.vcenters, attempts).await
 }
 
 /// The disk snapshot that the Upload names.
@@ -95,6 +102,7 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
         repository.find_readable(&snapshot).await.map_err(|e| failed("look for the restore point", e))?
     {
         tracing::info!(point = %point.id, "the restore point is there already");
+        forget_checkpoints(&repository, &name).await;
         let size = repository.reader(&point.id).await.map_err(|e| failed("read the restore point", e))?.size();
         let told = upload.status.unwrap_or_default().progress;
         let progress = api::Progress { total_bytes: size, bytes_done: size, ..told };
@@ -108,11 +116,14 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     let copied = match open {
         Ok(open) => {
             let point = new_point(&upload, &vcenter, &snapshot, &disk, &taken);
-            copy_open(report, interrupt, Target { repository: &repository, snapshot: &snapshot, point }, open, found)
-                .await
+            let target = Target { repository: &repository, snapshot: &snapshot, transfer: &name, point };
+            copy_open(ctx, report, interrupt, target, open, found).await
         }
         Err(problem) => Err(problem.into()),
     };
+    if copied.is_ok() {
+        forget_checkpoints(&repository, &name).await;
+    }
     let released = lock.release().await; // before any terminal status, so that `restic check` works when it says so
     if let Err(error) = released {
         tracing::warn!(error = %Problem::chain(&error), "the lock may be left until it is swept");
@@ -121,6 +132,17 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     let (read, why) = source.words();
     ctx.publisher.metrics().content(read, why);
     Ok(Copied { snapshot, source: Some(source), progress })
+}
+
+/// Removes the checkpoints of a transfer to which nobody will come back. What is left goes in a maintenance run, so it holds
+/// up nothing.
+pub(crate) async fn forget_checkpoints(repository: &Repository, transfer: &str) {
+    let left = match tokio::time::timeout(FORGET_WITHIN, repository.forget_transfer(transfer)).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => Problem::chain(&error),
+        Err(_) => format!("the store did not do it within {} s", FORGET_WITHIN.as_secs()),
+    };
+    tracing::warn!(transfer, left, "checkpoints are left until a maintenance run");
 }
 
 /// The disk and its snapshot, as vCenter describes them now.
@@ -140,11 +162,14 @@ async fn look(vcenter: &Vcenter, snapshot: &DiskSnapshot) -> Result<(Disk, Snaps
 struct Target<'t> {
     repository: &'t Repository,
     snapshot: &'t DiskSnapshot,
+    /// In whose name it is checkpointed.
+    transfer: &'t str,
     point: NewRestorePoint,
 }
 
 /// Copies an open disk, a second time in whole where its tracking turns out to be untrue, and closes it.
 async fn copy_open(
+    ctx: &Context,
     report: &Report<Upload>,
     interrupt: &Interrupt,
     target: Target<'_>,
@@ -154,7 +179,7 @@ async fn copy_open(
     let (disk, helper) = open.split();
     found = found.of_size(disk.size());
     let copying = async {
-        let copied = copy_found(report, interrupt, &target, &disk, &found).await;
+        let copied = copy_found(ctx, report, interrupt, &target, &disk, &found).await;
         let Err(NotDone::Failed(problem)) = &copied else { return copied };
         if problem.reason != Reason::TrackingUntrue {
             return copied;
@@ -163,7 +188,7 @@ async fn copy_open(
         found.doubt(target.repository, target.snapshot).await; // before anything that may fail
         report.say(|status, now| says::waits(status, Reason::TrackingUntrue, &doubt, now)).await;
         found = found.untrue();
-        copy_found(report, interrupt, &target, &disk, &found).await
+        copy_found(ctx, report, interrupt, &target, &disk, &found).await
     };
     let died = helper.exited();
     let outcome = tokio::select! {
@@ -181,13 +206,15 @@ async fn copy_open(
 }
 
 async fn copy_found(
+    ctx: &Context,
     report: &Report<Upload>,
     interrupt: &Interrupt,
     target: &Target<'_>,
     disk: &data_path::Disk,
     found: &Found,
 ) -> Result<(Source, api::Progress), NotDone> {
-    let writer = target.repository.writer(found.noted(&target.point), WriterOptions::default()).await;
+    let options = WriterOptions { transfer: Some(target.transfer.to_owned()), ..WriterOptions::default() };
+    let writer = target.repository.writer(found.noted(&target.point), options).await;
     let writer = writer.map_err(|e| from_repository("begin the restore point", &e))?;
     let progress = Progress::new();
     let options = BackupOptions { content: found.content.clone(), ..BackupOptions::default() };
@@ -195,13 +222,22 @@ async fn copy_found(
     let source = &found.source;
     let done = report
         .progress_while(backup, &progress, |status, so_far| {
-            says::progressed(&says::found(status, source, api::Timestamp::now()), so_far)
+            let now = api::Timestamp::now();
+            let status = says::paced(&says::found(status, source, now), ctx.pacing.slowing().as_ref(), &ctx.node, now);
+            says::progressed(&status, so_far)
         })
         .await;
     let done = done.map_err(|error| match error {
         data_path::Error::Cancelled => NotDone::interrupted(interrupt),
         other => NotDone::from(from_copy(ACT, &other)),
     })?;
+    tracing::info!(
+        bytes_read = done.counts.read,
+        seconds = done.elapsed.as_secs_f32(),
+        "the disk is copied: {}",
+        done.waits
+    );
+    ctx.publisher.metrics().waited("Upload", done.elapsed, &done.waits.shares());
     Ok((source.clone(), at_the_end(&done.counts, done.elapsed)))
 }
 

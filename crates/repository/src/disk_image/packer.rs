@@ -4,9 +4,11 @@
 //! the few more that are hashed together, exist at once, and the threads wait for the store instead of filling memory. The
 //! first failure stops everything.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -14,9 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::checkpoint::{Recorder, UNSENT};
 use super::compress::Compression;
 use crate::error::{Error, ErrorKind};
-use crate::hash;
+use crate::hash::{self, ChunkId};
 use crate::index::{IndexFile, IndexPack};
 use crate::pack::{self, BlobKind, PackBuilder, SealedBlob, SealedPack};
 use crate::repository::Repository;
@@ -58,14 +61,18 @@ struct Shared {
     hashed_together: usize,
     data_permits: Arc<Semaphore>,
     tree_permits: Arc<Semaphore>,
-    /// Blobs of this writer that no index file lists yet.
-    under_way: Mutex<HashSet<(BlobKind, [u8; 32])>>,
+    /// Blobs of this writer that no index file lists yet, and whether they are stored.
+    under_way: Mutex<HashMap<(BlobKind, [u8; 32]), bool>>,
     /// Stored packs that no index file lists yet.
     unlisted: Mutex<Vec<IndexPack>>,
     uploads: TaskTracker,
     failure: Mutex<Failure>,
     stop: CancellationToken,
     bytes_stored: AtomicU64,
+    /// Sets of packs that are being hashed.
+    hashing: AtomicU64,
+    waited_us: AtomicU64,
+    recorder: Option<Arc<Recorder>>,
 }
 
 #[derive(Default)]
@@ -86,7 +93,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Packer {
     /// Must be called inside the runtime that shall do the puts.
-    pub(super) fn new(repository: Repository, puts: usize) -> Self {
+    pub(super) fn new(repository: Repository, puts: usize, recorder: Option<Arc<Recorder>>) -> Self {
         let hashed_together = if hash::together() > 1 { HASHED_TOGETHER } else { 1 };
         let shared = Shared {
             repository,
@@ -105,6 +112,9 @@ impl Packer {
             failure: Mutex::default(),
             stop: CancellationToken::new(),
             bytes_stored: AtomicU64::new(0),
+            hashing: AtomicU64::new(0),
+            waited_us: AtomicU64::new(0),
+            recorder,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -112,6 +122,11 @@ impl Packer {
     /// Bytes of packs that the store has acknowledged.
     pub(super) fn bytes_stored(&self) -> u64 {
         self.shared.bytes_stored.load(Relaxed)
+    }
+
+    /// How long packs could not be filled because the store had not taken those before.
+    pub(super) fn waited_for_store(&self) -> Duration {
+        Duration::from_micros(self.shared.waited_us.load(Relaxed))
     }
 
     /// Ends when the writer is stopped or has failed.
@@ -156,7 +171,12 @@ impl Packer {
     /// Whether the repository has the blob, or will have it through this writer.
     pub(super) fn knows(&self, kind: BlobKind, id: &[u8; 32]) -> bool {
         self.shared.repository.inner.index.find_lasting(kind, id).is_some()
-            || locked(&self.shared.under_way).contains(&(kind, *id))
+            || locked(&self.shared.under_way).contains_key(&(kind, *id))
+    }
+
+    /// Whether a chunk that was settled is in the store, and not only in this writer's care.
+    pub(super) fn is_stored(&self, id: &ChunkId) -> bool {
+        locked(&self.shared.under_way).get(&(BlobKind::Data, id.0)) != Some(&false)
     }
 
     /// Stores a blob unless it is known; says whether it was new. Blocks: for blocking threads.
@@ -164,7 +184,9 @@ impl Packer {
         if self.shared.repository.inner.index.find_lasting(kind, &id).is_some() {
             return Ok(false);
         }
-        if !locked(&self.shared.under_way).insert((kind, id)) {
+        if let Entry::Vacant(new) = locked(&self.shared.under_way).entry((kind, id)) {
+            new.insert(false);
+        } else {
             return Ok(false); // another thread is at it
         }
         let (content, plain_length) = self.shared.compression.compress(plain);
@@ -187,10 +209,17 @@ impl Packer {
             *slot = Some((PackBuilder::new(kind), self.permit(permits)?));
         }
         slot.as_mut().expect("it was just filled").0.add(blob);
+        if kind == BlobKind::Data && self.shared.recorder.is_some() {
+            self.send_much(&mut slot);
+        }
         Ok(())
     }
 
     fn permit(&self, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(permit) = permits.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let (began, for_store) = (Instant::now(), self.shared.hashing.load(Relaxed) == 0);
         let permits = permits.clone();
         let permit = self.shared.runtime.block_on(async {
             tokio::select! {
@@ -198,7 +227,22 @@ impl Packer {
                 () = self.shared.stop.cancelled() => None,
             }
         });
+        if for_store {
+            self.shared.waited_us.fetch_add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
+        }
         permit.ok_or_else(|| Error::InvalidUse { cause: "the writer was stopped".to_owned() })
+    }
+
+    /// Sends packs that are not full, or wait for others to be hashed with, once they hold so much of the disk that a kill
+    /// would cost too much.
+    fn send_much(&self, slot: &mut Option<Filled>) {
+        let mut full = locked(&self.shared.full);
+        let unsent: u64 = full.iter().chain(slot.iter()).map(|(builder, _)| builder.plain_bytes()).sum();
+        if unsent >= UNSENT {
+            let all = full.drain(..).chain(slot.take()).collect();
+            drop(full);
+            self.send(all);
+        }
     }
 
     /// A pack is full: it goes at once, or with others when there are enough to be hashed together.
@@ -216,6 +260,7 @@ impl Packer {
     /// Hashes packs together, then stores each.
     fn send(&self, filled: Vec<Filled>) {
         let packer = self.clone();
+        self.shared.hashing.fetch_add(1, Relaxed);
         let hashing = move || {
             let cipher = &packer.shared.repository.inner.cipher;
             let closed = filled.into_iter().map(|(builder, permit)| (builder.kind(), builder.close(cipher), permit));
@@ -224,7 +269,9 @@ impl Packer {
                 kinds.push((kind, permit));
                 packs.push(pack);
             }
-            for ((kind, permit), pack) in kinds.into_iter().zip(pack::named(packs)) {
+            let named = pack::named(packs);
+            packer.shared.hashing.fetch_sub(1, Relaxed);
+            for ((kind, permit), pack) in kinds.into_iter().zip(named) {
                 packer.put(kind, pack, permit);
             }
         };
@@ -254,9 +301,26 @@ impl Packer {
             .await
             .map_err(Error::store(format!("store a pack of {kind:?}")))?;
         self.shared.bytes_stored.fetch_add(length, Relaxed);
+        self.stored(IndexPack::new(pack.id, &pack.blobs)).await
+    }
+
+    /// Makes a pack that an earlier writer stored and did not list this one's.
+    pub(super) async fn adopt(&self, pack: IndexPack) -> Result<(), Error> {
+        self.stored(pack).await
+    }
+
+    /// A pack is in the store: what it holds counts, and is listed with others when there are enough.
+    async fn stored(&self, pack: IndexPack) -> Result<(), Error> {
+        if let Some(recorder) = &self.shared.recorder {
+            recorder.note_pack(&pack);
+        }
+        locked(&self.shared.under_way).extend(pack.blobs.iter().map(|blob| (blob.key(), true)));
+        if let Some(recorder) = &self.shared.recorder {
+            recorder.look();
+        }
         let full = {
             let mut unlisted = locked(&self.shared.unlisted);
-            unlisted.push(IndexPack::new(pack.id, &pack.blobs));
+            unlisted.push(pack);
             let enough = unlisted.iter().map(|pack| pack.blobs.len()).sum::<usize>() >= INDEX_BLOBS;
             if enough { std::mem::take(&mut *unlisted) } else { Vec::new() }
         };

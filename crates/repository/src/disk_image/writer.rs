@@ -6,15 +6,18 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use disk::ByteRange;
+use disk::{ByteRange, Ranges};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use super::checkpoint::{self, Care, Recorder, Source};
 use super::folders::{Folders, FullFolder, Settled, tree_of};
 use super::layout::{CHUNK_SIZE, EXTENT_SIZE, Layout};
 use super::packer::Packer;
+use super::resume;
 use crate::error::Error;
 use crate::hash::{self, ChunkId};
 use crate::pack::BlobKind;
@@ -40,11 +43,15 @@ pub struct WriterOptions {
     pub workers: usize,
     /// Packs of 16 MiB on their way to the store at once, at most 8; `None` asks the store.
     pub puts_in_flight: Option<usize>,
+    /// Writes checkpoints in this name, and goes on where an earlier writer of this name was cut short, if it copied the same
+    /// disk snapshot ([`DiskFacts::snapshot`](crate::DiskFacts), which must be set). One writer of a name at a time. The
+    /// checkpoints stay until [`Repository::forget_transfer`].
+    pub transfer: Option<String>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { chunk_size: CHUNK_SIZE, workers: 0, puts_in_flight: None }
+        Self { chunk_size: CHUNK_SIZE, workers: 0, puts_in_flight: None, transfer: None }
     }
 }
 
@@ -65,6 +72,8 @@ pub struct WriterStats {
     pub chunks_zero: u64,
     /// Chunks taken over unread.
     pub chunks_taken_over: u64,
+    /// How long the writer could not go on because the store had not taken earlier packs.
+    pub waited_for_store: Duration,
 }
 
 /// Whether a chunk could be taken over unread.
@@ -83,6 +92,7 @@ pub enum TakeOver {
 /// `2 × workers` chunks, at least 60 where they are hashed together; `workers` of them three times over.
 pub struct Writer {
     pub(super) state: Arc<State>,
+    resumed: Ranges,
 }
 
 /// Shared with the threads that work on chunks.
@@ -94,6 +104,7 @@ pub(super) struct State {
     pub(super) folders: Mutex<Folders>,
     pub(super) tasks: TaskTracker,
     pub(super) committing: tokio::sync::Mutex<()>,
+    pub(super) recorder: Option<Arc<Recorder>>,
     chunks_in_memory: Arc<Semaphore>,
     /// Chunks that wait for others to be hashed with.
     in_line: Mutex<Vec<Waiting>>,
@@ -104,11 +115,20 @@ pub(super) struct State {
     counters: Counters,
 }
 
-/// A chunk, and its right to be in memory.
+/// A chunk, and its right to be in memory and in the writer's care.
 struct Waiting {
     index: u64,
     data: Bytes,
     permit: OwnedSemaphorePermit,
+    care: Option<Care>,
+}
+
+/// Where chunks come from.
+enum Origin {
+    /// The disk: whoever goes on after a kill must know.
+    Disk(Option<Care>),
+    /// Another restore point, or a checkpoint.
+    Repository,
 }
 
 #[derive(Default)]
@@ -128,7 +148,21 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(repository: Repository, point: NewRestorePoint, options: WriterOptions) -> Result<Self, Error> {
+    /// Begins, or goes on where an earlier writer of the same transfer was cut short.
+    pub(crate) async fn open(
+        repository: Repository,
+        point: NewRestorePoint,
+        options: WriterOptions,
+    ) -> Result<Self, Error> {
+        let mut writer = Self::new(repository, point, options)?;
+        if let Some(recorder) = writer.state.recorder.clone() {
+            writer.resumed = resume::take_up(&writer, &recorder).await?;
+            checkpoint::begin(&writer.state);
+        }
+        Ok(writer)
+    }
+
+    fn new(repository: Repository, point: NewRestorePoint, options: WriterOptions) -> Result<Self, Error> {
         let layout = Layout::new(point.disk.size_bytes, options.chunk_size, EXTENT_SIZE);
         let layout = layout.map_err(|cause| Error::InvalidUse { cause: format!("cannot store {cause}") })?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -138,14 +172,16 @@ impl Writer {
         let hashed_together = hashed_together.clamp(1, hash::together());
         let zero = Bytes::from(vec![0; usize::try_from(layout.chunk_size).expect("at most 16 MiB")]);
         let tail = |length: u64| ChunkId::of(&zero[..usize::try_from(length).expect("shorter than a chunk")]);
+        let recorder = options.transfer.as_deref().map(|transfer| recorder(transfer, &point, &layout)).transpose()?;
         let state = State {
-            packer: Packer::new(repository.clone(), puts.clamp(1, MOST_PUTS)),
+            packer: Packer::new(repository.clone(), puts.clamp(1, MOST_PUTS), recorder.clone()),
             repository,
             layout,
             point,
             folders: Mutex::new(Folders::new(layout)),
             tasks: TaskTracker::new(),
             committing: tokio::sync::Mutex::default(),
+            recorder,
             chunks_in_memory: Arc::new(Semaphore::new((2 * workers).max(IN_LINE * (hashed_together - 1)))),
             in_line: Mutex::default(),
             hashed_together,
@@ -154,7 +190,7 @@ impl Writer {
             zero,
             counters: Counters::default(),
         };
-        Ok(Self { state: Arc::new(state) })
+        Ok(Self { state: Arc::new(state), resumed: Ranges::new() })
     }
 
     /// Bytes of a chunk.
@@ -172,6 +208,11 @@ impl Writer {
         self.state.layout.chunk_range(index)
     }
 
+    /// The bytes of the disk that an earlier writer of this transfer had done: settled already, not to be put again.
+    pub fn resumed(&self) -> &Ranges {
+        &self.resumed
+    }
+
     /// Live counters.
     pub fn stats(&self) -> WriterStats {
         let counters = &self.state.counters;
@@ -183,6 +224,7 @@ impl Writer {
             chunks_known: counters.chunks_known.load(Relaxed),
             chunks_zero: counters.chunks_zero.load(Relaxed),
             chunks_taken_over: counters.chunks_taken_over.load(Relaxed),
+            waited_for_store: self.state.packer.waited_for_store(),
         }
     }
 
@@ -191,24 +233,40 @@ impl Writer {
     pub async fn put_chunk(&self, index: u64, data: Bytes) -> Result<(), Error> {
         self.state.packer.state()?;
         self.state.expect_chunk(index, data.len() as u64)?;
-        let permits = self.state.chunks_in_memory.clone();
-        let permit = tokio::select! {
-            permit = permits.acquire_owned() => permit.expect("this semaphore is never closed"),
+        let admitted = async {
+            let care = match &self.state.recorder {
+                Some(recorder) => Some(recorder.admit(data.len() as u64).await),
+                None => None,
+            };
+            let permit = self.state.chunks_in_memory.clone().acquire_owned().await;
+            (permit.expect("this semaphore is never closed"), care)
+        };
+        let (permit, care) = tokio::select! {
+            admitted = admitted => admitted,
             () = self.state.packer.stopped() => return self.state.packer.state(),
         };
-        if let Some(chunks) = self.state.line_up(Waiting { index, data, permit }) {
+        if let Some(chunks) = self.state.line_up(Waiting { index, data, permit, care }) {
             self.state.clone().hash(chunks);
         }
         Ok(())
     }
 
-    /// Notes that these chunks hold only zeroes.
+    /// Notes that these chunks of the disk hold only zeroes.
     pub async fn put_zero(&self, indexes: Range<u64>) -> Result<(), Error> {
+        self.take_zeroes(indexes, || Origin::Disk(None)).await
+    }
+
+    /// Notes that these chunks hold only zeroes, as a checkpoint says.
+    pub(super) async fn settle_zeroes(&self, indexes: Range<u64>) -> Result<(), Error> {
+        self.take_zeroes(indexes, || Origin::Repository).await
+    }
+
+    async fn take_zeroes(&self, indexes: Range<u64>, origin: fn() -> Origin) -> Result<(), Error> {
         self.state.packer.state()?;
         if indexes.end > self.chunk_count() {
             return Err(Error::InvalidUse { cause: format!("chunk {} is beyond the disk", indexes.end - 1) });
         }
-        self.state.clone().in_background(move |state| state.take_zeroes(indexes)).await
+        self.state.clone().in_background(move |state| state.take_zeroes(indexes, origin)).await
     }
 
     /// Notes that chunk `index` is what another restore point of this repository has as `id`.
@@ -216,9 +274,9 @@ impl Writer {
         self.state.packer.state()?;
         self.state.expect_chunk(index, self.state.layout.chunk_range(index).length)?;
         if id == self.state.zero_of(index) {
-            self.put_zero(index..index + 1).await?;
+            self.settle_zeroes(index..index + 1).await?;
         } else if self.state.packer.knows(BlobKind::Data, &id.0) {
-            let full = self.state.settle(index..index + 1, id)?;
+            let full = self.state.settle(index..index + 1, id, Origin::Repository)?;
             self.state.counters.chunks_taken_over.fetch_add(1, Relaxed);
             if let Some(full) = full {
                 self.state.clone().in_background(move |state| state.close_folder(&full)).await?;
@@ -234,13 +292,16 @@ impl Writer {
     ///
     /// On [`Error::SendAgain`] put these chunks again, then commit again; after any other error the writer is of no use.
     pub async fn commit(&self) -> Result<RestorePoint, Error> {
-        super::commit::commit(&self.state).await
+        let point = super::commit::commit(&self.state).await?;
+        self.state.end_recording().await;
+        Ok(point)
     }
 
     /// Stops and waits until nothing of it runs any more. What was stored stays as packs that nobody refers to. Dropping a
     /// writer does the same without waiting.
     pub async fn abandon(self) {
         self.state.packer.stop();
+        self.state.end_recording().await;
         self.state.in_line.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.state.tasks.close();
         self.state.tasks.wait().await;
@@ -251,10 +312,30 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.state.packer.stop();
+        if let Some(recorder) = &self.state.recorder {
+            recorder.stop();
+        }
     }
 }
 
+fn recorder(transfer: &str, point: &NewRestorePoint, layout: &Layout) -> Result<Arc<Recorder>, Error> {
+    let invalid =
+        |cause: &str| Error::InvalidUse { cause: format!("cannot write checkpoints of `{transfer}`: {cause}") };
+    if transfer.is_empty() || transfer.contains('/') {
+        return Err(invalid("its name cannot be part of a key"));
+    }
+    let snapshot = point.disk.snapshot.clone().ok_or_else(|| invalid("it copies no disk snapshot"))?;
+    let source = Source { snapshot, size_bytes: layout.size, chunk_size: layout.chunk_size };
+    Ok(Arc::new(Recorder::new(transfer, source)))
+}
+
 impl State {
+    async fn end_recording(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.end().await;
+        }
+    }
+
     fn expect_chunk(&self, index: u64, length: u64) -> Result<(), Error> {
         let cause = if index >= self.layout.chunk_count() {
             format!("chunk {index} is beyond the disk")
@@ -306,10 +387,10 @@ impl State {
         let state = self.clone();
         self.tasks.spawn_blocking(move || {
             let ids = ChunkId::of_all(&chunks.iter().map(|chunk| chunk.data.as_ref()).collect::<Vec<_>>());
-            for (Waiting { index, data, permit }, id) in chunks.into_iter().zip(ids) {
+            for (Waiting { index, data, permit, care }, id) in chunks.into_iter().zip(ids) {
                 let own = state.clone();
                 state.tasks.spawn_blocking(move || {
-                    if let Err(error) = own.take_chunk(index, &data, id) {
+                    if let Err(error) = own.take_chunk(index, &data, id, care) {
                         own.packer.fail(error);
                     }
                     drop(permit);
@@ -319,9 +400,9 @@ impl State {
     }
 
     /// One chunk's way. For blocking threads.
-    fn take_chunk(&self, index: u64, data: &[u8], id: ChunkId) -> Result<(), Error> {
+    fn take_chunk(&self, index: u64, data: &[u8], id: ChunkId, care: Option<Care>) -> Result<(), Error> {
         if id == self.zero_of(index) && is_zero(data) {
-            return self.take_zeroes(index..index + 1);
+            return self.take_zeroes(index..index + 1, || Origin::Disk(None));
         }
         if self.packer.store(BlobKind::Data, id.0, data)? {
             self.counters.chunks_new.fetch_add(1, Relaxed);
@@ -329,14 +410,14 @@ impl State {
         } else {
             self.counters.chunks_known.fetch_add(1, Relaxed);
         }
-        match self.settle(index..index + 1, id)? {
+        match self.settle(index..index + 1, id, Origin::Disk(care))? {
             Some(full) => self.close_folder(&full),
             None => Ok(()),
         }
     }
 
     /// Zeroes of any number of folders. For blocking threads.
-    fn take_zeroes(&self, indexes: Range<u64>) -> Result<(), Error> {
+    fn take_zeroes(&self, indexes: Range<u64>, origin: fn() -> Origin) -> Result<(), Error> {
         let mut at = indexes.start;
         while at < indexes.end {
             let mut end = self.layout.folder_chunks(self.layout.folder_of(at)).end.min(indexes.end);
@@ -347,7 +428,7 @@ impl State {
             let id = self.zero_of(at);
             self.packer.store(BlobKind::Data, id.0, &self.zero[..length])?;
             self.counters.chunks_zero.fetch_add(end - at, Relaxed);
-            if let Some(full) = self.settle(at..end, id)? {
+            if let Some(full) = self.settle(at..end, id, origin())? {
                 self.close_folder(&full)?;
             }
             at = end;
@@ -364,11 +445,15 @@ impl State {
     }
 
     /// Notes the id of chunks of one folder.
-    fn settle(&self, chunks: Range<u64>, id: ChunkId) -> Result<Option<FullFolder>, Error> {
+    fn settle(&self, chunks: Range<u64>, id: ChunkId, origin: Origin) -> Result<Option<FullFolder>, Error> {
         let bytes = self.layout.chunk_range(chunks.end - 1).end() - self.layout.chunk_range(chunks.start).offset;
         match self.folders.lock().unwrap_or_else(PoisonError::into_inner).settle(chunks.clone(), id) {
             Settled::Now { full } => {
                 self.counters.bytes_settled.fetch_add(bytes, Relaxed);
+                if let (Some(recorder), Origin::Disk(care)) = (&self.recorder, origin) {
+                    let content = (id != self.zero_of(chunks.start)).then_some(id);
+                    recorder.note(chunks, content, care);
+                }
                 Ok(full)
             }
             Settled::Before => Ok(None), // sent again after a check: the tree has its id already

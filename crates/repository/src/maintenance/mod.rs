@@ -12,6 +12,7 @@
 //! 5. Snapshots and index files are listed **again**: what new ones need or list stays.
 //! 6. New index files without the packs that go are stored and read back; then the old ones are removed.
 //! 7. The packs are removed, then the marks and the word of step 4 are brought up to date.
+//! 8. Checkpoints of transfers to which nobody has come back for the grace are removed.
 //!
 //! Steps 4 and 5 on this side, *store the snapshot file*, then *ask what is condemned and what is listed* on the writer's:
 //! one of the two sees the other. That holds for any grace; the grace is for restores of points deleted meanwhile, and
@@ -34,6 +35,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::disk_image::sweep_transfers;
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::pack;
@@ -110,6 +112,8 @@ pub struct Report {
     pub bytes_removed: u64,
     /// Index files that others took the place of.
     pub index_files_replaced: usize,
+    /// Transfers that were cut short and to which nobody has come back for the grace: their checkpoints were removed.
+    pub transfers_swept: usize,
     /// When the next of the unused packs has been of no use for the grace; `None` when no unused pack is left.
     pub next_due: Option<Timestamp>,
 }
@@ -178,6 +182,7 @@ impl Run<'_> {
         plan.marks.forget(&going);
         plan.marks.store(self.repository).await?;
         notes::withdraw(self.repository).await?;
+        plan.report.transfers_swept = sweep_transfers(self.repository, self.options.grace(), self.now).await?;
         plan.report.next_due = plan.marks.next_due(self.options.grace());
         Ok(plan.report)
     }

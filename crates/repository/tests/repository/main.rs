@@ -11,6 +11,7 @@ mod maintenance;
 mod object_settings;
 mod recorder;
 mod restic_reads;
+mod resuming;
 mod s3;
 mod storage_settings;
 mod tags;

@@ -56,7 +56,8 @@ fn chunk(letter: u8) -> Bytes {
 pub(super) async fn back_up(repository: &Repository, disk: Disk) -> Result<RestorePoint, Error> {
     let facts = DiskFacts::of_size((disk.len() * CHUNK) as u64);
     let point = NewRestorePoint::new("cluster", format!("/namespace/{disk}"), Timestamp::UNIX_EPOCH, facts);
-    let options = WriterOptions { chunk_size: CHUNK as u64, workers: 1, puts_in_flight: Some(1) };
+    let options =
+        WriterOptions { chunk_size: CHUNK as u64, workers: 1, puts_in_flight: Some(1), ..WriterOptions::default() };
     let writer = repository.writer(point, options).await?;
     for (index, letter) in (0..).zip(disk.bytes()) {
         writer.put_chunk(index, chunk(letter)).await?;

@@ -21,6 +21,9 @@ crate::scenarios![
 /// What a data-manager may hold at one time, in MiB, its child with the disk library apart.
 const MEMORY: u64 = 256;
 
+/// Bytes of a disk that are read again at most after a kill.
+const READ_AGAIN: u64 = 256 << 20;
+
 /// How long the lease of a transfer outlasts its dead holder.
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -35,11 +38,13 @@ enum Node {
 
 async fn upload_with(world: &World, prefix: &str, node: Node) -> Result<()> {
     let shop = world.namespace(prefix).await?;
-    let claim = shop.claim("data").mib(48).create().await?;
+    let claim = shop.claim("data").mib(500).create().await?;
     claim.fill_random(81)?;
-    world.control().slow(claim.disk.as_str(), "Read").await?;
+    let late = DiskFault { at_offset: Some(480 << 20), ..DiskFault::new(claim.disk.as_str(), "Read", "hang") };
+    world.control().disk_fault(&late).await?;
     let asked = shop.snapshot(&claim).await?;
     let process = asked.copying().await?;
+    let done = asked.copied(440 << 20).await?;
     world.kill(&process).await?;
     world.control().heal(claim.disk.as_str()).await?;
     if node == Node::Restarted {
@@ -50,8 +55,11 @@ async fn upload_with(world: &World, prefix: &str, node: Node) -> Result<()> {
         world.start_process(&process).await?;
     }
     let snapshot = finished?;
-    let last = asked.upload().await?.status.and_then(|s| s.processing_node).context("a node")?;
+    let status = asked.upload().await?.status.context("a status")?;
+    let (last, progress) = (status.processing_node.context("a node")?, status.progress);
     ensure!(node == Node::Restarted || process != format!("data-manager-{last}"), "the dead node finished it?");
+    let (left, read) = (progress.total_bytes - done, progress.bytes_read);
+    ensure!(read <= left + READ_AGAIN, "{read} bytes were read again where {left} were left");
     world.restic(shop.name()).check().await?;
     shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
     let back = Claim::bound(world, shop.name(), "back").await?;
