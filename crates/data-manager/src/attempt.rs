@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::{Reason, Timestamp};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Client, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::transfer::{self, Holder, Node, Plan, Work};
 use operator::{Error, Guard, Lease, Taken};
@@ -134,22 +134,38 @@ fn has_room(planned: Work, work: Work) -> bool {
 }
 
 /// Makes attempts until one ends otherwise than because the API server does not answer: such a one says nothing of the disk
-/// or the bucket, and must cost none of the object's.
-pub(crate) async fn once_the_cluster_answers<T, F>(attempt: impl Fn() -> F) -> Result<T, NotDone>
+/// or the bucket, and must cost none of the object's. Nor does a refusal count before `is_ready` has said that the server is:
+/// one that has just started refuses whatever its roles, which it has not read yet, will allow.
+pub(crate) async fn once_the_cluster_answers<T, F, R>(
+    is_ready: impl Fn() -> R,
+    attempt: impl Fn() -> F,
+) -> Result<T, NotDone>
 where
     F: Future<Output = Result<T, NotDone>>,
+    R: Future<Output = bool>,
 {
     let begun = Instant::now();
+    let mut was_ready = false;
     loop {
-        match attempt().await {
-            Err(NotDone::Failed(problem))
-                if problem.reason == Reason::ClusterUnreachable && begun.elapsed() < CLUSTER_AWAY =>
-            {
-                tracing::info!(problem = problem.cause, "waiting for the API server");
-                tokio::time::sleep(CLUSTER_AGAIN).await;
-            }
+        let problem = match attempt().await {
+            Err(NotDone::Failed(problem)) if begun.elapsed() < CLUSTER_AWAY => problem,
             ended => return ended,
+        };
+        match problem.reason {
+            Reason::ClusterUnreachable => was_ready = false,
+            Reason::ClusterForbidden if !was_ready => was_ready = is_ready().await,
+            _ => return Err(NotDone::Failed(problem)),
         }
+        tracing::info!(problem = problem.cause, "waiting for the API server");
+        tokio::time::sleep(CLUSTER_AGAIN).await;
+    }
+}
+
+/// Whether the API server says that it is ready. Everybody may ask.
+pub(crate) async fn is_ready(client: &Client) -> bool {
+    match http::Request::get("/readyz").body(Vec::new()) {
+        Ok(question) => client.request_text(question).await.is_ok(),
+        Err(_) => false,
     }
 }
 
@@ -230,13 +246,39 @@ mod tests {
                 _ => Err::<(), _>(NotDone::Failed(Problem::passing(Reason::StoreUnreachable, "read the index"))),
             }
         };
-        let outcome = once_the_cluster_answers(attempt).await;
+        let ready = || async { true };
+        let outcome = once_the_cluster_answers(ready, attempt).await;
         assert!(matches!(outcome, Err(NotDone::Failed(problem)) if problem.reason == Reason::StoreUnreachable));
         assert_eq!(made.get(), 4);
 
         let away = || async { Err::<(), _>(NotDone::Failed(Problem::passing(Reason::ClusterUnreachable, "read it"))) };
-        let outcome = once_the_cluster_answers(away).await;
+        let outcome = once_the_cluster_answers(ready, away).await;
         assert!(matches!(outcome, Err(NotDone::Failed(_))), "it is said at last");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_counts_once_the_api_server_is_ready() {
+        let forbidden = || Err::<(), _>(NotDone::Failed(Problem::passing(Reason::ClusterForbidden, "read a Secret")));
+        let (made, asked) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+        let starting = || async {
+            asked.set(asked.get() + 1);
+            asked.get() > 2
+        };
+        let attempt = || async {
+            made.set(made.get() + 1);
+            if made.get() < 4 { forbidden() } else { Ok(()) }
+        };
+        assert!(matches!(once_the_cluster_answers(starting, attempt).await, Ok(())));
+        assert_eq!((made.get(), asked.get()), (4, 3));
+
+        made.set(0);
+        let never = || async {
+            made.set(made.get() + 1);
+            forbidden()
+        };
+        let outcome = once_the_cluster_answers(|| async { true }, never).await;
+        assert!(matches!(outcome, Err(NotDone::Failed(problem)) if problem.reason == Reason::ClusterForbidden));
+        assert_eq!(made.get(), 2, "the second one is meant");
     }
 
     #[tokio::test]
