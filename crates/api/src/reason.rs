@@ -78,6 +78,9 @@ reasons! {
         ClusterUnreachable: "The API server does not answer.",
             "It restarts, or the network between it and this node is broken.",
             "Look at the API server; what waits for it goes on by itself.";
+        RateLimited: "The transfer is as fast as the setting transfer-rate-limit allows on its node, and no faster.",
+            "All transfers of a node share the limit of this time of day.",
+            "Nothing, or raise the limit in the ConfigMap; it counts at once.";
         TakenOver: "Another node continues this transfer.",
             "The node that had it went away or lost touch with the API server.",
             "Nothing; look at that node if it repeats.";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use data_path::{BackupOptions, BackupReport, Content, Progress};
+use data_path::{BackupOptions, BackupReport, Content, Progress, Waits};
 use disk::Ranges;
 use jiff::Timestamp;
 use repository::{CHUNK_SIZE, DiskFacts, NewRestorePoint, Repository, RestorePoint, WriterOptions};
@@ -34,6 +34,7 @@ struct Done<'a> {
     bytes_new: u64,
     bytes_stored: u64,
     seconds: f64,
+    waited: Waits,
 }
 
 pub(crate) async fn run(arguments: &BackupArguments, output: Output, interrupt: &Interrupt) -> Result<()> {
@@ -137,10 +138,11 @@ fn print(repository: &Repository, report: &BackupReport, output: Output) -> Resu
         bytes_new: stats.bytes_new,
         bytes_stored: stats.bytes_stored,
         seconds: report.elapsed.as_secs_f64(),
+        waited: report.waits,
     };
     output::result(output, &done, || {
         format!(
-            "restore point {} of {}\n{} disk, {} read, {} zero, {} new, {} stored, {}",
+            "restore point {} of {}\n{} disk, {} read, {} zero, {} new, {} stored, {}\n{}",
             short(&report.point),
             report.point.path,
             output::bytes(counts.total),
@@ -149,6 +151,7 @@ fn print(repository: &Repository, report: &BackupReport, output: Output) -> Resu
             output::bytes(stats.bytes_new),
             output::bytes(stats.bytes_stored),
             output::seconds(report.elapsed),
+            report.waits,
         )
     })
 }

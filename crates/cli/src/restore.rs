@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use data_path::{Progress, RestoreOptions, RestoreReport};
+use data_path::{Progress, RestoreOptions, RestoreReport, Waits};
 use repository::{Reader, RestorePoint};
 use serde::Serialize;
 
@@ -26,6 +26,7 @@ struct Done<'a> {
     bytes_zero: u64,
     untouched_tail: u64,
     seconds: f64,
+    waited: Waits,
 }
 
 pub(crate) async fn run(arguments: &RestoreArguments, output: Output, interrupt: &Interrupt) -> Result<()> {
@@ -78,6 +79,7 @@ fn print(point: &RestorePoint, arguments: &RestoreArguments, report: &RestoreRep
         bytes_zero: counts.skipped,
         untouched_tail: report.untouched_tail,
         seconds: report.elapsed.as_secs_f64(),
+        waited: report.waits,
     };
     output::result(output, &done, || {
         let tail = match report.untouched_tail {
@@ -85,7 +87,7 @@ fn print(point: &RestorePoint, arguments: &RestoreArguments, report: &RestoreRep
             bytes => format!("\nthe target is larger: its last {bytes} bytes were left as they are"),
         };
         format!(
-            "restored {} of {} onto {}\n{} disk, {} written, {} zero, {}{tail}",
+            "restored {} of {} onto {}\n{} disk, {} written, {} zero, {}\n{}{tail}",
             short(point),
             point.path,
             arguments.target,
@@ -93,6 +95,7 @@ fn print(point: &RestorePoint, arguments: &RestoreArguments, report: &RestoreRep
             output::bytes(counts.stored),
             output::bytes(counts.skipped),
             output::seconds(report.elapsed),
+            report.waits,
         )
     })
 }

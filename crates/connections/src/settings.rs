@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
+use lifecycle::limits::{Limits, NoLimits};
 use lifecycle::{Problem, maintenance};
 
 use crate::from_kube;
@@ -53,6 +54,14 @@ impl Settings {
     /// `upload-cr-retry-max` as it is written.
     pub fn upload_retry_max(&self) -> Option<&str> {
         set(&self.config, "upload-cr-retry-max")
+    }
+
+    /// How fast the transfers of a node may be.
+    ///
+    /// # Errors
+    /// The setting cannot be read.
+    pub fn limits(&self) -> Result<Limits, NoLimits> {
+        Limits::read(set(&self.config, "transfer-rate-limit"))
     }
 
     /// When and how the space of deleted backups is freed.

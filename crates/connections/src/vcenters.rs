@@ -67,6 +67,14 @@ impl Vcenters {
         Ok(vcenter)
     }
 
+    /// What the user has set.
+    ///
+    /// # Errors
+    /// When the API server does not answer or does not allow it.
+    pub async fn settings(&self) -> Result<Settings, Problem> {
+        Settings::known(&self.known, &self.namespace).await
+    }
+
     /// Ends the session, so that none is left in vCenter.
     pub async fn close(&self) {
         if let Some(open) = self.open.lock().await.take() {

@@ -1,5 +1,7 @@
 //! What every transfer of this process shares.
 
+use std::sync::Arc;
+
 use connections::{Repositories, Vcenters};
 use kube::Client;
 use operator::{Leases, Pace, Publisher};
@@ -7,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::at_work::AtWork;
 use crate::disks::Disks;
+use crate::pacing::Pacing;
 
 /// Shared by all transfers of one kind.
 pub(crate) struct Context {
@@ -26,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) vcenters: Vcenters,
     /// The bucket.
     pub(crate) repositories: Repositories,
+    /// How fast they may be.
+    pub(crate) pacing: Arc<Pacing>,
     /// Opens disks.
     pub(crate) disks: Disks,
     /// What this process is at work on.

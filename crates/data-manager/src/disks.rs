@@ -1,11 +1,12 @@
 //! Opens a disk of vCenter: launches the helper that loads VDDK, and connects to the NBD export it serves.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::Reason;
 use connections::from_vsphere;
-use data_path::Disk;
+use data_path::{Disk, Throttle};
 use disk::{DiskId, DiskSnapshot};
 use lifecycle::Problem;
 use vsphere::Vcenter;
@@ -37,6 +38,8 @@ pub(crate) struct Disks {
     pub(crate) sockets: PathBuf,
     /// For one call into the library.
     pub(crate) call_deadline: Duration,
+    /// What all disks together are held to.
+    pub(crate) throttle: Arc<Throttle>,
 }
 
 /// A disk that is open, with the child process that serves it.
@@ -101,7 +104,7 @@ impl Disks {
         let patience = self.call_deadline + LAST_WORDS;
         let patient = nbd::ConnectOptions { request_deadline: patience, ..nbd::ConnectOptions::default() };
         match Disk::connect(&helper.uri(), patient).await {
-            Ok(disk) => Ok(OpenDisk { helper, disk }),
+            Ok(disk) => Ok(OpenDisk { helper, disk: disk.throttled(self.throttle.clone()) }),
             Err(error) => Err(crate::problems::from_copy(&act, &error)),
         }
     }

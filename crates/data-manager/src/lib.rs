@@ -19,6 +19,7 @@ mod disks;
 mod downloads;
 mod interrupt;
 mod kind;
+mod pacing;
 mod problems;
 mod reconcile;
 mod report;

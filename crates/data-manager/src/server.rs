@@ -19,6 +19,7 @@ use crate::at_work::AtWork;
 use crate::context::Context;
 use crate::disks::Disks;
 use crate::kind::Kind;
+use crate::pacing::Pacing;
 use crate::reconcile::{after_error, reconcile};
 
 /// How long transfers may take to stop once the process is told to; less than a pod's grace period of 30 s.
@@ -83,6 +84,7 @@ struct Shared {
     leases: Leases,
     vcenters: Vcenters,
     repositories: Repositories,
+    pacing: Arc<Pacing>,
     disks: Disks,
     stop: CancellationToken,
 }
@@ -90,6 +92,7 @@ struct Shared {
 impl Shared {
     fn new(config: &Config, client: Client, leases: Leases, metrics: Metrics, stop: CancellationToken) -> Result<Self> {
         let exe = std::env::current_exe().context("find the folder of this program")?;
+        let pacing = Arc::new(Pacing::default());
         Ok(Self {
             publisher: Publisher::new(client.clone(), "data-manager", &config.node_name, metrics),
             leases,
@@ -100,7 +103,9 @@ impl Shared {
                 library: config.vddk_dir.clone(),
                 sockets: config.scratch_dir.clone(),
                 call_deadline: Duration::from_secs(config.disk_call_deadline),
+                throttle: pacing.throttle(),
             },
+            pacing,
             client,
             config: config.clone(),
             stop,
@@ -117,6 +122,7 @@ impl Shared {
             pace: Pace::default(),
             vcenters: self.vcenters.clone(),
             repositories: self.repositories.clone(),
+            pacing: self.pacing.clone(),
             disks: self.disks.clone(),
             at_work,
             shutdown: self.stop.clone(),

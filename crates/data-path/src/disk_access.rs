@@ -1,6 +1,7 @@
 //! One disk behind one or two NBD connections. Adds to the client what a transfer needs: several connections where the
 //! server allows them, block status of a whole range, errors that name the range. Retries nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use nbd::{ConnectOptions, Fua, Kind, Uri, Zeroes};
 
 use crate::error::Error;
 use crate::limits::CONNECTIONS;
+use crate::throttle::Throttle;
 
 /// A second connection is a gift: not worth a long wait.
 const SECOND_CONNECTION: Duration = Duration::from_secs(2);
@@ -19,11 +21,12 @@ const SECOND_CONNECTION: Duration = Duration::from_secs(2);
 pub struct Disk {
     connections: Vec<nbd::Client>,
     next: AtomicUsize,
+    throttle: Option<Arc<Throttle>>,
 }
 
 impl From<nbd::Client> for Disk {
     fn from(client: nbd::Client) -> Self {
-        Self { connections: vec![client], next: AtomicUsize::new(0) }
+        Self { connections: vec![client], next: AtomicUsize::new(0), throttle: None }
     }
 }
 
@@ -45,6 +48,11 @@ impl Disk {
             }
         }
         Ok(disk)
+    }
+
+    /// Reads and writes no faster than `throttle` allows.
+    pub fn throttled(self, throttle: Arc<Throttle>) -> Self {
+        Self { throttle: Some(throttle), ..self }
     }
 
     /// Size in bytes.
@@ -93,12 +101,14 @@ impl Disk {
 
     pub(crate) async fn read(&self, range: ByteRange) -> Result<Bytes, Error> {
         let length = usize::try_from(range.length).expect("reads are a few MiB");
+        self.may_move(range.length).await;
         self.any().read(range.offset, length).await.map_err(|source| Error::Read { range, source })
     }
 
     /// Writes `data` at `offset`; fills up with zeroes to the server's smallest block where the disk goes on.
     pub(crate) async fn write(&self, offset: u64, data: Bytes) -> Result<(), Error> {
         let data = self.padded(offset, data);
+        self.may_move(data.len() as u64).await;
         let range = ByteRange::new(offset, data.len() as u64);
         self.any().write(offset, data, Fua::No).await.map_err(|source| Error::Write { range, source })
     }
@@ -143,6 +153,12 @@ impl Disk {
             connection.disconnect().await.map_err(|source| Error::Close { source })?;
         }
         Ok(())
+    }
+
+    async fn may_move(&self, bytes: u64) {
+        if let Some(throttle) = &self.throttle {
+            throttle.take(bytes).await;
+        }
     }
 
     fn padded(&self, offset: u64, data: Bytes) -> Bytes {

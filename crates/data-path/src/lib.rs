@@ -31,7 +31,9 @@ pub mod limits;
 mod progress;
 mod restore;
 mod select;
+mod throttle;
 mod verify;
+mod waits;
 
 pub use backup::{BackupOptions, BackupReport, backup};
 pub use checkpoint::{Checkpoint, Checkpoints, Unfit};
@@ -40,4 +42,6 @@ pub use disk_access::Disk;
 pub use error::{Error, ErrorKind};
 pub use progress::{Counts, Progress};
 pub use restore::{RestoreOptions, RestoreReport, TargetContent, restore};
+pub use throttle::Throttle;
 pub use verify::{VerifyReport, verify};
+pub use waits::Waits;

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::limits::{FETCHES_IN_FLIGHT, WINDOW_BYTES, WRITES_IN_FLIGHT, ZERO_BYTES};
 use crate::progress::{Counts, Progress};
 use crate::select;
+use crate::waits::{Full, Waited, Waits};
 
 /// How long the last checkpoint of a restore that ends early may take.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(1);
@@ -52,6 +53,8 @@ pub struct RestoreReport {
     pub untouched_tail: u64,
     /// From the first question to the goodbye.
     pub elapsed: Duration,
+    /// What that time went by with.
+    pub waits: Waits,
 }
 
 /// Writes the restore point onto `target`, which may be larger but not smaller, and closes it.
@@ -83,8 +86,20 @@ pub async fn restore(
         Some(checkpoints) => restore.save_while(writing, checkpoints, cancel).await?,
         None => writing.await?,
     }
-    unless_cancelled(cancel, target.flush_and_close()).await?;
-    Ok(RestoreReport { counts: progress.counts(), untouched_tail: size - needed, elapsed: began.elapsed() })
+    let for_disk = restore.writes.total();
+    let closing = Waited::default();
+    closing.on(unless_cancelled(cancel, target.flush_and_close())).await?;
+    let elapsed = began.elapsed();
+    let waits = waits(elapsed, for_disk + closing.total(), reader);
+    Ok(RestoreReport { counts: progress.counts(), untouched_tail: size - needed, elapsed, waits })
+}
+
+/// What is not the disk's is shared by store and CPU, as they took turns.
+fn waits(elapsed: Duration, for_disk: Duration, reader: &Reader) -> Waits {
+    let (reading, opening) = reader.spent();
+    let both = (reading + opening).as_secs_f64().max(f64::EPSILON);
+    let rest = elapsed.saturating_sub(for_disk);
+    Waits::of(elapsed, for_disk, rest.mul_f64(reading.as_secs_f64() / both))
 }
 
 async fn unless_cancelled(
@@ -105,6 +120,8 @@ struct Restore<'r> {
     content: TargetContent,
     written: Written,
     progress: &'r Progress,
+    /// While all of them are under way, the disk is what the rest waits for.
+    writes: Full,
 }
 
 impl<'r> Restore<'r> {
@@ -117,7 +134,14 @@ impl<'r> Restore<'r> {
         }
         progress.begin(reader.size());
         progress.resume(begin.bytes());
-        Self { reader, target, content: options.target, written: Written::new(begin), progress }
+        Self {
+            reader,
+            target,
+            content: options.target,
+            written: Written::new(begin),
+            progress,
+            writes: Full::new(WRITES_IN_FLIGHT),
+        }
     }
 
     async fn write(&self) -> Result<(), Error> {
@@ -144,7 +168,7 @@ impl<'r> Restore<'r> {
 
     async fn write_chunk(&self, index: u64, data: Bytes) -> Result<(), Error> {
         let range = self.reader.chunk_range(index);
-        self.target.write(range.offset, data).await?;
+        self.writes.on(self.target.write(range.offset, data)).await?;
         self.written.insert(index);
         self.progress.add_stored(range.length);
         self.progress.settle(range.length);

@@ -19,6 +19,7 @@ pub mod claim;
 pub mod clone;
 pub mod content;
 pub mod delete;
+pub mod limits;
 pub mod maintenance;
 pub mod orphans;
 mod problem;

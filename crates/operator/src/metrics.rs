@@ -1,6 +1,8 @@
 //! Metrics in Prometheus' text format. One registry per process; names begin with `vsphere_backup_`.
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use std::time::Duration;
+
+use prometheus::{CounterVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use api::Reason;
 
@@ -11,6 +13,7 @@ pub struct Metrics {
     reasons: IntCounterVec,
     errors: IntCounterVec,
     contents: IntCounterVec,
+    waits: CounterVec,
     leader: IntGauge,
 }
 
@@ -25,13 +28,20 @@ impl Metrics {
         let errors = counter("errors_total", "Failed looks at an object, by kind.", &["kind"]);
         let contents =
             counter("contents_total", "Disks backed up, by how their content was found.", &["source", "why"]);
+        let waits = Opts::new("transfer_wait_seconds_total", "What finished transfers waited for, by kind.");
+        let waits = CounterVec::new(waits, &["kind", "on"]).expect("a valid metric");
         let leader = IntGauge::new("leader", "1 while this process is the active one.").expect("a valid metric");
-        let collectors: [Box<dyn prometheus::core::Collector>; 4] =
-            [Box::new(reasons.clone()), Box::new(errors.clone()), Box::new(contents.clone()), Box::new(leader.clone())];
+        let collectors: [Box<dyn prometheus::core::Collector>; 5] = [
+            Box::new(reasons.clone()),
+            Box::new(errors.clone()),
+            Box::new(contents.clone()),
+            Box::new(waits.clone()),
+            Box::new(leader.clone()),
+        ];
         for collector in collectors {
             registry.register(collector).expect("each name is registered once");
         }
-        Self { registry, reasons, errors, contents, leader }
+        Self { registry, reasons, errors, contents, waits, leader }
     }
 
     /// Where further metrics are registered; their names get the prefix.
@@ -52,6 +62,13 @@ impl Metrics {
     /// A disk was backed up, and how its content was found: from changes, or why not.
     pub fn content(&self, source: &str, why: &str) {
         self.contents.with_label_values(&[source, why]).inc();
+    }
+
+    /// A transfer took so long, of which these shares (of 1) went by with waiting for something.
+    pub fn waited(&self, kind: &str, took: Duration, shares: &[(&str, f64)]) {
+        for (on, share) in shares {
+            self.waits.with_label_values(&[kind, on]).inc_by(took.as_secs_f64() * share.max(0.0));
+        }
     }
 
     /// Whether this process is the active one.

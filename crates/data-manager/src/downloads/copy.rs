@@ -12,7 +12,7 @@ use repository::{Repository, RestorePoint};
 use vsphere::Vcenter;
 
 use super::resume::Start;
-use crate::attempt::{NotDone, in_order, once_the_cluster_answers};
+use crate::attempt::{NotDone, in_order, is_ready, once_the_cluster_answers};
 use crate::context::Context;
 use crate::disks::{OpenDisk, from_vddk, with_last_words};
 use crate::interrupt::Interrupt;
@@ -38,7 +38,9 @@ pub(crate) async fn run(
     interrupt: &Interrupt,
     touched: bool,
 ) -> Result<Written, NotDone> {
-    in_order(interrupt, once_the_cluster_answers(|| write(ctx, report, interrupt, touched))).await
+    let ready = || is_ready(&ctx.client);
+    let attempts = in_order(interrupt, once_the_cluster_answers(ready, || write(ctx, report, interrupt, touched)));
+    ctx.pacing.while_following(&ctx.vcenters, attempts).await
 }
 
 async fn write(
@@ -104,7 +106,7 @@ async fn write_locked(
     let start = Start::find(ctx, &report.object().await, &reader, volume, touched).await?;
     // before the first write, so that a checkpoint always names what is being written
     report.say(|status, _| says::saved(status, start.checkpoint())).await;
-    write_open(report, interrupt, &reader, open, &start).await
+    write_open(ctx, report, interrupt, &reader, open, &start).await
 }
 
 async fn find(repository: &Repository, source: &DiskSnapshot) -> Result<RestorePoint, Problem> {
@@ -116,6 +118,7 @@ async fn find(repository: &Repository, source: &DiskSnapshot) -> Result<RestoreP
 }
 
 async fn write_open(
+    ctx: &Context,
     report: &Report<Download>,
     interrupt: &Interrupt,
     reader: &repository::Reader,
@@ -127,7 +130,8 @@ async fn write_open(
     let options = start.options();
     let restore = data_path::restore(reader, disk, &options, &progress, &interrupt.any);
     let restore = report.progress_while(restore, &progress, |status, so_far| {
-        says::saved(&says::progressed(status, so_far), start.checkpoint())
+        let paced = says::paced(status, ctx.pacing.slowing().as_ref(), &ctx.node, api::Timestamp::now());
+        says::saved(&says::progressed(&paced, so_far), start.checkpoint())
     });
     let outcome = tokio::select! {
         biased;
@@ -151,6 +155,13 @@ async fn write_open(
         let told = from_vddk("close the restored disk", &e);
         Problem { reason: Reason::DiskFlushFailed, ..told }
     })?;
+    tracing::info!(
+        bytes = done.counts.stored,
+        seconds = done.elapsed.as_secs_f32(),
+        "the disk is restored: {}",
+        done.waits
+    );
+    ctx.publisher.metrics().waited("Download", done.elapsed, &done.waits.shares());
     Ok(at_the_end(&done.counts, done.elapsed))
 }
 

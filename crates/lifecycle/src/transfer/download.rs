@@ -4,6 +4,7 @@ use api::conditions::{self, READY, Status};
 use api::{DownloadCheckpoint, DownloadPhase, DownloadStatus, Progress, Reason, Time, Timestamp};
 use disk::DiskId;
 
+use crate::limits::Limit;
 use crate::retry::download_due;
 use crate::{Again, Problem};
 
@@ -55,6 +56,21 @@ fn taken_over_from<'s>(before: &'s DownloadStatus, node: &str) -> Option<&'s str
 /// How far the copy is.
 pub fn progressed(before: &DownloadStatus, progress: Progress) -> DownloadStatus {
     DownloadStatus { progress, ..before.clone() }
+}
+
+/// Whether the setting that limits the node holds it up.
+pub fn paced(before: &DownloadStatus, limit: Option<&Limit>, node: &str, now: Timestamp) -> DownloadStatus {
+    let mut status = before.clone();
+    let was_limited =
+        conditions::get(&status.conditions, READY).is_some_and(|c| c.reason == Reason::RateLimited.as_str());
+    match limit {
+        Some(limit) => tell(&mut status, Status::False, Reason::RateLimited, &limit.to_string(), now),
+        None if was_limited => {
+            tell(&mut status, Status::False, Reason::Downloading, &format!("node {node} is writing the volume"), now);
+        }
+        None => {}
+    }
+    status
 }
 
 /// What of it is on the volume for good.

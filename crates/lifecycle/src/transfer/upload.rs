@@ -4,6 +4,7 @@ use api::conditions::{self, INCREMENTAL, READY, Status};
 use api::{Progress, Reason, Time, Timestamp, UploadPhase, UploadStatus};
 
 use crate::content::Source;
+use crate::limits::Limit;
 use crate::retry::{UploadRetries, upload_back_off_minutes, upload_due};
 use crate::{Again, Problem};
 
@@ -61,6 +62,21 @@ fn taken_over_from<'s>(before: &'s UploadStatus, node: &str) -> Option<&'s str> 
 /// How far the copy is.
 pub fn progressed(before: &UploadStatus, progress: Progress) -> UploadStatus {
     UploadStatus { progress, ..before.clone() }
+}
+
+/// Whether the setting that limits the node holds the copy up.
+pub fn paced(before: &UploadStatus, limit: Option<&Limit>, node: &str, now: Timestamp) -> UploadStatus {
+    let mut status = before.clone();
+    let was_limited =
+        conditions::get(&status.conditions, READY).is_some_and(|c| c.reason == Reason::RateLimited.as_str());
+    match limit {
+        Some(limit) => tell(&mut status, Status::False, Reason::RateLimited, &limit.to_string(), now),
+        None if was_limited => {
+            tell(&mut status, Status::False, Reason::Uploading, &format!("node {node} is copying the disk"), now);
+        }
+        None => {}
+    }
+    status
 }
 
 /// How its content is found: only what changed, or all, and why.
