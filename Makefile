@@ -49,5 +49,6 @@ lab-down: ## stop the lab
 lab-clean: ## stop the lab and forget its data
 	@if [ -x $(LAB_BIN) ]; then $(LAB_BIN) clean; else echo "no lab was built here"; fi
 
-bench: peers ## the performance table: ours, restic and nbdcopy on the same image in one run
+bench: peers ## the performance tables: ours, restic and nbdcopy on the same image in one run, and how ours grows
 	@tests/bench/run
+	@tests/bench/scale

@@ -36,7 +36,7 @@ pub enum Part {
     Lab,
     /// A lab with Velero.
     Velero,
-    /// Checks of what we ship; no lab.
+    /// Checks of what we ship, and benchmarks; no lab. Built when asked for.
     Checks,
 }
 
@@ -103,6 +103,7 @@ pub const PEERS: &[Peer] = &[
     Peer { name: "plugin-host-1.4.3", module: "plugin-host/v1.4.3", package: ".", link: "", part: Part::Checks },
     Peer { name: "plugin-host-1.6.0", module: "plugin-host/v1.6.0", package: ".", link: "", part: Part::Checks },
     Peer { name: "plugin-host-1.7.0", module: "plugin-host/v1.7.0", package: ".", link: "", part: Part::Checks },
+    Peer { name: "kopia", module: "peers/kopia", package: "github.com/kopia/kopia", link: "", part: Part::Checks },
     Peer { name: "helm", module: "peers/helm", package: "helm.sh/helm/v4/cmd/helm", link: "", part: Part::Checks },
 ];
 
