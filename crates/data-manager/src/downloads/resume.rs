@@ -102,3 +102,45 @@ async fn is_blank(ctx: &Context, download: &Download, disk: &DiskId) -> Result<b
     let found = volumes.get_opt(&volume).await.map_err(|e| from_kube(&format!("read volume {volume}"), &e))?;
     Ok(found.is_some_and(|v| disk_of(&v).is_ok_and(|of_claim| of_claim == *disk)))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use repository::store::FolderStore;
+    use repository::{DiskFacts, NewRestorePoint, WriterOptions};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_checkpoint_counts_for_its_own_restore_point_on_its_own_disk() {
+        let folder = std::env::temp_dir().join(format!("data-manager-resume-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let repository = repository::initialise(Arc::new(FolderStore::new(&folder)), &"a key".into()).await.unwrap();
+        let point = NewRestorePoint::new("host", "/disk", api::Timestamp::now(), DiskFacts::of_size(4 << 20));
+        let writer = repository.writer(point, WriterOptions::default()).await.unwrap();
+        writer.put_zero(0..7).await.unwrap();
+        writer.put_chunk(7, vec![7; 512 << 10].into()).await.unwrap();
+        let reader = repository.reader(&writer.commit().await.unwrap().id).await.unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+
+        let disk: DiskId = "disk-1".parse().unwrap();
+        let start = Start {
+            checkpoints: Arc::new(Checkpoints::new(Checkpoint::nothing(&reader), FLUSH_EVERY)),
+            disk: disk.clone(),
+            was_blank: true,
+        };
+        let noted = DownloadCheckpoint { up_to: 1 << 20, beyond: "02".to_owned(), ..start.checkpoint() };
+        let cases = [
+            ("its own", noted.clone(), Some(3 << 19)),
+            ("before the first write", DownloadCheckpoint::untouched(), Some(0)),
+            ("of another disk", DownloadCheckpoint { disk: "disk-2".to_owned(), ..noted.clone() }, None),
+            ("of another restore point", DownloadCheckpoint { digest: "00".to_owned(), ..noted.clone() }, None),
+            ("cut otherwise", DownloadCheckpoint { chunk_size: 1 << 20, ..noted.clone() }, None),
+            ("of a larger disk", DownloadCheckpoint { up_to: 8 << 20, ..noted.clone() }, None),
+            ("garbage", DownloadCheckpoint { beyond: "much".to_owned(), ..noted.clone() }, None),
+        ];
+        for (situation, noted, want) in cases {
+            let written = read(&noted, &reader, &disk).ok().map(|checkpoint| checkpoint.bytes());
+            assert_eq!(written, want, "{situation}");
+        }
+    }
+}
