@@ -237,10 +237,8 @@ impl Location {
 pub(super) async fn readable_secret(world: &World, location: &str, keys: &Keys) -> Result<String> {
     let made = format!("{location}-keys");
     let authority = std::fs::read_to_string(world.var("VCENTER_CA_FILE"))?;
-    let keys = format!(
-        "[default]\naws_access_key_id = nobody\naws_secret_access_key = wrong\n\n[lab]\n{}",
-        keys.lines()
-    );
+    let keys =
+        format!("[default]\naws_access_key_id = nobody\naws_secret_access_key = wrong\n\n[lab]\n{}", keys.lines());
     let name = json!({"name": made});
     let object = json!({"metadata": name, "stringData": {"cloud": keys, "ca.crt": authority}});
     let post = PostParams::default();
