@@ -17,9 +17,9 @@ use repository::Reader;
 
 use crate::context::Context;
 
-/// Pause between two flushes of the disk, each with a checkpoint. With the pause between two words on progress, and the time
-/// that both take, a kill costs some three seconds of writing.
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// Pause between two flushes of the disk, each with a checkpoint. With the two seconds between two words on progress, and
+/// some time for flush and word, a kill costs three seconds of writing.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
 /// What is known of a volume that is being written.
 pub(super) struct Start {
