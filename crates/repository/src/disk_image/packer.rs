@@ -119,6 +119,11 @@ impl Packer {
         Self { shared: Arc::new(shared) }
     }
 
+    /// The runtime that does the puts.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.shared.runtime
+    }
+
     /// Bytes of packs that the store has acknowledged.
     pub(super) fn bytes_stored(&self) -> u64 {
         self.shared.bytes_stored.load(Relaxed)

@@ -106,6 +106,8 @@ pub(super) struct State {
     pub(super) committing: tokio::sync::Mutex<()>,
     pub(super) recorder: Option<Arc<Recorder>>,
     chunks_in_memory: Arc<Semaphore>,
+    /// One for each piece of work on bytes.
+    turns: Arc<Semaphore>,
     /// Chunks that wait for others to be hashed with.
     in_line: Mutex<Vec<Waiting>>,
     hashed_together: usize,
@@ -183,6 +185,7 @@ impl Writer {
             committing: tokio::sync::Mutex::default(),
             recorder,
             chunks_in_memory: Arc::new(Semaphore::new((2 * workers).max(IN_LINE * (hashed_together - 1)))),
+            turns: Arc::new(Semaphore::new(workers)),
             in_line: Mutex::default(),
             hashed_together,
             zero_id: ChunkId::of(&zero),
@@ -384,19 +387,32 @@ impl State {
 
     /// Hashes chunks together on one thread; then each goes its own way, on any thread.
     fn hash(self: Arc<Self>, chunks: Vec<Waiting>) {
-        let state = self.clone();
-        self.tasks.spawn_blocking(move || {
+        self.clone().work(move |state| {
             let ids = ChunkId::of_all(&chunks.iter().map(|chunk| chunk.data.as_ref()).collect::<Vec<_>>());
             for (Waiting { index, data, permit, care }, id) in chunks.into_iter().zip(ids) {
-                let own = state.clone();
-                state.tasks.spawn_blocking(move || {
-                    if let Err(error) = own.take_chunk(index, &data, id, care) {
-                        own.packer.fail(error);
+                state.clone().work(move |state| {
+                    if let Err(error) = state.take_chunk(index, &data, id, care) {
+                        state.packer.fail(error);
                     }
                     drop(permit);
                 });
             }
         });
+    }
+
+    /// Does work on bytes on a blocking thread, in its turn: as many at once as there are workers. More would only take the
+    /// cores from who reads the disk.
+    fn work(self: Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) {
+        let state = self.clone();
+        let in_turn = async move {
+            let turn = state.turns.clone().acquire_owned().await.expect("this semaphore is never closed");
+            let done = tokio::task::spawn_blocking(move || {
+                work(&state);
+                drop(turn);
+            });
+            done.await.expect("work on chunks does not panic");
+        };
+        self.tasks.spawn_on(in_turn, self.packer.runtime());
     }
 
     /// One chunk's way. For blocking threads.
