@@ -225,19 +225,18 @@ impl Recorder {
             held.extend(done.care);
         }
         current.written = Timestamp::now();
-        Some((*number, current.clone()))
+        let this = *number;
+        if !current.is_full() {
+            return Some((this, current.clone()));
+        }
+        *number += 1; // packs that are stored from now on belong to the next
+        let next = Checkpoint::new(current.source.clone());
+        Some((this, std::mem::replace(current, next)))
     }
 
-    /// After an object was written, or could not be.
-    fn next_object(&self, written: bool) {
-        let mut recording = self.recording();
-        if !written {
-            recording.number += 1; // a store that may add only lets nothing be written anew
-        } else if recording.current.is_full() {
-            recording.number += 1;
-            let (source, empty) = (recording.current.source.clone(), Checkpoint::new);
-            recording.current = empty(source);
-        }
+    /// After an object could not be written: another one takes what it named, unless it was full.
+    fn not_written(&self) {
+        self.recording().number += 1; // a store that may add only lets nothing be written anew
     }
 
     /// Ends; nothing is written any more when this returns.
@@ -288,8 +287,8 @@ async fn save(state: Arc<State>, recorder: Arc<Recorder>) {
         if let Err(error) = &written {
             // it costs what a kill would: the backup itself goes on
             tracing::warn!(error = error.chain(), "a checkpoint of the transfer was not written");
+            recorder.not_written();
         }
-        recorder.next_object(written.is_ok());
         held.clear();
     }
 }
@@ -332,7 +331,6 @@ mod tests {
         assert_eq!(first.done.len(), 101);
         assert_eq!(first.done[1], Run::Data { first: 2, ids: vec![id(2)] });
         assert_eq!(first.done[100], Run::Zero { first: 200, count: 4800 });
-        recorder.next_object(true);
         let (number, second) = recorder.gather(&mut held, |_| true).unwrap();
         assert_eq!((number, second.done.len()), (0, 201), "the same object grows");
         assert!(recorder.gather(&mut held, |_| true).is_none(), "nothing is new");
@@ -359,19 +357,22 @@ mod tests {
     fn an_object_that_is_full_or_could_not_be_written_anew_is_followed_by_another() {
         let recorder = recorder();
         let mut held = Vec::new();
-        for n in 0..FULL as u64 {
+        recorder.note(0..100, None, None);
+        let (number, _) = recorder.gather(&mut held, |_| true).unwrap();
+        assert_eq!(number, 0);
+        recorder.not_written();
+        for n in 100..100 + FULL as u64 {
             recorder.note(n..n + 1, Some(id(n)), None);
         }
-        let (_, full) = recorder.gather(&mut held, |_| true).unwrap();
-        assert_eq!(full.done.len(), 1, "chunks side by side are one run");
-        recorder.next_object(false);
-        recorder.note(FULL as u64..5000, None, None);
         let (number, both) = recorder.gather(&mut held, |_| true).unwrap();
         assert_eq!((number, both.done.len()), (1, 2), "what was not written comes again");
-        recorder.next_object(true);
+        let pack = IndexPack::new([7; 32], &[]);
+        recorder.note_pack(&pack); // while the full one is on its way
+        recorder.not_written();
         recorder.note(5000..9000, None, None);
         let (number, next) = recorder.gather(&mut held, |_| true).unwrap();
-        assert_eq!((number, next.done.len()), (2, 1));
+        assert_eq!((number, next.done.len()), (3, 1), "a full one is not carried along");
+        assert_eq!(next.packs.len(), 1, "a pack is never forgotten");
     }
 
     #[test]
