@@ -1,6 +1,6 @@
 //! What the engine may hold in memory, in one place, so that the bound can be read and added up.
 //!
-//! A backup holds `READS_IN_FLIGHT × READ_BYTES` = 8 MiB of answers on their way, [`WAITING_BYTES`] between its reading
+//! A backup holds `READS_IN_FLIGHT × READ_BYTES` = 24 MiB of answers on their way, [`WAITING_BYTES`] between its reading
 //! and its storing half, and what `repository::Writer` states for itself; one that reads only what changed also the ids of its
 //! base, some 40 bytes a chunk. A restore holds [`FETCHES_IN_FLIGHT`] reads of
 //! at most 8 MiB, sealed and plain, and `WRITES_IN_FLIGHT` chunks. The whole process stays under [`PROCESS_BYTES`];
@@ -9,8 +9,9 @@
 /// Bytes asked for in one read. Larger ones are slower on qemu-nbd and on VDDK; smaller ones cost round trips.
 pub const READ_BYTES: u64 = 1 << 20;
 
-/// Reads under way at once. Eight keep a local server busy; more only move the queue.
-pub const READS_IN_FLIGHT: usize = 8;
+/// Reads under way at once. Eight keep a local server busy; a server that takes 20 ms for each needs more, and with those that
+/// wait to be stored no more than 32 MiB are on their way.
+pub const READS_IN_FLIGHT: usize = 24;
 
 /// Bytes that wait between reading and storing.
 pub const WAITING_BYTES: u64 = 8 << 20;

@@ -31,8 +31,7 @@ pub(crate) const FOLDER: &str = "transfers/";
 /// Version of the document written here. Others are not read: then the disk is.
 const SCHEMA: u32 = 1;
 
-/// Bytes of chunks that the writer may have in its care. With what is being read (16 MiB) and what was read while a
-/// checkpoint is on its way, a kill costs at most 256 MiB of reading.
+/// Bytes of chunks that the writer may have in its care. With what is being read (32 MiB), a kill costs at most 256 MiB of reading.
 const CARE: u64 = 208 << 20;
 
 /// Bytes of chunks that are worth a checkpoint.
