@@ -7,10 +7,12 @@ use std::time::Duration;
 use connections::Vcenters;
 use data_path::Throttle;
 use lifecycle::Problem;
-use lifecycle::limits::Limit;
+use lifecycle::limits::{Limit, Limits};
 
 /// Pause between two looks at the setting and the clock.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a look at the setting may take.
+const READ_WITHIN: Duration = Duration::from_secs(5);
 /// A limit is told of when transfers waited for it this long between two looks.
 const WORTH_TELLING: Duration = Duration::from_millis(200);
 
@@ -42,32 +44,26 @@ impl Pacing {
     }
 
     async fn follow(&self, vcenters: &Vcenters) {
-        let (mut refused, mut waited) = (None, self.throttle.waited());
+        let (mut limits, mut refused, mut waited) = (Limits::default(), None, self.throttle.waited());
         loop {
-            let limits = match vcenters.settings().await {
-                Ok(settings) => Some(settings.limits()),
-                Err(problem) => {
-                    tracing::debug!(%problem, "the limit stays as it is");
-                    None
+            match tokio::time::timeout(READ_WITHIN, vcenters.settings()).await.map(|read| read.map(|set| set.limits()))
+            {
+                Ok(Ok(Ok(set))) => (limits, refused) = (set, None),
+                Ok(Ok(Err(error))) => {
+                    if refused.as_ref() != Some(&error) {
+                        tracing::warn!(error = Problem::chain(&error), "transfer-rate-limit is not followed");
+                    }
+                    (limits, refused) = (Limits::default(), Some(error));
                 }
-            };
-            let limit = match limits {
-                Some(Ok(limits)) => Some(limits.at(api::Timestamp::now())),
-                Some(Err(error)) if refused.as_ref() == Some(&error) => Some(None),
-                Some(Err(error)) => {
-                    tracing::warn!(error = Problem::chain(&error), "transfer-rate-limit is not followed");
-                    refused = Some(error);
-                    Some(None)
-                }
-                None => None,
-            };
-            if let Some(limit) = limit {
-                self.throttle.set(limit.as_ref().map(|limit| limit.rate));
-                let now = self.throttle.waited();
-                let slowing = limit.filter(|_| now - waited >= WORTH_TELLING);
-                *self.slowing.lock().unwrap_or_else(PoisonError::into_inner) = slowing;
-                waited = now;
+                Ok(Err(problem)) => tracing::debug!(%problem, "what was set stays"),
+                Err(_) => tracing::debug!("the API server does not answer; what was set stays"),
             }
+            let limit = limits.at(api::Timestamp::now());
+            self.throttle.set(limit.as_ref().map(|limit| limit.rate));
+            let now = self.throttle.waited();
+            let is_slowing = self.throttle.is_waited_for() || now - waited >= WORTH_TELLING;
+            *self.slowing.lock().unwrap_or_else(PoisonError::into_inner) = limit.filter(|_| is_slowing);
+            waited = now;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

@@ -29,8 +29,8 @@ pub(crate) struct Report<K: Reported> {
 /// What the API server is known to have.
 struct Told<K> {
     object: K,
-    /// A status that was sent and whose answer is not known.
-    sent: Option<Value>,
+    /// Statuses that were sent and whose answers are not known.
+    sent: Vec<Value>,
 }
 
 /// What became of a word.
@@ -47,7 +47,7 @@ pub(crate) enum Said {
 impl<K: Reported> Report<K> {
     pub(crate) fn new(publisher: Publisher, client: Client, object: K, lease_lost: CancellationToken) -> Self {
         let objects = Api::namespaced(client, &object.namespace().unwrap_or_default());
-        Self { publisher, objects, told: Mutex::new(Told { object, sent: None }), lease_lost }
+        Self { publisher, objects, told: Mutex::new(Told { object, sent: Vec::new() }), lease_lost }
     }
 
     /// The object as it was last read or written.
@@ -100,10 +100,11 @@ impl<K: Reported> Report<K> {
     ) -> Result<Said, operator::Error> {
         loop {
             let status = change(&told.object.status().cloned().unwrap_or_default(), Timestamp::now());
-            told.sent = Some(json!(status));
+            told.sent.push(json!(status));
             match self.publisher.publish(&told.object, &status, Guard::Unchanged).await {
                 Ok(written) => {
                     told.object = written.unwrap_or_else(|| told.object.clone());
+                    told.sent.clear();
                     return Ok(Said::Taken);
                 }
                 Err(error) if error.is_not_found() => return Ok(Said::Gone),
@@ -115,7 +116,7 @@ impl<K: Reported> Report<K> {
             let fresh = fresh.map_err(|e| operator::Error::api(format!("read {} {name}", K::kind(&())), e))?;
             let Some(fresh) = fresh.filter(|fresh| fresh.uid() == told.object.uid()) else { return Ok(Said::Gone) };
             let now = json!(fresh.status());
-            if now != json!(told.object.status()) && Some(now) != told.sent {
+            if now != json!(told.object.status()) && !told.sent.contains(&now) {
                 tracing::warn!(name, "somebody else writes this status: stopping");
                 self.lease_lost.cancel();
                 return Ok(Said::NotOurs);

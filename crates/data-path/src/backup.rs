@@ -123,7 +123,7 @@ async fn copy(
     }
     options.content.expect_fit(writer, size)?;
     progress.begin(size);
-    progress.settle(writer.resumed().bytes());
+    progress.resume(writer.resumed().bytes());
     progress.add_read(options.content.audit(source).await?);
     let waiting = usize::try_from(WAITING_BYTES / READ_BYTES).expect("a handful");
     let (parts, waiting_parts) = mpsc::channel(waiting);
@@ -203,7 +203,8 @@ async fn keep(
             ByteRange::between(writer.chunk_range(alike[0]).offset, writer.chunk_range(alike[alike.len() - 1]).end());
         match base.chunk(alike[0]) {
             ChunkRef::Zero => {
-                put_zero(writer, covered).await?;
+                let taken = writer.take_over_zero(select::chunks(covered, writer.chunk_size())).await;
+                taken.map_err(Error::repository("take over zeroes"))?;
                 progress.skip(covered.length);
             }
             ChunkRef::Data(id) => {
@@ -228,7 +229,7 @@ async fn store_chunks(writer: &Writer, range: ByteRange, bytes: &Bytes, progress
         let start = usize::try_from(chunk.offset - range.offset).expect("within one read");
         let data = bytes.slice(start..start + usize::try_from(chunk.length).expect("within one read"));
         if is_zero(&data) {
-            put_zero(writer, chunk).await?;
+            writer.put_zero_chunk(index).await.map_err(Error::repository("note zeroes"))?;
             progress.skip(chunk.length);
         } else {
             writer.put_chunk(index, data).await.map_err(Error::repository("store a chunk"))?;

@@ -2,8 +2,8 @@
 //! also for who waits.
 
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -18,12 +18,18 @@ pub struct Throttle {
     rate: watch::Sender<Option<NonZeroU64>>,
     /// When the bytes that were promised so far are due.
     promised: Mutex<Option<Instant>>,
+    waiting: AtomicUsize,
     waited_ms: AtomicU64,
 }
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self { rate: watch::Sender::new(None), promised: Mutex::default(), waited_ms: AtomicU64::new(0) }
+        Self {
+            rate: watch::Sender::new(None),
+            promised: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            waited_ms: AtomicU64::new(0),
+        }
     }
 }
 
@@ -34,28 +40,41 @@ impl Throttle {
             let changed = *now != rate;
             if changed {
                 *now = rate;
-                *self.promised.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                *self.promised() = None;
             }
             changed
         });
     }
 
-    /// How long all who took bytes have waited for them so far, added up.
+    /// Whether somebody waits right now.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
+    /// How long all who took bytes have waited for them so far, added up; who still waits is not in it.
     pub fn waited(&self) -> Duration {
         Duration::from_millis(self.waited_ms.load(Relaxed))
     }
 
-    /// Waits until so many bytes are due.
+    /// Waits until so many bytes are due. Who is dropped meanwhile gives them back.
     pub async fn take(&self, bytes: u64) {
         let began = Instant::now();
         let mut changes = self.rate.subscribe();
         loop {
-            let due = self.due(*changes.borrow_and_update(), bytes);
-            let Some(due) = due else { break };
+            let rate = *changes.borrow_and_update();
+            let Some(promise) = rate.and_then(|rate| self.promise(rate, bytes)) else { break };
             tokio::select! {
                 biased;
-                () = sleep_until(due) => break,
-                changed = changes.changed() => if changed.is_err() { break },
+                () = sleep_until(promise.due) => {
+                    promise.keep();
+                    break;
+                }
+                changed = changes.changed() => {
+                    promise.keep(); // a new rate has forgotten all promises
+                    if changed.is_err() {
+                        break;
+                    }
+                }
             }
         }
         let waited = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -63,15 +82,45 @@ impl Throttle {
     }
 
     /// When these bytes may go; `None` is now.
-    fn due(&self, rate: Option<NonZeroU64>, bytes: u64) -> Option<Instant> {
-        let rate = rate?;
+    fn promise(&self, rate: NonZeroU64, bytes: u64) -> Option<Promise<'_>> {
         let takes = Duration::from_secs_f64(to_f64(bytes) / to_f64(rate.get()));
         let now = Instant::now();
-        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut promised = self.promised();
         let earliest = now.checked_sub(AHEAD).unwrap_or(now);
         let due = promised.map_or(earliest, |at| at.max(earliest));
         *promised = due.checked_add(takes);
-        (due > now).then_some(due)
+        (due > now).then(|| {
+            self.waiting.fetch_add(1, Relaxed);
+            Promise { throttle: self, due, takes: Some(takes) }
+        })
+    }
+
+    fn promised(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes that somebody waits for; dropped, they go to whoever comes next.
+struct Promise<'t> {
+    throttle: &'t Throttle,
+    due: Instant,
+    takes: Option<Duration>,
+}
+
+impl Promise<'_> {
+    /// They were taken.
+    fn keep(mut self) {
+        self.takes = None;
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        self.throttle.waiting.fetch_sub(1, Relaxed);
+        if let Some(takes) = self.takes {
+            let mut promised = self.throttle.promised();
+            *promised = promised.and_then(|at| at.checked_sub(takes));
+        }
     }
 }
 
@@ -128,6 +177,31 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         throttle.set(None);
         tokio::time::timeout(Duration::from_secs(1), waiting).await.expect("it is free").unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_is_not_waited_for_by_others() {
+        let throttle = Arc::new(Throttle::default());
+        throttle.set(NonZeroU64::new(MIB / 10));
+        throttle.take(MIB).await;
+        let leaving: Vec<_> = (0..8)
+            .map(|_| {
+                let throttle = throttle.clone();
+                tokio::spawn(async move { throttle.take(MIB).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(throttle.is_waited_for());
+        for task in &leaving {
+            task.abort();
+        }
+        for task in leaving {
+            assert!(task.await.unwrap_err().is_cancelled());
+        }
+        assert!(!throttle.is_waited_for());
+        let began = Instant::now();
+        throttle.take(MIB).await;
+        assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -101,7 +101,7 @@ impl Rule {
             Some(word) if word.contains(':') => {
                 let window = window(word).map_err(refused)?;
                 words.pop();
-                Some(window)
+                window
             }
             _ => None,
         };
@@ -135,12 +135,16 @@ fn rate(word: &str) -> Result<Option<NonZeroU64>, String> {
     let unit = UNITS.iter().find(|(unit, _)| lower.ends_with(unit));
     let (unit, bytes) =
         unit.ok_or_else(|| format!("`{word}` is no rate such as `50MiB/s`, `400Mbit/s` or `unlimited`"))?;
+    if !unit.contains("bit") && word.ends_with("b/s") {
+        return Err(format!("`{word}` may mean bits or bytes: write `B/s` for bytes, `bit/s` for bits"));
+    }
     let count: u64 = lower[..lower.len() - unit.len()].parse().map_err(|_| format!("`{word}` is no whole number"))?;
     let rate = count.checked_mul(*bytes).and_then(NonZeroU64::new);
     rate.map(Some).ok_or_else(|| format!("`{word}` is no rate: nothing would ever move, or more than there is"))
 }
 
-fn window(word: &str) -> Result<(Time, Time), String> {
+/// `None` is the whole day.
+fn window(word: &str) -> Result<Option<(Time, Time)>, String> {
     let invalid = || format!("`{word}` is no window such as `08:00-18:00`");
     let (from, to) = word.split_once('-').ok_or_else(invalid)?;
     let time = |text: &str| -> Option<Time> {
@@ -151,7 +155,11 @@ fn window(word: &str) -> Result<(Time, Time), String> {
         }
     };
     let (from, to) = (time(from).ok_or_else(invalid)?, time(to).ok_or_else(invalid)?);
-    if from == to { Err(format!("`{word}` is empty")) } else { Ok((from, to)) }
+    match from == to {
+        true if word.ends_with("24:00") => Ok(None),
+        true => Err(format!("`{word}` is empty")),
+        false => Ok(Some((from, to))),
+    }
 }
 
 fn days(word: &str) -> Result<[bool; 7], String> {
@@ -220,12 +228,14 @@ mod tests {
         }
         assert_eq!(rate_at("Sat-Mon 18:00-24:00 5KiB/s", "2026-01-04T23:59:59Z"), Some(5 << 10));
         assert_eq!(rate_at("Sat-Mon 18:00-24:00 5KiB/s", "2026-01-06T20:00:00Z"), None);
+        assert_eq!(rate_at("sat 00:00-24:00 unlimited; 5KiB/s", "2026-01-03T12:00:00Z"), None);
+        assert_eq!(rate_at("sat 00:00-24:00 unlimited; 5KiB/s", "2026-01-04T00:00:00Z"), Some(5 << 10));
     }
 
     #[test]
     fn links_are_measured_in_bits_and_disks_in_bytes() {
         for (text, bytes) in
-            [("400Mbit/s", 50_000_000), ("1Gbit/s", 125_000_000), ("7b/s", 7), ("3GB/s", 3_000_000_000)]
+            [("400Mbit/s", 50_000_000), ("1Gbit/s", 125_000_000), ("7B/s", 7), ("3GB/s", 3_000_000_000)]
         {
             assert_eq!(rate_at(text, "2026-01-05T00:00:00Z"), Some(bytes), "{text}");
         }
@@ -244,6 +254,7 @@ mod tests {
             ("08:00-25:00 1MiB/s", "no window"),
             ("08:61-09:00 1MiB/s", "no window"),
             ("08:00-08:00 1MiB/s", "empty"),
+            ("400Mb/s", "bits or bytes"),
             ("Mo 1MiB/s", "no day"),
             ("Mon-Fri-Sun 1MiB/s", "no day"),
             ("from Mon 1MiB/s", "before its days"),

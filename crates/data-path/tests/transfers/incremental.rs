@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use data_path::{BackupOptions, BackupReport, Content, Disk, Error, ErrorKind, Progress};
 use disk::{ByteRange, Ranges};
-use repository::store::FolderStore;
+use repository::store::{ErrorKind as StoreError, Fault, FaultyStore, FolderStore, Operation};
 use repository::{DiskFacts, NewRestorePoint, Reader, Repository, WriterOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -122,4 +122,37 @@ async fn a_base_of_another_size_is_refused() {
     let content = Content::Changed { areas: Ranges::new(), base };
     let error = back_up(&repository, &server.disk().await, content).await.unwrap_err();
     assert!(matches!(error, Error::OtherBase { .. }), "{error}");
+}
+
+/// The first attempt takes a hole over unread and is cut short; what it did not look at, it must not pass on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_attempt_took_over_unread_is_read_by_a_full_one_that_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = raw_file(folder.path(), "disk", 200 * MIB, &[(0, random(8 << 20, 5))]);
+    let store = FaultyStore::new(Arc::new(FolderStore::new(folder.path().join("repository"))));
+    let repository = repository::initialise(Arc::new(store.clone()), &"a key".into()).await.unwrap();
+    let base = {
+        let server = Server::qemu(&source);
+        back_up(&repository, &server.disk().await, Content::Allocated).await.unwrap()
+    };
+    let base = repository.reader(&base.point.id).await.unwrap();
+    write(&source, 150 * MIB, &random(64 << 10, 6));
+
+    let server = Server::qemu(&source);
+    let attempt = async |content: Content| {
+        let facts = DiskFacts { snapshot: Some("disk:snapshot".parse().unwrap()), ..DiskFacts::of_size(200 * MIB) };
+        let point = NewRestorePoint::new("host", "/disk", jiff::Timestamp::now(), facts);
+        let options = WriterOptions { transfer: Some("upload-1".to_owned()), ..WriterOptions::default() };
+        let writer = repository.writer(point, options).await.unwrap();
+        let options = BackupOptions { content, ..BackupOptions::default() };
+        let (progress, cancel) = (Progress::new(), CancellationToken::new());
+        data_path::backup(&server.disk().await, writer, &options, &progress, &cancel).await
+    };
+    store.fail(Fault::always(Operation::Put, "snapshots/", StoreError::Unreachable).times(1));
+    // it ends there, or in one of two hundred runs by the sample
+    attempt(Content::Changed { areas: Ranges::new(), base }).await.unwrap_err();
+    let report = attempt(Content::Allocated).await.unwrap();
+    drop(server);
+    assert_eq!(report.counts.settled, 200 * MIB);
+    assert!(holds(&repository.reader(&report.point.id).await.unwrap(), &source).await, "it is not what the disk holds");
 }

@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use disk::DiskSnapshot;
 use jiff::Timestamp;
@@ -22,7 +23,6 @@ use crate::error::Error;
 use crate::hash::ChunkId;
 use crate::index::IndexPack;
 use crate::repository::Repository;
-use crate::store::Body;
 use crate::unpacked;
 
 /// Where the checkpoints of all transfers are.
@@ -37,12 +37,18 @@ const CARE: u64 = 208 << 20;
 /// Bytes of chunks that are worth a checkpoint.
 const WORTH: u64 = 48 << 20;
 
-/// Plaintext in packs that are not on their way; less than [`CARE`] by what is on it, so that the writer never waits for
-/// itself.
+/// Plaintext in packs that are not on their way; less than [`CARE`] by what is on it, so that reading seldom waits. Where it
+/// does, they go as they are: what repeats on the disk fills no pack.
 pub(super) const UNSENT: u64 = 96 << 20;
 
 /// Bytes that one permit stands for.
 const UNIT: u64 = 4 << 10;
+
+/// Digits of an object's number.
+pub(super) const DIGITS: usize = 8;
+
+/// How long an object that is on its way when the writer ends may take to arrive.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Chunks, and runs of zeroes, after which another object begins: 512 MiB of the disk.
 const FULL: usize = 1024;
@@ -233,9 +239,11 @@ impl Recorder {
         Some((this, std::mem::replace(current, next)))
     }
 
-    /// After an object could not be written: another one takes what it named, unless it was full.
-    fn not_written(&self) {
-        self.recording().number += 1; // a store that may add only lets nothing be written anew
+    /// Another number, after an object could not be written: a store that may add only lets nothing be written anew.
+    fn another_number(&self) -> u64 {
+        let mut recording = self.recording();
+        recording.number += 1;
+        recording.number
     }
 
     /// Ends; nothing is written any more when this returns.
@@ -276,28 +284,46 @@ async fn save(state: Arc<State>, recorder: Arc<Recorder>) {
             () = recorder.stop.cancelled() => return,
             () = recorder.news.notified() => {}
         }
-        let Some((number, checkpoint)) = recorder.gather(&mut held, |id| state.packer.is_stored(id)) else { continue };
-        let key = format!("{}{number:08}", recorder.folder());
+        let Some((number, checkpoint)) = recorder.gather(&mut held, |id| state.packer.is_stored(id)) else {
+            if recorder.is_short() {
+                let packer = state.packer.clone();
+                let sending = tokio::task::spawn_blocking(move || packer.send_unsent());
+                sending.await.expect("sending packs does not panic");
+            }
+            continue;
+        };
+        let mut writing = std::pin::pin!(write(&state.repository, &recorder, number, checkpoint));
         let written = tokio::select! {
             biased;
-            () = recorder.stop.cancelled() => return,
-            written = write(&state.repository, &key, checkpoint) => written,
+            () = recorder.stop.cancelled() => {
+                // what arrives later would be left behind, or take the place of another writer's
+                let _ = tokio::time::timeout(LAST, writing).await;
+                return;
+            }
+            written = &mut writing => written,
         };
-        if let Err(error) = &written {
+        if let Err(error) = written {
             // it costs what a kill would: the backup itself goes on
             tracing::warn!(error = error.chain(), "a checkpoint of the transfer was not written");
-            recorder.not_written();
+            recorder.another_number();
         }
         held.clear();
     }
 }
 
-async fn write(repository: &Repository, key: &str, checkpoint: Checkpoint) -> Result<(), Error> {
+/// Writes an object, under another number where this one is not taken.
+async fn write(repository: &Repository, recorder: &Recorder, number: u64, checkpoint: Checkpoint) -> Result<(), Error> {
     let cipher = repository.inner.cipher.clone();
     let sealing = tokio::task::spawn_blocking(move || unpacked::seal(&cipher, &checkpoint));
     let sealed = sealing.await.expect("sealing a checkpoint does not panic");
-    let body: Body = sealed.body();
-    repository.inner.store.put(key, body).await.map_err(Error::store(format!("store {key}")))
+    let put = |number: u64| {
+        let (key, body) = (format!("{}{number:0DIGITS$}", recorder.folder()), sealed.body());
+        async move { repository.inner.store.put(&key, body).await.map_err(Error::store(format!("store {key}"))) }
+    };
+    match put(number).await {
+        Ok(()) => Ok(()),
+        Err(_) => put(recorder.another_number()).await,
+    }
 }
 
 #[cfg(test)]
@@ -359,7 +385,7 @@ mod tests {
         recorder.note(0..100, None, None);
         let (number, _) = recorder.gather(&mut held, |_| true).unwrap();
         assert_eq!(number, 0);
-        recorder.not_written();
+        recorder.another_number();
         for n in 100..100 + FULL as u64 {
             recorder.note(n..n + 1, Some(id(n)), None);
         }
@@ -367,7 +393,7 @@ mod tests {
         assert_eq!((number, both.done.len()), (1, 2), "what was not written comes again");
         let pack = IndexPack::new([7; 32], &[]);
         recorder.note_pack(&pack); // while the full one is on its way
-        recorder.not_written();
+        recorder.another_number();
         recorder.note(5000..9000, None, None);
         let (number, next) = recorder.gather(&mut held, |_| true).unwrap();
         assert_eq!((number, next.done.len()), (3, 1), "a full one is not carried along");

@@ -134,6 +134,11 @@ impl Packer {
         Duration::from_micros(self.shared.waited_us.load(Relaxed))
     }
 
+    /// Notes that something could not go on for so long because the store had not taken what came before.
+    pub(super) fn waited(&self, time: Duration) {
+        self.shared.waited_us.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
     /// Ends when the writer is stopped or has failed.
     pub(super) async fn stopped(&self) {
         self.shared.stop.cancelled().await;
@@ -233,7 +238,7 @@ impl Packer {
             }
         });
         if for_store {
-            self.shared.waited_us.fetch_add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
+            self.waited(began.elapsed());
         }
         permit.ok_or_else(|| Error::InvalidUse { cause: "the writer was stopped".to_owned() })
     }
@@ -246,6 +251,17 @@ impl Packer {
         if unsent >= UNSENT {
             let all = full.drain(..).chain(slot.take()).collect();
             drop(full);
+            self.send(all);
+        }
+    }
+
+    /// Sends all that is full or being filled. Blocks: for blocking threads.
+    pub(super) fn send_unsent(&self) {
+        let mut slot = locked(&self.shared.data);
+        let mut full = locked(&self.shared.full);
+        let all: Vec<_> = full.drain(..).chain(slot.take()).collect();
+        drop(full);
+        if !all.is_empty() {
             self.send(all);
         }
     }
@@ -306,19 +322,20 @@ impl Packer {
             .await
             .map_err(Error::store(format!("store a pack of {kind:?}")))?;
         self.shared.bytes_stored.fetch_add(length, Relaxed);
-        self.stored(IndexPack::new(pack.id, &pack.blobs)).await
+        let pack = IndexPack::new(pack.id, &pack.blobs);
+        if let Some(recorder) = &self.shared.recorder {
+            recorder.note_pack(&pack);
+        }
+        self.stored(pack).await
     }
 
-    /// Makes a pack that an earlier writer stored and did not list this one's.
+    /// Makes a pack that an earlier writer stored and did not list this one's. Its checkpoint still names it.
     pub(super) async fn adopt(&self, pack: IndexPack) -> Result<(), Error> {
         self.stored(pack).await
     }
 
     /// A pack is in the store: what it holds counts, and is listed with others when there are enough.
     async fn stored(&self, pack: IndexPack) -> Result<(), Error> {
-        if let Some(recorder) = &self.shared.recorder {
-            recorder.note_pack(&pack);
-        }
         locked(&self.shared.under_way).extend(pack.blobs.iter().map(|blob| (blob.key(), true)));
         if let Some(recorder) = &self.shared.recorder {
             recorder.look();

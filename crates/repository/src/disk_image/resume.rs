@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use super::check::broken_packs;
-use super::checkpoint::{Checkpoint, FOLDER, Recorder, Run, folder};
+use super::checkpoint::{Checkpoint, DIGITS, FOLDER, Recorder, Run, folder};
 use super::writer::{TakeOver, Writer};
 use crate::error::Error;
 use crate::hash::ChunkId;
@@ -33,15 +33,15 @@ pub(super) async fn take_up(writer: &Writer, recorder: &Recorder) -> Result<Rang
         }
         listed => listed.map_err(Error::store(format!("list {folder}")))?,
     };
-    let numbers = keys.iter().filter_map(|object| object.key.strip_prefix(&folder)?.parse::<u64>().ok());
+    let numbers = keys.iter().filter_map(|object| number(object.key.strip_prefix(&folder)?));
     recorder.begin_at(numbers.max().map_or(0, |last| last + 1));
     let source = recorder.source();
     let load = |key: String| async move { load(repository, &key).await };
     let mut checkpoints = stream::iter(keys.into_iter().map(|object| object.key)).map(load).buffered(AT_ONCE);
-    let mut settled = Ranges::new();
+    let (mut settled, mut adopted) = (Ranges::new(), HashSet::new());
     while let Some(checkpoint) = checkpoints.try_next().await? {
         let Some(checkpoint) = checkpoint.filter(|found| found.is_of(&source)) else { continue };
-        adopt(writer, checkpoint.packs).await?;
+        adopt(writer, checkpoint.packs, &mut adopted).await?;
         for run in checkpoint.done {
             settle(writer, run, &mut settled).await?;
         }
@@ -50,6 +50,11 @@ pub(super) async fn take_up(writer: &Writer, recorder: &Recorder) -> Result<Rang
         info!(bytes = settled.bytes(), of = source.size_bytes, "going on where an earlier attempt ended");
     }
     Ok(settled)
+}
+
+/// The number in the name of a checkpoint; names of other shapes are not ours.
+fn number(name: &str) -> Option<u64> {
+    name.parse().ok().filter(|_| name.len() == DIGITS)
 }
 
 /// `None` when it is gone, or not worth anything.
@@ -70,11 +75,11 @@ async fn load(repository: &Repository, key: &str) -> Result<Option<Checkpoint>, 
 }
 
 /// Makes packs that no index file lists the writer's own, as far as they are there in full and stay.
-async fn adopt(writer: &Writer, packs: Vec<IndexPack>) -> Result<(), Error> {
+async fn adopt(writer: &Writer, packs: Vec<IndexPack>, adopted: &mut HashSet<[u8; 32]>) -> Result<(), Error> {
     let repository = &writer.state.repository;
     let index = &repository.inner.index;
-    let unlisted: Vec<_> =
-        packs.into_iter().filter(|pack| !index.lists(&pack.id) && !index.condemns(&pack.id)).collect();
+    let is_new = |pack: &IndexPack| !index.lists(&pack.id) && !index.condemns(&pack.id) && adopted.insert(pack.id);
+    let unlisted: Vec<_> = packs.into_iter().filter(is_new).collect();
     let refs = unlisted.iter().map(|pack| PackRef { id: pack.id, length: pack.length() }).collect();
     let broken = broken_packs(repository, refs).await?;
     let broken: HashSet<_> = broken.into_iter().map(|(pack, _)| pack.id).collect();
@@ -94,7 +99,7 @@ async fn settle(writer: &Writer, run: Run, settled: &mut Ranges) -> Result<(), E
             let all = ByteRange::between(writer.chunk_range(first).offset, writer.chunk_range(end - 1).end());
             for open in settled.complement_in(all).iter() {
                 writer
-                    .settle_zeroes(open.offset / writer.chunk_size()..open.end().div_ceil(writer.chunk_size()))
+                    .take_over_zero(open.offset / writer.chunk_size()..open.end().div_ceil(writer.chunk_size()))
                     .await?;
             }
             settled.insert(all);
@@ -135,9 +140,7 @@ pub(crate) async fn sweep(repository: &Repository, grace: SignedDuration, now: T
     }
     let mut swept = 0;
     for (transfer, keys) in transfers {
-        let newest = keys.last().expect("a transfer is listed with its first object");
-        // one that cannot be read helps nobody
-        if load(repository, newest).await?.is_some_and(|found| now.duration_since(found.written) < grace) {
+        if newest(repository, &keys).await?.is_some_and(|written| now.duration_since(written) < grace) {
             continue;
         }
         info!(transfer, "nobody has come back to this transfer: its checkpoints go");
@@ -145,6 +148,16 @@ pub(crate) async fn sweep(repository: &Repository, grace: SignedDuration, now: T
         swept += 1;
     }
     Ok(swept)
+}
+
+/// When the newest of these that opens was written; one that does not helps nobody.
+async fn newest(repository: &Repository, keys: &[String]) -> Result<Option<Timestamp>, Error> {
+    for key in keys.iter().rev() {
+        if let Some(checkpoint) = load(repository, key).await? {
+            return Ok(Some(checkpoint.written));
+        }
+    }
+    Ok(None)
 }
 
 async fn remove(store: &dyn Store, keys: impl Iterator<Item = String>) -> Result<(), Error> {

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use disk::{ByteRange, Ranges};
@@ -238,7 +238,7 @@ impl Writer {
         self.state.expect_chunk(index, data.len() as u64)?;
         let admitted = async {
             let care = match &self.state.recorder {
-                Some(recorder) => Some(recorder.admit(data.len() as u64).await),
+                Some(_) => self.admitted(data.len() as u64).await,
                 None => None,
             };
             let permit = self.state.chunks_in_memory.clone().acquire_owned().await;
@@ -254,17 +254,40 @@ impl Writer {
         Ok(())
     }
 
-    /// Notes that these chunks of the disk hold only zeroes.
+    /// The right to have so many bytes in the writer's care, where checkpoints are written.
+    async fn admitted(&self, bytes: u64) -> Option<Care> {
+        let recorder = self.state.recorder.as_ref()?;
+        let began = Instant::now();
+        let care = recorder.admit(bytes).await;
+        self.state.packer.waited(began.elapsed());
+        Some(care)
+    }
+
+    /// Notes that these chunks of the disk hold only zeroes, and were not read to find out.
     pub async fn put_zero(&self, indexes: Range<u64>) -> Result<(), Error> {
         self.take_zeroes(indexes, || Origin::Disk(None)).await
     }
 
-    /// Notes that these chunks hold only zeroes, as a checkpoint says.
-    pub(super) async fn settle_zeroes(&self, indexes: Range<u64>) -> Result<(), Error> {
+    /// Notes that chunk `index` was read and holds only zeroes.
+    pub async fn put_zero_chunk(&self, index: u64) -> Result<(), Error> {
+        self.state.packer.state()?;
+        let mut care = tokio::select! {
+            care = self.admitted(self.state.layout.chunk_size) => care,
+            () = self.state.packer.stopped() => return self.state.packer.state(),
+        };
+        self.take_zeroes(index..index + 1, move || Origin::Disk(care.take())).await
+    }
+
+    /// Notes that these chunks hold only zeroes in another restore point of this repository, or as a checkpoint says.
+    pub async fn take_over_zero(&self, indexes: Range<u64>) -> Result<(), Error> {
         self.take_zeroes(indexes, || Origin::Repository).await
     }
 
-    async fn take_zeroes(&self, indexes: Range<u64>, origin: fn() -> Origin) -> Result<(), Error> {
+    async fn take_zeroes(
+        &self,
+        indexes: Range<u64>,
+        origin: impl FnMut() -> Origin + Send + 'static,
+    ) -> Result<(), Error> {
         self.state.packer.state()?;
         if indexes.end > self.chunk_count() {
             return Err(Error::InvalidUse { cause: format!("chunk {} is beyond the disk", indexes.end - 1) });
@@ -277,7 +300,7 @@ impl Writer {
         self.state.packer.state()?;
         self.state.expect_chunk(index, self.state.layout.chunk_range(index).length)?;
         if id == self.state.zero_of(index) {
-            self.settle_zeroes(index..index + 1).await?;
+            self.take_over_zero(index..index + 1).await?;
         } else if self.state.packer.knows(BlobKind::Data, &id.0) {
             let full = self.state.settle(index..index + 1, id, Origin::Repository)?;
             self.state.counters.chunks_taken_over.fetch_add(1, Relaxed);
@@ -418,7 +441,8 @@ impl State {
     /// One chunk's way. For blocking threads.
     fn take_chunk(&self, index: u64, data: &[u8], id: ChunkId, care: Option<Care>) -> Result<(), Error> {
         if id == self.zero_of(index) && is_zero(data) {
-            return self.take_zeroes(index..index + 1, || Origin::Disk(None));
+            let mut care = care;
+            return self.take_zeroes(index..index + 1, || Origin::Disk(care.take()));
         }
         if self.packer.store(BlobKind::Data, id.0, data)? {
             self.counters.chunks_new.fetch_add(1, Relaxed);
@@ -433,7 +457,7 @@ impl State {
     }
 
     /// Zeroes of any number of folders. For blocking threads.
-    fn take_zeroes(&self, indexes: Range<u64>, origin: fn() -> Origin) -> Result<(), Error> {
+    fn take_zeroes(&self, indexes: Range<u64>, mut origin: impl FnMut() -> Origin) -> Result<(), Error> {
         let mut at = indexes.start;
         while at < indexes.end {
             let mut end = self.layout.folder_chunks(self.layout.folder_of(at)).end.min(indexes.end);

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use disk::Ranges;
 use repository::store::{ErrorKind as StoreError, Fault, FaultyStore, Operation};
-use repository::{MaintenanceOptions, NewRestorePoint, Repository, TakeOver, Writer, WriterOptions};
+use repository::{ChunkRef, MaintenanceOptions, NewRestorePoint, Repository, TakeOver, Writer, WriterOptions};
 use tokio_util::sync::CancellationToken;
 
-use crate::judge::{MIB, Place, TestDisk, noise, password};
+use crate::judge::{CHUNK, MIB, Place, TestDisk, noise, password};
 
 const TRANSFER: &str = "upload-1";
 /// What a kill may cost at most.
@@ -221,17 +221,68 @@ async fn checkpoints_to_which_nobody_comes_back_go_in_a_maintenance_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_repeats_itself_is_read_to_its_end() {
+    // one pattern all over; and 60 MiB of noise five times, which fill too few packs to be sent
+    let noise = noise(60 * MIB, 10);
+    for content in [vec![0xff; 300 * MIB as usize], noise.repeat(5)] {
+        let disk = TestDisk::empty(300 * MIB).with(0, content);
+        let place = Place::new();
+        let repository = repository::initialise(place.store(), &password()).await.unwrap();
+        let writer = writer(&repository, &disk).await;
+        let reading = tokio::time::timeout(Duration::from_secs(120), go_on(&writer, &disk));
+        reading.await.expect("reading waits for ever").1.unwrap();
+        writer.commit().await.unwrap();
+        assert_finished(&place, &disk).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempt_after_attempt_lists_each_pack_once() {
+    let disk = TestDisk::random(400 * MIB, 11);
+    let place = Place::new();
+    let repository = repository::initialise(place.store(), &password()).await.unwrap();
+    for part in [260, 320, 380, 400] {
+        let attempt = writer(&repository, &disk).await;
+        for index in 0..part * MIB / CHUNK {
+            let range = attempt.chunk_range(index);
+            if !attempt.resumed().touches(&range) {
+                attempt.put_chunk(index, disk.chunk(range.offset, range.length).unwrap()).await.unwrap();
+            }
+        }
+        if part == 400 {
+            attempt.commit().await.unwrap();
+        }
+    }
+    assert_finished(&place, &disk).await;
+    let listed: Vec<String> = place
+        .objects("index")
+        .iter()
+        .flat_map(|file| {
+            let id = file.file_name().unwrap().to_str().unwrap().to_owned();
+            let text = place.restic().content(&["cat", "index", &id]);
+            let index: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let packs = index["packs"].as_array().unwrap().clone();
+            packs.into_iter().map(|pack| pack["id"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    let different: std::collections::HashSet<_> = listed.iter().collect();
+    assert_eq!(different.len(), listed.len(), "a pack is listed twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_an_attempt_took_over_unread_is_taken_over_again() {
-    let disk = TestDisk::random(4 * MIB, 9);
+    let disk = TestDisk::empty(104 * MIB).with(100 * MIB, noise(4 * MIB, 9));
     let place = Place::new();
     let repository = repository::initialise(place.store(), &password()).await.unwrap();
     let base = disk.back_up(&repository).await.unwrap();
     let base = repository.reader(&base.id).await.unwrap();
     let first = writer(&repository, &disk).await;
     for index in 0..first.chunk_count() {
-        let repository::ChunkRef::Data(id) = base.chunk(index) else { panic!("it is random") };
-        assert_eq!(first.take_over(index, id).await.unwrap(), TakeOver::Done);
+        match base.chunk(index) {
+            ChunkRef::Data(id) => assert_eq!(first.take_over(index, id).await.unwrap(), TakeOver::Done),
+            ChunkRef::Zero => first.take_over_zero(index..index + 1).await.unwrap(),
+        }
     }
     first.abandon().await;
-    assert!(place.objects("transfers").is_empty(), "it costs nothing to take it over again");
+    assert!(place.objects("transfers").is_empty(), "nobody has looked at the disk");
 }

@@ -23,7 +23,7 @@ crate::scenes!(
 const VERSIONS: [&str; 3] = ["1.4.3", "1.6.0", "1.7.0"];
 
 /// Until the host has its first answer, in milliseconds: the start, a connection, the list.
-const ANSWERED_IN: u64 = 100;
+const ANSWERED_IN: u64 = 300;
 /// From the host's wish until it has seen the end, in milliseconds. A plugin that waits for open streams takes a second.
 const GONE_IN: u64 = 500;
 /// Runs until one has to be as quick as that: what others take from two cores says nothing about the plugin, while a wait

@@ -14,8 +14,8 @@ use crate::actions::patience::Patience;
 use crate::protocol::kinds::{ActionError, DeleteItemAction};
 
 const ID: &str = "pvc:shop/data-0:aXZkOmRpc2s6c25hcA";
-const LONG: Duration = Duration::from_millis(1500);
-const SHORT: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(3);
+const SHORT: Duration = Duration::from_millis(500);
 
 /// The action with times that a test can wait for.
 fn deleter(server: &ApiServer) -> ClaimDelete {

@@ -8,8 +8,8 @@ use crate::actions::reads::Reads;
 use crate::actions::repositories;
 use crate::protocol::kinds::ActionError;
 
-const LONG: Duration = Duration::from_millis(1500);
-const SHORT: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(3);
+const SHORT: Duration = Duration::from_millis(500);
 
 /// Asks for the repository of that namespace, and for how long.
 async fn asked(reads: &Reads, namespace: &str) -> (Result<String, ActionError>, Duration) {
