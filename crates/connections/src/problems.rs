@@ -57,7 +57,8 @@ pub fn from_vsphere(act: &str, error: &vsphere::Error) -> Problem {
 pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
     let reason = match error {
         kube::Error::Api(status) => match status.code {
-            403 => Reason::ClusterForbidden,
+            // the first also from one that has just started and knows nobody yet
+            401 | 403 => Reason::ClusterForbidden,
             // it starts, stops, or has too much to do
             429 | 500..=504 => Reason::ClusterUnreachable,
             _ => Reason::Internal,

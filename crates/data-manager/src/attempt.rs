@@ -133,28 +133,49 @@ fn has_room(planned: Work, work: Work) -> bool {
     matches!(planned, Work::Copy { .. }) || !matches!(work, Work::Copy { .. })
 }
 
+/// What may be the API server's fault.
+pub(crate) trait Failure {
+    /// What went wrong, if anything did.
+    fn problem(&self) -> Option<&Problem>;
+}
+
+impl Failure for Problem {
+    fn problem(&self) -> Option<&Problem> {
+        Some(self)
+    }
+}
+
+impl Failure for NotDone {
+    fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Failed(problem) => Some(problem),
+            Self::Interrupted(_) => None,
+        }
+    }
+}
+
 /// Makes attempts until one ends otherwise than because the API server does not answer: such a one says nothing of the disk
 /// or the bucket, and must cost none of the object's. Nor does a refusal count before `is_ready` has said that the server is:
 /// one that has just started refuses whatever its roles, which it has not read yet, will allow.
-pub(crate) async fn once_the_cluster_answers<T, F, R>(
+pub(crate) async fn once_the_cluster_answers<T, E, F, R>(
     is_ready: impl Fn() -> R,
     attempt: impl Fn() -> F,
-) -> Result<T, NotDone>
+) -> Result<T, E>
 where
-    F: Future<Output = Result<T, NotDone>>,
+    E: Failure,
+    F: Future<Output = Result<T, E>>,
     R: Future<Output = bool>,
 {
     let begun = Instant::now();
     let mut was_ready = false;
     loop {
-        let problem = match attempt().await {
-            Err(NotDone::Failed(problem)) if begun.elapsed() < CLUSTER_AWAY => problem,
-            ended => return ended,
-        };
+        let ended = attempt().await;
+        let Some(problem) = ended.as_ref().err().and_then(Failure::problem) else { return ended };
         match problem.reason {
+            _ if begun.elapsed() >= CLUSTER_AWAY => return ended,
             Reason::ClusterUnreachable => was_ready = false,
             Reason::ClusterForbidden if !was_ready => was_ready = is_ready().await,
-            _ => return Err(NotDone::Failed(problem)),
+            _ => return ended,
         }
         tracing::info!(problem = problem.cause, "waiting for the API server");
         tokio::time::sleep(CLUSTER_AGAIN).await;

@@ -14,7 +14,7 @@ use repository::Repository;
 
 use super::copy::{self, Copied};
 use crate::at_work::Place;
-use crate::attempt::{Claimed, NotDone};
+use crate::attempt::{Claimed, NotDone, is_ready, once_the_cluster_answers};
 use crate::context::Context;
 use crate::interrupt::{Interrupt, Why};
 use crate::report::{Report, Said};
@@ -171,7 +171,8 @@ async fn forget(repository: &Repository, name: &str, snapshot: Option<&DiskSnaps
 
 /// Deletes the one disk snapshot that the Upload names; one that is gone already is fine.
 async fn delete_snapshot(ctx: &Context, snapshot: &DiskSnapshot) -> Result<(), Problem> {
-    let vcenter = ctx.vcenters.get().await?;
+    // a copy may end while the API server is away, and that is no failure to clean up
+    let vcenter = once_the_cluster_answers(|| is_ready(&ctx.client), || ctx.vcenters.get()).await?;
     let deleted = vcenter.delete_snapshot(snapshot, DELETE_WITHIN).await;
     let how = deleted.map_err(|e| from_vsphere("delete the disk snapshot", &e))?;
     tracing::info!(%snapshot, ?how, "the disk snapshot is gone");
