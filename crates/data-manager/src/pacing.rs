@@ -44,26 +44,29 @@ impl Pacing {
     }
 
     async fn follow(&self, vcenters: &Vcenters) {
-        let (mut limits, mut refused, mut waited) = (Limits::default(), None, self.throttle.waited());
+        // until it is read, what other transfers have found counts
+        let (mut limits, mut refused, mut waited) = (None, None, self.throttle.waited());
         loop {
             match tokio::time::timeout(READ_WITHIN, vcenters.settings()).await.map(|read| read.map(|set| set.limits()))
             {
-                Ok(Ok(Ok(set))) => (limits, refused) = (set, None),
+                Ok(Ok(Ok(set))) => (limits, refused) = (Some(set), None),
                 Ok(Ok(Err(error))) => {
                     if refused.as_ref() != Some(&error) {
                         tracing::warn!(error = Problem::chain(&error), "transfer-rate-limit is not followed");
                     }
-                    (limits, refused) = (Limits::default(), Some(error));
+                    (limits, refused) = (Some(Limits::default()), Some(error));
                 }
                 Ok(Err(problem)) => tracing::debug!(%problem, "what was set stays"),
                 Err(_) => tracing::debug!("the API server does not answer; what was set stays"),
             }
-            let limit = limits.at(api::Timestamp::now());
-            self.throttle.set(limit.as_ref().map(|limit| limit.rate));
-            let now = self.throttle.waited();
-            let is_slowing = self.throttle.is_waited_for() || now - waited >= WORTH_TELLING;
-            *self.slowing.lock().unwrap_or_else(PoisonError::into_inner) = limit.filter(|_| is_slowing);
-            waited = now;
+            if let Some(limits) = &limits {
+                let limit = limits.at(api::Timestamp::now());
+                self.throttle.set(limit.as_ref().map(|limit| limit.rate));
+                let now = self.throttle.waited();
+                let is_slowing = self.throttle.is_waited_for() || now - waited >= WORTH_TELLING;
+                *self.slowing.lock().unwrap_or_else(PoisonError::into_inner) = limit.filter(|_| is_slowing);
+                waited = now;
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
