@@ -101,9 +101,10 @@ impl Shared {
         call: Call<'_>,
         request: impl Fn(&Session) -> Request,
     ) -> Result<Reply, Cause> {
-        let within = self.config.deadlines.call;
-        let ends = call.pace.map_or_else(|| deadline_after(within), |pace| pace.ends().min(deadline_after(within)));
-        let late = |waiting_for| Cause::DeadlinePassed { after: within, waiting_for };
+        let longest = deadline_after(self.config.deadlines.call);
+        let ends = call.pace.map_or(longest, |pace| pace.ends().min(longest));
+        let after = ends.saturating_duration_since(Instant::now());
+        let late = |waiting_for| Cause::DeadlinePassed { after, waiting_for };
         let acquired = timeout_at(ends, self.calls.acquire()).await.map_err(|_| late("a free slot among our calls"))?;
         let _permit = acquired.expect("the semaphore is never closed");
 
@@ -147,7 +148,8 @@ impl Shared {
     fn cover(&self, endpoint: Endpoint, ends: Instant) -> Cover<'static> {
         // An old version, which every server accepts: what is asked under it says which one to declare.
         let action = "urn:vim25/6.5";
-        Cover { endpoint, action, cookie: None, operation: None, ends, within: self.config.deadlines.call }
+        let within = ends.saturating_duration_since(Instant::now());
+        Cover { endpoint, action, cookie: None, operation: None, ends, within }
     }
 
     async fn find_disks(&self, session: &Session, ends: Instant) -> Result<Reference, Cause> {

@@ -140,9 +140,7 @@ impl Vcenter {
                 }
             }
             warn!(%disk, cause = failed.chain(), "could not take the snapshot yet");
-            if !pace.pause().await {
-                return Err(Cause::TimeIsOver { within: pace.within(), source: Box::new(failed) });
-            }
+            pace.pause_after(failed).await?;
         }
     }
 
@@ -224,14 +222,12 @@ impl Vcenter {
                     Ok(true) => {}
                     Ok(false) if recovery == Recovery::Reconcile => return Ok(Deleted::Now),
                     Ok(false) => return Ok(Deleted::AlreadyGone),
-                    Err(cause) if cause.recovery(Act::ListSnapshots) == Recovery::Retry => {}
+                    Err(cause) if cause.recovery(Act::ListSnapshots) == Recovery::Retry => failed = cause,
                     Err(cause) => return Err(cause),
                 },
             }
             warn!(%snapshot, cause = failed.chain(), "could not delete the snapshot yet");
-            if !pace.pause().await {
-                return Err(Cause::TimeIsOver { within: pace.within(), source: Box::new(failed) });
-            }
+            pace.pause_after(failed).await?;
         }
     }
 

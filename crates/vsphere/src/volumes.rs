@@ -96,9 +96,7 @@ impl Vcenter {
                 Recovery::Retry | Recovery::Reconcile => {}
             }
             warn!(volume = volume.name, cause = failed.chain(), "could not create the volume yet");
-            if !pace.pause().await {
-                return Err(Cause::TimeIsOver { within: pace.within(), source: Box::new(failed) });
-            }
+            pace.pause_after(failed).await?;
         }
     }
 
@@ -150,9 +148,7 @@ impl Vcenter {
                 Recovery::Retry | Recovery::Reconcile => failed,
             };
             warn!(%volume, cause = failed.chain(), "could not delete the volume yet");
-            if !pace.pause().await {
-                return Err(Cause::TimeIsOver { within: pace.within(), source: Box::new(failed) });
-            }
+            pace.pause_after(failed).await?;
         }
     }
 

@@ -4,9 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use api::{DeletePhase, DeleteSnapshot, labels};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
-use kube::core::GroupVersionKind;
-use kube::discovery::ApiResource;
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::velero::Velero;
@@ -33,9 +31,21 @@ impl Velero {
     /// Waits until a backup is gone.
     ///
     /// # Errors
-    /// When it is there at the deadline.
+    /// When it is there at the deadline; the message says what Velero answered.
     pub async fn is_gone(&self, backup: &str) -> Result<()> {
-        wait_until(&self.backups(), backup, VELERO_DEADLINE, "is gone", |b| b.is_none()).await.map(drop)
+        match wait_until(&self.backups(), backup, VELERO_DEADLINE, "is gone", |b| b.is_none()).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.context(self.answers_to_deletions(backup).await?)),
+        }
+    }
+
+    /// What became of the requests to delete a backup that are still there: Velero keeps those that it refused.
+    async fn answers_to_deletions(&self, backup: &str) -> Result<String> {
+        let requests = self.of_kind("DeleteBackupRequest");
+        let all = requests.list(&ListParams::default()).await?;
+        let of_backup = all.items.iter().filter(|request| request.data["spec"]["backupName"] == backup);
+        let told: Vec<String> = of_backup.map(|request| request.data["status"].to_string()).collect();
+        Ok(format!("Velero's answers to the requests to delete {backup}: {told:?}"))
     }
 }
 
@@ -105,8 +115,7 @@ impl World {
     /// # Errors
     /// When one stays unavailable.
     pub async fn locations_are_available(&self) -> Result<()> {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("velero.io", "v1", "BackupStorageLocation"));
-        let locations: Api<DynamicObject> = Api::namespaced_with(self.client(), self.velero(), &resource);
+        let locations = self.velero_server().of_kind("BackupStorageLocation");
         let due = tokio::time::Instant::now() + DEADLINE;
         loop {
             let all = locations.list(&ListParams::default()).await?.items;

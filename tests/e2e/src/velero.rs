@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::PostParams;
+use kube::api::{DynamicObject, PostParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
 use kube::{Api, CustomResource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -168,6 +170,12 @@ impl Velero {
         }))?;
         self.config_maps().create(&PostParams::default(), &map).await?;
         Ok(())
+    }
+
+    /// The objects of another kind of Velero.
+    pub(crate) fn of_kind(&self, kind: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("velero.io", "v1", kind));
+        Api::namespaced_with(self.world.client(), self.world.velero(), &resource)
     }
 
     /// The ConfigMaps in Velero's namespace.

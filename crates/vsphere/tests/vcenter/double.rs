@@ -16,6 +16,9 @@ pub(crate) const USER: &str = "backup@vsphere.local";
 pub(crate) const PASSWORD: &str = "correct <horse> & \"battery\" 'staple'";
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
+/// Time for what cannot succeed: many tries on a quiet machine, and more than one on a busy one.
+pub(crate) const WHILE: Duration = Duration::from_secs(2);
+
 /// A certificate for the loopback addresses, and the CA that signed it.
 pub(crate) struct Identity {
     pub(crate) ca: String,

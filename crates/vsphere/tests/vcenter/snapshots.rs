@@ -6,7 +6,7 @@ use disk::{ByteRange, ChangeId, DiskSnapshot};
 use serde_json::json;
 use vsphere::{Deleted, ReasonKind, Recovery};
 
-use crate::double::{Double, MINUTE, fault};
+use crate::double::{Double, MINUTE, WHILE, fault};
 
 const CREATE: &str = "VslmCreateSnapshot_Task";
 const DELETE: &str = "VslmDeleteSnapshot_Task";
@@ -116,7 +116,7 @@ async fn a_busy_disk_is_tried_until_the_time_is_over_and_then_said_to_be_busy() 
     let vcenter = double.client();
     let disk = double.disk(&vcenter).await;
     double.rule(fault(CREATE, "task", "InvalidState", 0)).await;
-    let error = vcenter.create_snapshot(&disk, "token", Duration::from_millis(700)).await.unwrap_err();
+    let error = vcenter.create_snapshot(&disk, "token", WHILE).await.unwrap_err();
     assert_eq!((error.reason_kind(), error.recovery()), (ReasonKind::Busy, Recovery::Retry));
     assert!(double.calls(CREATE).await >= 3, "it was tried again");
     assert!(error.describe().starts_with(&format!("take a snapshot of disk {disk}: did not succeed within")));
@@ -157,7 +157,7 @@ async fn delete_does_not_take_a_fault_for_a_proof_that_the_snapshot_is_gone() {
         let taken = vcenter.create_snapshot(&disk, "stays", MINUTE).await.unwrap();
         let snapshot = DiskSnapshot { disk: disk.clone(), snapshot: taken };
         double.rule(fault(DELETE, place, kind, 0)).await;
-        let error = vcenter.delete_snapshot(&snapshot, Duration::from_millis(500)).await.unwrap_err();
+        let error = vcenter.delete_snapshot(&snapshot, WHILE).await.unwrap_err();
         assert_eq!((error.reason_kind(), error.recovery()), (ReasonKind::Failed, Recovery::Retry), "{error:?}");
         assert!(error.describe().contains("it is still listed"), "{}", error.describe());
         assert_eq!(double.snapshots(&disk).await, ["stays"], "the error says so");

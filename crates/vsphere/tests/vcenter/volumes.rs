@@ -3,7 +3,7 @@
 use serde_json::json;
 use vsphere::{Deleted, FaultKind, ReasonKind, Recovery};
 
-use crate::double::{Double, MINUTE, fault, volume};
+use crate::double::{Double, MINUTE, WHILE, fault, volume};
 
 const CREATE: &str = "CnsCreateVolume";
 const DELETE: &str = "CnsDeleteVolume";
@@ -71,7 +71,7 @@ async fn a_task_that_succeeds_with_a_failed_volume_is_a_failure() {
     let error = vcenter.delete_volume(&made.id, MINUTE).await.unwrap_err();
     assert!(matches!(error.cause(), vsphere::Cause::Fault(f) if f.kind == FaultKind::Other), "{error:?}");
     double.rule(fault(DELETE, "result", "CnsVolumeNotFoundFault", 0)).await;
-    let error = vcenter.delete_volume(&made.id, std::time::Duration::from_millis(300)).await.unwrap_err();
+    let error = vcenter.delete_volume(&made.id, WHILE).await.unwrap_err();
     assert_eq!((error.reason_kind(), error.recovery()), (ReasonKind::Failed, Recovery::Retry), "{error:?}");
     double.tell("DELETE", "/faults", None).await;
     double.rule(fault(DELETE, "result", "CnsVolumeNotFoundFault", 1)).await;
@@ -86,7 +86,7 @@ async fn a_volume_in_use_is_not_deleted_and_said_to_be_busy() {
     let disk = double.disk(&vcenter).await;
     double.tell("POST", "/attach", Some(json!({"disk": disk, "vm": "node-a"}))).await;
     assert!(vcenter.retrieve_disk(&disk).await.unwrap().attached);
-    let error = vcenter.delete_volume(&disk, std::time::Duration::from_millis(500)).await.unwrap_err();
+    let error = vcenter.delete_volume(&disk, WHILE).await.unwrap_err();
     assert_eq!((error.reason_kind(), error.recovery()), (ReasonKind::Busy, Recovery::Retry), "{error:?}");
     double.tell("POST", "/detach", Some(json!({"disk": disk}))).await;
     assert_eq!(vcenter.delete_volume(&disk, MINUTE).await.unwrap(), Deleted::Now);
