@@ -66,7 +66,11 @@ async fn look(store: &Arc<dyn Store>, password: &SecretString) -> Result<Found, 
         Err(cause) => return Err(Error::store("read the repository's config")(cause)),
     };
     let Some(sealed) = sealed else { return Ok(Found::NoConfig) };
-    let (keys, _) = keys::unlock_all(store, password).await?;
+    let (keys, key_files) = keys::unlock_all(store, password).await?;
+    if key_files == 0 {
+        let damage = Damage::ObjectMissing { object: keys::PREFIX.to_owned() };
+        return Err(Error::damaged("open the repository", damage)); // whatever the password is
+    }
     if keys.is_empty() {
         return Err(Error::PasswordWrong { location: store.place() });
     }

@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::{Cipher, MasterKey, random};
-use crate::error::Error;
+use crate::error::{Damage, Error};
 use crate::hash::{from_hex, hex, sha256};
 use crate::restore_point::USERNAME;
 use crate::store::{self, Body, Store};
@@ -89,16 +89,23 @@ fn make(password: &SecretString) -> (Vec<u8>, Cipher) {
     (serde_json::to_vec(&file).expect("strings and numbers are JSON"), cipher)
 }
 
-/// Makes a key for `password` and stores its file.
+/// Makes a key for `password` and stores its file; reads it back, since what is sealed with a key that is not there stays
+/// sealed for ever.
 pub(crate) async fn add(store: &dyn Store, password: &SecretString) -> Result<OpenKey, Error> {
     let password = password.clone();
     let (file, cipher) =
         tokio::task::spawn_blocking(move || make(&password)).await.expect("making a key does not panic");
-    let id = sha256(&file);
+    let (id, file) = (sha256(&file), Bytes::from(file));
     let object = format!("{PREFIX}{}", hex(&id));
-    let body = Body { bytes: Bytes::from(file), sha256: Some(id) };
+    let body = Body { bytes: file.clone(), sha256: Some(id) };
     store.put(&object, body).await.map_err(Error::store("store a repository key"))?;
-    Ok(OpenKey { object, cipher })
+    let damage = match store.get(&object).await {
+        Ok(back) if back == file => return Ok(OpenKey { object, cipher }),
+        Ok(_) => Damage::Sealed { object },
+        Err(cause) if cause.kind() == store::ErrorKind::NotFound => Damage::ObjectMissing { object },
+        Err(cause) => return Err(Error::store("read the repository's new key back")(cause)),
+    };
+    Err(Error::damaged("read the repository's new key back", damage))
 }
 
 /// The keys that `password` opens, and how many key files there are.

@@ -100,6 +100,8 @@ pub struct S3Options {
     pub operation_timeout: Duration,
     /// Tries of one operation, the first included.
     pub attempts: u32,
+    /// Longest pause before the second try; doubles with each one that follows, up to 20 seconds.
+    pub first_pause: Duration,
 }
 
 impl S3Options {
@@ -129,6 +131,7 @@ impl S3Options {
             read_timeout: Duration::from_secs(60),
             operation_timeout: Duration::from_secs(600),
             attempts: 5,
+            first_pause: Duration::from_secs(1),
         }
     }
 }

@@ -31,15 +31,18 @@ pub(crate) const FOLDER: &str = "transfers/";
 /// Version of the document written here. Others are not read: then the disk is.
 const SCHEMA: u32 = 1;
 
-/// Bytes of chunks that the writer may have in its care. With what is being read (32 MiB), a kill costs at most 256 MiB of reading.
-const CARE: u64 = 208 << 20;
+/// Bytes of chunks that a writer may have in its care. With what is being read (32 MiB), a kill costs at most 256 MiB of reading.
+pub(super) const AT_RISK: u64 = 208 << 20;
 
-/// Bytes of chunks that are worth a checkpoint.
-const WORTH: u64 = 48 << 20;
+/// So many parts of what may be at risk are worth a checkpoint: 48 MiB.
+const WORTH: u64 = 3;
 
-/// Plaintext in packs that are not on their way; less than [`CARE`] by what is on it, so that reading seldom waits. Where it
-/// does, they go as they are: what repeats on the disk fills no pack.
-pub(super) const UNSENT: u64 = 96 << 20;
+/// So many parts of it may lie in packs that are not on their way: 96 MiB of plaintext. Less than all by what is on its way,
+/// so that reading seldom waits. Where it does, they go as they are: what repeats on the disk fills no pack.
+const UNSENT: u64 = 6;
+
+/// Of so many parts.
+const PARTS: u64 = 13;
 
 /// Bytes that one permit stands for.
 const UNIT: u64 = 4 << 10;
@@ -131,6 +134,8 @@ struct Done {
 pub(super) struct Recorder {
     transfer: String,
     recording: Mutex<Recording>,
+    /// Bytes of chunks that may be in care.
+    at_risk: u64,
     care: Arc<Semaphore>,
     news: Notify,
     stop: CancellationToken,
@@ -148,12 +153,13 @@ struct Recording {
 }
 
 impl Recorder {
-    pub(super) fn new(transfer: &str, source: Source) -> Self {
-        let permits = usize::try_from(CARE / UNIT).expect("some ten thousand");
+    pub(super) fn new(transfer: &str, source: Source, at_risk: u64) -> Self {
+        let permits = usize::try_from(at_risk / UNIT).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
         let recording = Recording { number: 0, current: Checkpoint::new(source), pending: Vec::new(), fresh: 0 };
         Self {
             transfer: transfer.to_owned(),
             recording: Mutex::new(recording),
+            at_risk,
             care: Arc::new(Semaphore::new(permits)),
             news: Notify::new(),
             stop: CancellationToken::new(),
@@ -175,6 +181,16 @@ impl Recorder {
         folder(&self.transfer)
     }
 
+    /// Bytes of chunks that are worth a checkpoint.
+    fn worth(&self) -> u64 {
+        self.at_risk / PARTS * WORTH
+    }
+
+    /// Plaintext that packs which are not on their way may hold.
+    pub(super) fn most_unsent(&self) -> u64 {
+        self.at_risk / PARTS * UNSENT
+    }
+
     /// Begins after the objects that are there.
     pub(super) fn begin_at(&self, number: u64) {
         self.recording().number = number;
@@ -191,7 +207,7 @@ impl Recorder {
         let mut recording = self.recording();
         recording.fresh += recording.current.source.bytes(&chunks);
         recording.pending.push(Done { chunks, id, care });
-        if recording.fresh >= WORTH || self.is_short() {
+        if recording.fresh >= self.worth() || self.is_short() {
             recording.fresh = 0;
             self.news.notify_one();
         }
@@ -208,7 +224,7 @@ impl Recorder {
     }
 
     fn is_short(&self) -> bool {
-        (self.care.available_permits() as u64) < WORTH / UNIT
+        (self.care.available_permits() as u64) < self.worth() / UNIT
     }
 
     /// What is worth an object now, with its number; the care of what it names goes to `held`.
@@ -218,7 +234,7 @@ impl Recorder {
         let (mut stored, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(pending).into_iter().partition(|done| done.id.as_ref().is_none_or(&is_stored));
         let bytes: u64 = stored.iter().map(|done| current.source.bytes(&done.chunks)).sum();
-        if bytes == 0 || (bytes < WORTH && !self.is_short()) {
+        if bytes == 0 || (bytes < self.worth() && !self.is_short()) {
             *pending = stored;
             pending.extend(waiting);
             return None;
@@ -335,7 +351,7 @@ mod tests {
 
     fn recorder() -> Recorder {
         let snapshot = "disk:snapshot".parse().unwrap();
-        Recorder::new("upload-1", Source { snapshot, size_bytes: 1 << 40, chunk_size: CHUNK })
+        Recorder::new("upload-1", Source { snapshot, size_bytes: 1 << 40, chunk_size: CHUNK }, AT_RISK)
     }
 
     fn id(n: u64) -> ChunkId {
@@ -368,7 +384,7 @@ mod tests {
         let care = |bytes: u64| recorder.care.clone().try_acquire_many_owned(u32::try_from(bytes / UNIT).unwrap()).ok();
         recorder.note(0..1, Some(id(0)), care(CHUNK));
         assert!(recorder.gather(&mut held, |_| true).is_none());
-        let others = care(CARE - CHUNK).unwrap();
+        let others = care(AT_RISK - CHUNK).unwrap();
         assert!(recorder.gather(&mut held, |_| false).is_none());
         let (_, checkpoint) = recorder.gather(&mut held, |_| true).unwrap();
         assert_eq!(checkpoint.done, [Run::Data { first: 0, ids: vec![id(0)] }]);

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::checkpoint::{Recorder, UNSENT};
+use super::checkpoint::Recorder;
 use super::compress::Compression;
 use crate::error::{Error, ErrorKind};
 use crate::hash::{self, ChunkId};
@@ -219,8 +219,8 @@ impl Packer {
             *slot = Some((PackBuilder::new(kind), self.permit(permits)?));
         }
         slot.as_mut().expect("it was just filled").0.add(blob);
-        if kind == BlobKind::Data && self.shared.recorder.is_some() {
-            self.send_much(&mut slot);
+        if let (BlobKind::Data, Some(recorder)) = (kind, &self.shared.recorder) {
+            self.send_much(&mut slot, recorder.most_unsent());
         }
         Ok(())
     }
@@ -245,10 +245,10 @@ impl Packer {
 
     /// Sends packs that are not full, or wait for others to be hashed with, once they hold so much of the disk that a kill
     /// would cost too much.
-    fn send_much(&self, slot: &mut Option<Filled>) {
+    fn send_much(&self, slot: &mut Option<Filled>, most: u64) {
         let mut full = locked(&self.shared.full);
         let unsent: u64 = full.iter().chain(slot.iter()).map(|(builder, _)| builder.plain_bytes()).sum();
-        if unsent >= UNSENT {
+        if unsent >= most {
             let all = full.drain(..).chain(slot.take()).collect();
             drop(full);
             self.send(all);

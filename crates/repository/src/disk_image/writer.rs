@@ -13,7 +13,7 @@ use disk::{ByteRange, Ranges};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::checkpoint::{self, Care, Recorder, Source};
+use super::checkpoint::{self, AT_RISK, Care, Recorder, Source};
 use super::folders::{Folders, FullFolder, Settled, tree_of};
 use super::layout::{CHUNK_SIZE, EXTENT_SIZE, Layout};
 use super::packer::Packer;
@@ -31,6 +31,10 @@ const MOST_PUTS: usize = 8;
 /// Bytes of chunks that are hashed together at most.
 const HASHED_BYTES: u64 = 8 << 20;
 
+/// What a writer may have in its care is at least so many times what waits to be hashed together, and a chunk: with less,
+/// reading could stop before anything is worth a checkpoint.
+const LEAST_AT_RISK: u64 = 5;
+
 /// Chunks in memory for each that is hashed together with others: some wait in line, some are hashed, some go on.
 const IN_LINE: usize = 4;
 
@@ -47,11 +51,14 @@ pub struct WriterOptions {
     /// disk snapshot ([`DiskFacts::snapshot`](crate::DiskFacts), which must be set). One writer of a name at a time. The
     /// checkpoints stay until [`Repository::forget_transfer`].
     pub transfer: Option<String>,
+    /// Where checkpoints are written, the bytes of the disk that may have been read and are in none: what a kill costs. Reading
+    /// waits before there are more. 208 MiB; less than 40 MiB, or five chunks, is taken for that.
+    pub at_risk: u64,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { chunk_size: CHUNK_SIZE, workers: 0, puts_in_flight: None, transfer: None }
+        Self { chunk_size: CHUNK_SIZE, workers: 0, puts_in_flight: None, transfer: None, at_risk: AT_RISK }
     }
 }
 
@@ -174,7 +181,9 @@ impl Writer {
         let hashed_together = hashed_together.clamp(1, hash::together());
         let zero = Bytes::from(vec![0; usize::try_from(layout.chunk_size).expect("at most 16 MiB")]);
         let tail = |length: u64| ChunkId::of(&zero[..usize::try_from(length).expect("shorter than a chunk")]);
-        let recorder = options.transfer.as_deref().map(|transfer| recorder(transfer, &point, &layout)).transpose()?;
+        let at_risk = options.at_risk.max(LEAST_AT_RISK * layout.chunk_size.max(HASHED_BYTES));
+        let recorder = options.transfer.as_deref().map(|transfer| recorder(transfer, &point, &layout, at_risk));
+        let recorder = recorder.transpose()?;
         let state = State {
             packer: Packer::new(repository.clone(), puts.clamp(1, MOST_PUTS), recorder.clone()),
             repository,
@@ -344,7 +353,7 @@ impl Drop for Writer {
     }
 }
 
-fn recorder(transfer: &str, point: &NewRestorePoint, layout: &Layout) -> Result<Arc<Recorder>, Error> {
+fn recorder(transfer: &str, point: &NewRestorePoint, layout: &Layout, at_risk: u64) -> Result<Arc<Recorder>, Error> {
     let invalid =
         |cause: &str| Error::InvalidUse { cause: format!("cannot write checkpoints of `{transfer}`: {cause}") };
     if transfer.is_empty() || transfer.contains('/') {
@@ -352,7 +361,7 @@ fn recorder(transfer: &str, point: &NewRestorePoint, layout: &Layout) -> Result<
     }
     let snapshot = point.disk.snapshot.clone().ok_or_else(|| invalid("it copies no disk snapshot"))?;
     let source = Source { snapshot, size_bytes: layout.size, chunk_size: layout.chunk_size };
-    Ok(Arc::new(Recorder::new(transfer, source)))
+    Ok(Arc::new(Recorder::new(transfer, source, at_risk)))
 }
 
 impl State {

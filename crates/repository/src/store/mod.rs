@@ -8,6 +8,7 @@ mod encryption;
 mod faulty;
 mod folder;
 mod region;
+mod retry;
 mod s3;
 #[cfg(test)]
 mod suite;

@@ -4,6 +4,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Region};
 use aws_sdk_s3::error::SdkError;
 
+use super::retry;
 use super::s3::{self, S3Store};
 use super::{Error, ErrorKind};
 use crate::location::S3Options;
@@ -28,7 +29,7 @@ impl S3Store {
             .region(Region::new(ASKED_IN))
             .force_path_style(options.path_style)
             .timeout_config(s3::timeouts(options).build())
-            .retry_config(s3::retries(options))
+            .retry_config(retry::config(options))
             .allow_no_auth();
         if let Some(endpoint) = &options.endpoint {
             config = config.endpoint_url(endpoint.as_str());

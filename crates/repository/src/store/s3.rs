@@ -1,7 +1,7 @@
 //! A bucket of S3 or of a store that speaks it.
 //!
 //! One client, one layer of retries: the SDK repeats what it may repeat, and this module repeats only a download whose
-//! body broke off, which the SDK leaves to its caller. Every operation ends within its timeout.
+//! body broke off, which the SDK leaves to its caller; [`super::retry`] counts both. Every operation ends within its timeout.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -30,6 +30,7 @@ use secrecy::ExposeSecret;
 
 use super::checksum::with_checksum;
 use super::encryption::Encrypted as _;
+use super::retry::{self, Tries};
 use super::unverified;
 use super::{Body, Checksum, Error, ErrorKind, Object, PutNew, Store, StoreEncryption};
 use crate::hash::hex;
@@ -54,7 +55,7 @@ pub struct S3Store {
     place: String,
     timeout: Duration,
     put_timeout: TimeoutConfig,
-    attempts: u32,
+    retries: RetryConfig,
     encryption: StoreEncryption,
     tagging: Option<String>,
     checksum: Option<Checksum>,
@@ -88,7 +89,8 @@ impl S3Store {
                 Some(_) => RequestChecksumCalculation::WhenSupported,
             })
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .retry_config(retries(&options))
+            .retry_config(retry::config(&options))
+            .retry_partition(retry::of_its_own(&place))
             .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALLED).build())
             .timeout_config(timeouts.build());
         config = match &options.credentials {
@@ -113,12 +115,12 @@ impl S3Store {
         let client = Client::from_conf(config.build());
         Ok(Self {
             client,
+            retries: retry::config(&options),
             bucket: options.bucket,
             prefix,
             place,
             timeout: options.operation_timeout,
             put_timeout,
-            attempts: options.attempts.max(1),
             encryption: options.encryption,
             tagging: options.tagging,
             checksum: options.checksum,
@@ -142,15 +144,17 @@ impl S3Store {
     /// Downloads; begins again when the body breaks off.
     async fn download(&self, key: &str, request: GetObjectFluentBuilder) -> Result<Bytes, Error> {
         let all = async {
-            let mut attempt = 1;
+            let tries = Tries::new(&self.retries);
             loop {
-                let answer = request.clone().send().await.map_err(|cause| self.failed("get", key, cause))?;
-                match answer.body.collect().await {
+                let overrides = aws_sdk_s3::Config::builder().retry_config(tries.config());
+                let request = request.clone().customize().interceptor(tries.counted()).config_override(overrides);
+                let answer = request.send().await.map_err(|cause| self.failed("get", key, cause))?;
+                let broken = match answer.body.collect().await {
                     Ok(body) => return Ok(body.into_bytes()),
-                    Err(_) if attempt < self.attempts => attempt += 1,
-                    Err(cause) => {
-                        return Err(Error::new(ErrorKind::Unreachable, "get", key, self.place.clone(), cause));
-                    }
+                    Err(cause) => Told { message: BROKE_OFF.to_owned(), source: Some(cause.into()) },
+                };
+                if !tries.another().await {
+                    return Err(Error::new(ErrorKind::Unreachable, "get", key, self.place.clone(), Box::new(broken)));
                 }
             }
         };
@@ -192,10 +196,6 @@ pub(super) fn timeouts(options: &S3Options) -> timeout::TimeoutConfigBuilder {
         .connect_timeout(options.connect_timeout)
         .read_timeout(options.read_timeout)
         .operation_timeout(options.operation_timeout)
-}
-
-pub(super) fn retries(options: &S3Options) -> RetryConfig {
-    RetryConfig::standard().with_max_attempts(options.attempts.max(1))
 }
 
 pub(super) fn client_for(options: &S3Options) -> Result<SharedHttpClient, BoxError> {
@@ -270,7 +270,9 @@ where
         SdkError::DispatchFailure(failure) if lacks_a_key(failure.as_connector_error()) => {
             return ErrorKind::AccessDenied;
         }
-        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => return ErrorKind::Unreachable,
+        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_) => {
+            return ErrorKind::Unreachable;
+        }
         _ => return ErrorKind::Failed,
     };
     match (code, error.status()) {
@@ -297,6 +299,9 @@ fn lacks_a_key(error: Option<&(impl StdError + 'static)>) -> bool {
     }
     false
 }
+
+/// What is said of an answer of which only the beginning came.
+const BROKE_OFF: &str = "the store's answer broke off";
 
 /// What the server or the line said, without the SDK's word *service error* before it.
 #[derive(Debug)]
@@ -327,6 +332,7 @@ impl Told {
             }
             SdkError::DispatchFailure(_) => "the request could not be sent",
             SdkError::ConstructionFailure(_) => "the request could not be made",
+            SdkError::ResponseError(_) => BROKE_OFF,
             _ => "the store's answer cannot be understood",
         };
         Self { message: message.to_owned(), source: error.into_source().ok() }

@@ -1,7 +1,9 @@
 //! What is broken in the repository is reported with its name, and never restored as something else.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use repository::store::Store;
 use repository::{Error, ErrorKind, Repository, RestorePoint};
 
 use crate::judge::{MIB, Place, TestDisk, noise, password};
@@ -20,7 +22,7 @@ async fn read_all(repository: &Repository, point: &RestorePoint) -> Result<(), E
     reader.read(reader.plan(0..reader.chunk_count()), 4).try_for_each(|_| async { Ok(()) }).await
 }
 
-fn chain(error: &Error) -> String {
+pub(crate) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
@@ -187,9 +189,9 @@ async fn opening_a_damaged_restore_point_fails_no_sound_one_of_the_same_process(
 }
 
 /// Numbers of the chunks that are lost, and of those that were read, and what is said about the lost ones.
-async fn examined(place: &Place, point: &RestorePoint) -> (Vec<u64>, Vec<u64>, String) {
+pub(crate) async fn examined(store: Arc<dyn Store>, point: &RestorePoint) -> (Vec<u64>, Vec<u64>, String) {
     use futures::StreamExt;
-    let repository = repository::open(place.store(), &password()).await.unwrap();
+    let repository = repository::open(store, &password()).await.unwrap();
     let reader = repository.reader_despite_damage(&point.id).await.unwrap();
     let (mut lost, mut read, mut said) = (Vec::new(), Vec::new(), String::new());
     let mut chunks = std::pin::pin!(reader.examine(reader.plan(0..reader.chunk_count()), 4));
@@ -216,7 +218,7 @@ async fn every_lost_place_of_a_damaged_disk_is_named_and_all_others_are_read() {
     // random chunks are stored as they are, with 32 bytes each around them
     flip_a_byte(&pack, 1 << 20);
     flip_a_byte(&pack, 3 << 20);
-    let (lost, read, said) = examined(&place, &point).await;
+    let (lost, read, said) = examined(place.store(), &point).await;
     assert_eq!((lost.len(), read.len()), (2, 8), "two of the ten chunks of one read: {lost:?}, {read:?}");
     assert!(said.lines().all(|line| line.contains(&name_of(&pack))), "{said}");
 }
@@ -233,13 +235,13 @@ async fn what_a_missing_pack_or_index_file_costs_is_told_to_its_full_extent() {
 
     let kept = std::fs::read(&old_pack).unwrap();
     std::fs::remove_file(&old_pack).unwrap();
-    let (lost, read, said) = examined(&place, &point).await;
+    let (lost, read, said) = examined(place.store(), &point).await;
     assert_eq!((lost, read), ((0..4).collect(), (4..8).collect()), "{said}");
     assert!(said.contains(&name_of(&old_pack)) && said.contains("missing"), "{said}");
 
     std::fs::write(&old_pack, kept).unwrap();
     std::fs::remove_file(&old_index).unwrap();
-    let (lost, read, said) = examined(&place, &point).await;
+    let (lost, read, said) = examined(place.store(), &point).await;
     assert_eq!((lost, read), ((0..4).collect(), (4..8).collect()), "{said}");
     assert!(said.contains("no index lists"), "{said}");
 }

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, missing_docs)] // a panic is how a test fails
 #![allow(clippy::cast_possible_truncation)] // sizes of test disks fit
 
+mod bucket;
 mod damage;
 mod failures;
 mod initialising;
 mod judge;
+mod line;
 mod locking;
 mod maintenance;
 mod object_settings;
@@ -14,6 +16,8 @@ mod restic_reads;
 mod resuming;
 mod s3;
 mod storage_settings;
+mod store_faults;
+mod store_losses;
 mod tags;
 mod versitygw;
 

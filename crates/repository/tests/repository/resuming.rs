@@ -13,6 +13,10 @@ use crate::judge::{CHUNK, MIB, Place, TestDisk, noise, password};
 const TRANSFER: &str = "upload-1";
 /// What a kill may cost at most.
 const READ_AGAIN: u64 = 256 * MIB;
+/// Most tests let less be at risk, so that a small disk has checkpoints: what they show does not depend on how much it is.
+const AT_RISK: u64 = 40 * MIB;
+/// A disk of which a writer that dies at its end has something done.
+const SIZE: u64 = 56 * MIB;
 
 fn point(disk: &TestDisk, snapshot: &str) -> NewRestorePoint {
     let mut point = disk.point();
@@ -20,9 +24,12 @@ fn point(disk: &TestDisk, snapshot: &str) -> NewRestorePoint {
     point
 }
 
+fn options() -> WriterOptions {
+    WriterOptions { transfer: Some(TRANSFER.to_owned()), at_risk: AT_RISK, ..WriterOptions::default() }
+}
+
 async fn writer(repository: &Repository, disk: &TestDisk) -> Writer {
-    let options = WriterOptions { transfer: Some(TRANSFER.to_owned()), ..WriterOptions::default() };
-    repository.writer(point(disk, "disk:snapshot"), options).await.unwrap()
+    repository.writer(point(disk, "disk:snapshot"), options()).await.unwrap()
 }
 
 /// Puts what is not done; gives the bytes that were put, and an error as it comes.
@@ -64,8 +71,17 @@ async fn left_by_the_dead(place: &Place, disk: &TestDisk) -> Ranges {
 
 /// Reads all of the disk and dies before anything is flushed.
 async fn killed(place: &Place, disk: &TestDisk) -> u64 {
+    killed_with(place, disk, options()).await
+}
+
+/// The same with as much at risk as in a cluster.
+async fn killed_as_in_a_cluster(place: &Place, disk: &TestDisk) -> u64 {
+    killed_with(place, disk, WriterOptions { at_risk: WriterOptions::default().at_risk, ..options() }).await
+}
+
+async fn killed_with(place: &Place, disk: &TestDisk, options: WriterOptions) -> u64 {
     let repository = repository::initialise(place.store(), &password()).await.unwrap();
-    let first = writer(&repository, disk).await;
+    let first = repository.writer(point(disk, "disk:snapshot"), options).await.unwrap();
     assert!(first.resumed().is_empty());
     let (put, done) = go_on(&first, disk).await;
     done.unwrap();
@@ -74,9 +90,9 @@ async fn killed(place: &Place, disk: &TestDisk) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_was_killed_reads_little_again_and_stores_nothing_twice() {
-    let disk = TestDisk::random(450 * MIB, 1).with(200 * MIB, vec![0; 40 * MIB as usize]);
+    let disk = TestDisk::random(300 * MIB, 1).with(200 * MIB, vec![0; 40 * MIB as usize]);
     let place = Place::new();
-    let put = killed(&place, &disk).await;
+    let put = killed_as_in_a_cluster(&place, &disk).await;
     let resumed = left_by_the_dead(&place, &disk).await;
     assert!(resumed.bytes() >= disk.size - READ_AGAIN, "{} MiB are done", resumed.bytes() / MIB);
 
@@ -89,7 +105,7 @@ async fn a_backup_that_was_killed_reads_little_again_and_stores_nothing_twice() 
     assert_finished(&place, &disk).await;
     let stored: u64 = place.objects("data").iter().map(|pack| std::fs::metadata(pack).unwrap().len()).sum();
     // nine packs may have been on their way, be it that they arrived
-    assert!(stored < 410 * MIB + 9 * 16 * MIB + 16 * MIB, "{} MiB are stored", stored / MIB);
+    assert!(stored < 260 * MIB + 9 * 16 * MIB + 16 * MIB, "{} MiB are stored", stored / MIB);
 
     reopened(&place).await.forget_transfer(TRANSFER).await.unwrap();
     assert!(place.objects("transfers").is_empty());
@@ -103,14 +119,14 @@ async fn a_disk_that_compresses_well_costs_no_more_to_read_again() {
     content.chunks_mut(4096).zip(salt.chunks(64)).for_each(|(page, salt)| page[..64].copy_from_slice(salt));
     let disk = TestDisk::empty(500 * MIB).with(0, content);
     let place = Place::new();
-    killed(&place, &disk).await;
+    killed_as_in_a_cluster(&place, &disk).await;
     let resumed = left_by_the_dead(&place, &disk).await;
     assert!(resumed.bytes() >= disk.size - READ_AGAIN, "{} MiB are done", resumed.bytes() / MIB);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_killed_after_any_put_goes_on_with_the_truth() {
-    let disk = TestDisk::random(180 * MIB, 3).with(60 * MIB, vec![0; 30 * MIB as usize]);
+    let disk = TestDisk::random(SIZE, 3).with(20 * MIB, vec![0; 10 * MIB as usize]);
     let place = Place::new();
     let store = FaultyStore::new(place.store());
     let repository = repository::initialise(Arc::new(store.clone()), &password()).await.unwrap();
@@ -122,8 +138,7 @@ async fn a_backup_killed_after_any_put_goes_on_with_the_truth() {
         store.die_after_puts(rounds);
         let finished = async {
             let repository = repository::open(Arc::new(store.clone()), &password()).await?;
-            let options = WriterOptions { transfer: Some(TRANSFER.to_owned()), ..WriterOptions::default() };
-            let writer = repository.writer(point(&disk, "disk:snapshot"), options).await?;
+            let writer = repository.writer(point(&disk, "disk:snapshot"), options()).await?;
             go_on(&writer, &disk).await.1?;
             writer.commit().await
         };
@@ -141,7 +156,7 @@ async fn a_backup_killed_after_any_put_goes_on_with_the_truth() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packs_that_went_since_are_read_from_the_disk_again() {
-    let disk = TestDisk::random(272 * MIB, 4);
+    let disk = TestDisk::random(96 * MIB, 4); // several packs go
     let place = Place::new();
     killed(&place, &disk).await;
     let before = left_by_the_dead(&place, &disk).await;
@@ -162,17 +177,16 @@ async fn packs_that_went_since_are_read_from_the_disk_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_of_another_disk_snapshot_or_in_pieces_are_not_believed() {
-    let disk = TestDisk::random(272 * MIB, 5);
+    let disk = TestDisk::random(SIZE, 5);
     let place = Place::new();
     killed(&place, &disk).await;
     let repository = reopened(&place).await;
     assert!(!left_by_the_dead(&place, &disk).await.is_empty());
 
-    let options = WriterOptions { transfer: Some(TRANSFER.to_owned()), ..WriterOptions::default() };
-    let other = repository.writer(point(&disk, "disk:another"), options.clone()).await.unwrap();
+    let other = repository.writer(point(&disk, "disk:another"), options()).await.unwrap();
     assert!(other.resumed().is_empty());
     drop(other);
-    let none = repository.writer(disk.point(), options).await.unwrap_err();
+    let none = repository.writer(disk.point(), options()).await.unwrap_err();
     assert!(none.to_string().contains("no disk snapshot"), "{none}");
 
     for object in place.objects("transfers") {
@@ -189,7 +203,7 @@ async fn checkpoints_of_another_disk_snapshot_or_in_pieces_are_not_believed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_takes_no_checkpoints_costs_the_checkpoints_and_not_the_backup() {
-    let disk = TestDisk::random(272 * MIB, 6);
+    let disk = TestDisk::random(SIZE, 6);
     for kind in [StoreError::AccessDenied, StoreError::Failed] {
         let place = Place::new();
         let store = FaultyStore::new(place.store());
@@ -205,7 +219,7 @@ async fn a_store_that_takes_no_checkpoints_costs_the_checkpoints_and_not_the_bac
 
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_to_which_nobody_comes_back_go_in_a_maintenance_run() {
-    let disk = TestDisk::random(272 * MIB, 8);
+    let disk = TestDisk::random(SIZE, 8);
     let place = Place::new();
     killed(&place, &disk).await;
     let repository = reopened(&place).await;
@@ -222,10 +236,10 @@ async fn checkpoints_to_which_nobody_comes_back_go_in_a_maintenance_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_repeats_itself_is_read_to_its_end() {
-    // one pattern all over; and 60 MiB of noise five times, which fill too few packs to be sent
-    let noise = noise(60 * MIB, 10);
-    for content in [vec![0xff; 300 * MIB as usize], noise.repeat(5)] {
-        let disk = TestDisk::empty(300 * MIB).with(0, content);
+    // one pattern all over; and 12 MiB of noise five times, which fill too few packs to be sent
+    let noise = noise(12 * MIB, 10);
+    for content in [vec![0xff; 60 * MIB as usize], noise.repeat(5)] {
+        let disk = TestDisk::empty(60 * MIB).with(0, content);
         let place = Place::new();
         let repository = repository::initialise(place.store(), &password()).await.unwrap();
         let writer = writer(&repository, &disk).await;
@@ -238,10 +252,10 @@ async fn a_disk_that_repeats_itself_is_read_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attempt_after_attempt_lists_each_pack_once() {
-    let disk = TestDisk::random(400 * MIB, 11);
+    let disk = TestDisk::random(100 * MIB, 11);
     let place = Place::new();
     let repository = repository::initialise(place.store(), &password()).await.unwrap();
-    for part in [260, 320, 380, 400] {
+    for part in [60, 75, 90, 100] {
         let attempt = writer(&repository, &disk).await;
         for index in 0..part * MIB / CHUNK {
             let range = attempt.chunk_range(index);
@@ -249,7 +263,7 @@ async fn attempt_after_attempt_lists_each_pack_once() {
                 attempt.put_chunk(index, disk.chunk(range.offset, range.length).unwrap()).await.unwrap();
             }
         }
-        if part == 400 {
+        if part == 100 {
             attempt.commit().await.unwrap();
         }
     }
