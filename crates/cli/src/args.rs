@@ -71,6 +71,37 @@ pub(crate) enum Command {
     Prune(PruneArguments),
     /// Show the cluster's snapshots and transfers: phase, how far, how fast, which node, why waiting
     Status(StatusArguments),
+    /// Whether vCenter tracks the changes of the cluster's disks, and switching that on or off
+    #[command(subcommand)]
+    Tracking(TrackingCommand),
+}
+
+/// What `tracking` is asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrackingCommand {
+    /// Show which nodes and disks have it on; changes nothing
+    Status(ClusterArguments),
+    /// Switch it on, so that backups read only what changed: first for the virtual machines of all nodes, then for the disks
+    ///
+    /// A disk that is tracked cannot be attached to a virtual machine that is not, and its pod does not start. So it takes two runs.
+    /// The first one switches the virtual machines, all or none; it takes effect with their next stun: make and delete a snapshot of
+    /// each, migrate it, or power-cycle it. The second one, once all of them have it, switches the disks that no pod uses;
+    /// those that are in use follow by themselves when they are attached anew. Whatever has snapshots is refused. The template of
+    /// nodes that are added by themselves needs it as well. A run that failed is run again.
+    Enable(SwitchArguments),
+    /// Switch it off again: first for the disks that no pod uses, then for the virtual machines
+    ///
+    /// A disk that a pod uses keeps its tracking, and as long as one does the virtual machines keep theirs.
+    Disable(SwitchArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwitchArguments {
+    /// Do it; without, only say what would be done
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
 }
 
 /// The repository and how it is opened.

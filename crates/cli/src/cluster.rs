@@ -42,11 +42,13 @@ pub(crate) async fn status(arguments: &StatusArguments, output: Output) -> Resul
     Ok(())
 }
 
-async fn connect(arguments: &ClusterArguments) -> Result<Client> {
+/// The cluster that the arguments name.
+pub(crate) async fn connect(arguments: &ClusterArguments) -> Result<Client> {
     Ok(operator::client::connect(arguments.kubeconfig.as_deref()).await?)
 }
 
-async fn all<K>(client: &Client) -> Result<Vec<K>>
+/// Every object of a kind.
+pub(crate) async fn all<K>(client: &Client) -> Result<Vec<K>>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {

@@ -23,6 +23,7 @@ mod place;
 mod prune;
 mod repositories;
 mod restore;
+mod tracking;
 mod verify;
 
 use std::io::{self, IsTerminal};
@@ -76,6 +77,7 @@ async fn run(command: &Command, output: Output) -> Result<()> {
             },
             Command::Prune(arguments) => prune::run(arguments, output, &interrupt).await,
             Command::Status(arguments) => cluster::status(arguments, output).await,
+            Command::Tracking(command) => tracking::run(command, output).await,
         }
     };
     interrupt.bound(work).await

@@ -36,6 +36,11 @@ pub(crate) fn result(output: Output, value: &impl Serialize, text: impl FnOnce()
 pub(crate) fn failure(output: Output, error: &anyhow::Error, meaning: &Meaning) {
     let message = format!("{error:#}");
     if output == Output::Json {
+/// Prints how far it is, for people: what stands there stays when the program is cut short.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}"); // nobody may be looking
+}
+
         let found = error.chain().find_map(|cause| cause.downcast_ref::<WithResult>());
         document(&message, meaning, found.map(|found| found.result.clone()).unwrap_or_default());
     }

@@ -26,6 +26,7 @@ mod problem;
 pub mod retry;
 pub mod snapshot;
 pub mod transfer;
+pub mod tracking;
 pub mod velero;
 
 pub use problem::{Again, Problem};

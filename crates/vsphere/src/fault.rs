@@ -30,6 +30,12 @@ pub enum Act {
     CreateVolume,
     /// Deleting a CNS volume.
     DeleteVolume,
+    /// Looking for a virtual machine.
+    FindMachine,
+    /// Switching change tracking of a virtual machine.
+    TrackMachine,
+    /// Switching change tracking of a disk.
+    TrackDisk,
 }
 
 impl Act {
@@ -48,6 +54,9 @@ impl Act {
             Self::QueryVolume => "query volume",
             Self::CreateVolume => "create volume",
             Self::DeleteVolume => "delete volume",
+            Self::FindMachine => "find the virtual machine with UUID",
+            Self::TrackMachine => "switch change tracking of virtual machine",
+            Self::TrackDisk => "switch change tracking of disk",
         }
     }
 

@@ -1,4 +1,5 @@
-//! A small typed client for what a backup needs of vCenter: first-class disks, their snapshots, and CNS volumes.
+//! A small typed client for what a backup needs of vCenter: first-class disks, their snapshots and change tracking, and CNS
+//! volumes.
 //!
 //! [`Vcenter`] is the client: cheap to clone, one session per process. [`Config`] says which server, who we are and
 //! what is trusted; [`secret::parse`] reads it from the Secret that the CSI driver uses. [`Error`] says what was being
@@ -28,6 +29,7 @@ mod config;
 mod disks;
 mod error;
 mod fault;
+mod machines;
 mod pace;
 mod refusals;
 pub mod secret;
@@ -35,6 +37,7 @@ mod session;
 mod snapshots;
 mod tasks;
 mod tls;
+mod tracking;
 mod transport;
 mod vcenter;
 mod version;
@@ -45,6 +48,7 @@ pub use config::{Config, Deadlines, ParseThumbprintError, Thumbprint, Trust};
 pub use disks::Disk;
 pub use error::{Cause, Error, ReasonKind};
 pub use fault::{Act, Fault, FaultKind, Recovery};
+pub use machines::Machine;
 pub use snapshots::{Deleted, SnapshotDetails, SnapshotInfo};
 pub use vcenter::{About, Vcenter};
 pub use volumes::{CreatedVolume, NewVolume, Volume};

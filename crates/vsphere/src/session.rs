@@ -52,6 +52,8 @@ pub(crate) struct Session {
     cookie: HeaderValue,
     manager: Reference,
     pub(crate) property_collector: Reference,
+    /// Where virtual machines are looked up.
+    pub(crate) search_index: Reference,
     pub(crate) declared: Declared,
     disks: OnceCell<Reference>,
 }
@@ -80,6 +82,7 @@ struct Content {
     about: About,
     manager: Reference,
     property_collector: Reference,
+    search_index: Reference,
     cookie: Option<HeaderValue>,
 }
 
@@ -213,6 +216,7 @@ impl Shared {
             cookie,
             manager: content.manager,
             property_collector: content.property_collector,
+            search_index: content.search_index,
             declared,
             disks: OnceCell::new(),
         })
@@ -229,6 +233,8 @@ impl Shared {
             about: About::from_element(about)?,
             manager: reference(&content, "sessionManager")?,
             property_collector: reference(&content, "propertyCollector")?,
+            // optional in its declaration; every vCenter has it, under this id
+            search_index: content.child("searchIndex").and_then(Reference::from_element).unwrap_or_else(search_index),
             cookie,
         })
     }
@@ -259,6 +265,10 @@ impl Drop for Shared {
             runtime.spawn(async move { say_goodbye(&transport, &session).await });
         }
     }
+}
+
+fn search_index() -> Reference {
+    Reference::new("SearchIndex", "SearchIndex")
 }
 
 async fn say_goodbye(transport: &Transport, session: &Session) {

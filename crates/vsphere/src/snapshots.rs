@@ -190,7 +190,7 @@ impl Vcenter {
         };
         let reply = self.call(Endpoint::Vslm, false, Some(pace), begin).await?;
         let task = task_of(&reply.element)?;
-        let result = self.finish_task(&task, Runs::InVslm, pace).await?;
+        let result = self.finish_task(&task, Runs::Vslm, pace).await?;
         let id = result.as_ref().and_then(|result| result.text_of("id"));
         let id = id.ok_or_else(|| bad_reply("the task does not name its snapshot"))?;
         id.parse().map_err(|e| bad_reply(format!("a snapshot's id: {e}")))
@@ -235,7 +235,7 @@ impl Vcenter {
         let _permit = self.snapshot_permit(pace).await?;
         let fill = |r: Request| about(r, snapshot);
         let reply = self.read_disks("VslmDeleteSnapshot_Task", Some(pace), fill).await?;
-        self.finish_task(&task_of(&reply.element)?, Runs::InVslm, pace).await?;
+        self.finish_task(&task_of(&reply.element)?, Runs::Vslm, pace).await?;
         info!(%snapshot, "deleted a snapshot");
         Ok(())
     }

@@ -11,13 +11,15 @@ use crate::transport::{Endpoint, bad_reply};
 use crate::vcenter::Vcenter;
 use crate::xml::{Element, Reference, Request};
 
-/// Which service runs a task; they are asked in different ways.
+/// The service that runs a task; each is asked in its own way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Runs {
+    /// A `Task` of the inventory.
+    Vim,
     /// A `VslmTask`.
-    InVslm,
+    Vslm,
     /// A `Task` begun by CNS.
-    InCns,
+    Cns,
 }
 
 impl Vcenter {
@@ -48,12 +50,13 @@ impl Vcenter {
 
     async fn look_at_task(&self, task: &Reference, runs: Runs, pace: &Pace) -> Result<Element, Cause> {
         match runs {
-            Runs::InVslm => {
+            Runs::Vslm => {
                 let look = |_: &_| Request::new("VslmQueryInfo", task);
                 self.call(Endpoint::Vslm, true, Some(pace), look).await?.value()
             }
-            Runs::InCns => {
-                let reply = self.call(Endpoint::CnsTasks, true, Some(pace), |session| {
+            Runs::Vim | Runs::Cns => {
+                let endpoint = if runs == Runs::Vim { Endpoint::Vim } else { Endpoint::CnsTasks };
+                let reply = self.call(endpoint, true, Some(pace), |session| {
                     Request::new("RetrievePropertiesEx", &session.property_collector)
                         .group("specSet", |spec| {
                             spec.group("propSet", |set| set.text("type", "Task").text("pathSet", "info"))
@@ -77,7 +80,7 @@ impl Vcenter {
         if let Some(result) = info.child("result") {
             return Ok(Some(result.clone()));
         }
-        if runs == Runs::InCns {
+        if runs != Runs::Vslm {
             return Ok(None);
         }
         let ask = |_: &_| Request::new("VslmQueryTaskResult", task);

@@ -111,7 +111,7 @@ impl Vcenter {
             cns("CnsCreateVolume").group("createSpecs", |spec| volume.write(spec, user, flavor))
         };
         let reply = self.call(Endpoint::Cns, false, Some(pace), begin).await?;
-        let result = self.finish_task(&task_of(&reply.element)?, Runs::InCns, pace).await?;
+        let result = self.finish_task(&task_of(&reply.element)?, Runs::Cns, pace).await?;
         let made = only_result(result)?;
         let id = made.child("volumeId").and_then(|id| id.text_of("id"));
         let id = id.ok_or_else(|| bad_reply("the task does not name its volume"))?;
@@ -155,7 +155,7 @@ impl Vcenter {
     async fn delete_volume_once(&self, volume: &DiskId, pace: &Pace) -> Result<(), Cause> {
         let begin = |_: &Session| cns("CnsDeleteVolume").id("volumeIds", volume.as_str()).text("deleteDisk", "true");
         let reply = self.call(Endpoint::Cns, true, Some(pace), begin).await?;
-        let result = self.finish_task(&task_of(&reply.element)?, Runs::InCns, pace).await?;
+        let result = self.finish_task(&task_of(&reply.element)?, Runs::Cns, pace).await?;
         only_result(result).map(|_| ())
     }
 }

@@ -9,7 +9,7 @@ use super::Raised::{AtOnce, InTask};
 use super::Recovery::{AlreadyDone, GiveUp, Reconcile, Retry};
 use super::*;
 
-const ALL_ACTS: [Act; 12] = [
+const ALL_ACTS: [Act; 15] = [
     Act::Login,
     Act::ReadAbout,
     Act::ReadThumbprint,
@@ -22,6 +22,9 @@ const ALL_ACTS: [Act; 12] = [
     QueryVolume,
     CreateVolume,
     DeleteVolume,
+    Act::FindMachine,
+    Act::TrackMachine,
+    Act::TrackDisk,
 ];
 const READS: [Act; 5] = [RetrieveDisk, ListSnapshots, ReadSnapshotDetails, QueryChangedAreas, QueryVolume];
 const XSI: &str = r#"xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance""#;

@@ -137,6 +137,11 @@ impl Double {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
+    /// A control request that may be refused: its status and what it says.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, String) {
+        self.try_tell(method, path, body.as_ref()).await.unwrap()
+    }
+
     pub(crate) async fn rule(&self, rule: Value) {
         self.tell("POST", "/faults", Some(rule)).await;
     }

@@ -7,6 +7,7 @@ mod faults;
 mod recorded;
 mod session;
 mod snapshots;
+mod tracking;
 mod trust;
 mod volumes;
 mod wire;
