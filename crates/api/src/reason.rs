@@ -81,6 +81,9 @@ reasons! {
         RateLimited: "The transfer is as fast as the setting transfer-rate-limit allows on its node, and no faster.",
             "All transfers of a node share the limit of this time of day.",
             "Nothing, or raise the limit in the ConfigMap; it counts at once.";
+        DatastoreBusy: "As many uploads as the setting uploads-per-datastore allows read from the datastore of this disk.",
+            "Uploads of one datastore take turns while the setting is there.",
+            "Nothing, or raise or remove the setting in the ConfigMap; it counts within a minute.";
         TakenOver: "Another node continues this transfer.",
             "The node that had it went away or lost touch with the API server.",
             "Nothing; look at that node if it repeats.";

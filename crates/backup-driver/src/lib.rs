@@ -18,6 +18,7 @@
 //! **Being killed** between any two steps must double nothing and leak nothing: every step is found again by a name or
 //! mark made of the request's uid. [`steps`] lets a test kill the process after a named step.
 
+mod admissions;
 pub mod arguments;
 pub mod claims;
 pub mod clones;

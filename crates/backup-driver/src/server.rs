@@ -12,7 +12,9 @@ use operator::{Health, Lease, Leases, Metrics, Pace, Publisher, client, serve, s
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Server, Sweeps};
-use crate::{Context, claims, clones, deletes, elsewhere, locks, maintenance, orphans, snapshots, sweep, transfers};
+use crate::{
+    Context, admissions, claims, clones, deletes, elsewhere, locks, maintenance, orphans, snapshots, sweep, transfers,
+};
 
 /// How long work at hand may go on after we were asked to stop. Whatever is cut off is found again at the next start.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -77,6 +79,7 @@ async fn work(ctx: &Arc<Context>, sweeps: &Sweeps, stop: &CancellationToken, lea
             clones::run(ctx.clone(), ask.clone()),
             deletes::run(ctx.clone(), ask.clone()),
             transfers::run(ctx.clone(), ask.clone()),
+            admissions::run(ctx.clone(), ask.clone()),
             sweep::run(ctx.clone(), sweeps.every(), ask.clone()),
             orphans::run(ctx.clone(), sweeps.orphan_grace(), ask.clone()),
             elsewhere::run(ctx.clone(), ask.clone()),

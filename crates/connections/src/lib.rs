@@ -32,5 +32,3 @@ pub use repositories::{Opened, Repositories, location_of};
 pub use settings::Settings;
 pub use usable::check;
 pub use vcenters::Vcenters;
-/// The crates whose values are asked for and handed out here.
-pub use {k8s_openapi, lifecycle, vsphere};

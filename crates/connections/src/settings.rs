@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
+use lifecycle::admission::{self, Budget, NoBudget};
 use lifecycle::limits::{Limits, NoLimits};
 use lifecycle::{Problem, maintenance};
 
@@ -62,6 +63,14 @@ impl Settings {
     /// The setting cannot be read.
     pub fn limits(&self) -> Result<Limits, NoLimits> {
         Limits::read(set(&self.config, "transfer-rate-limit"))
+    }
+
+    /// How many Uploads may read from one datastore at a time.
+    ///
+    /// # Errors
+    /// The setting cannot be read.
+    pub fn uploads_per_datastore(&self) -> Result<Budget, NoBudget> {
+        admission::budget(set(&self.config, "uploads-per-datastore"))
     }
 
     /// When and how the space of deleted backups is freed.

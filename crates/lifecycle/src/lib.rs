@@ -14,6 +14,7 @@
 //!
 //! Phases are output, for others to read. A decision looks at what exists; only a terminal phase counts as a fact.
 
+pub mod admission;
 pub mod age;
 pub mod claim;
 pub mod clone;
@@ -25,8 +26,8 @@ pub mod orphans;
 mod problem;
 pub mod retry;
 pub mod snapshot;
-pub mod transfer;
 pub mod tracking;
+pub mod transfer;
 pub mod velero;
 
 pub use problem::{Again, Problem};

@@ -124,7 +124,7 @@ pub fn plan(transfer: &Transfer, node: &Node, now: Timestamp) -> Plan {
             return Plan::WakeAt(*retry_at);
         }
         (State::Cancelling { .. }, _) | (_, true) => Work::Cancel,
-        (State::Waiting { .. }, false) if !transfer.admitted => return Plan::Rest, // admission is an event
+        (State::Waiting { .. } | State::Failed { .. }, false) if !transfer.admitted => return Plan::Rest, // admission is an event
         (State::Waiting { from }, false) if *from > now => return Plan::WakeAt(*from),
         (State::Waiting { .. }, false) => Work::Copy { resumed: false },
         (State::Copying, false) => Work::Copy { resumed: true },
@@ -186,11 +186,15 @@ mod tests {
         let resume = Plan::Claim(Work::Copy { resumed: true });
         let cancel = Plan::Claim(Work::Cancel);
         let unadmitted = Transfer { admitted: false, ..transfer(fresh()) };
+        let failed_unadmitted = Transfer { admitted: false, ..transfer(State::Failed { retry_at: nine() }) };
+        let cancelled_unadmitted = Transfer { admitted: false, ..cancelled(fresh()) };
         let deleted = Transfer { deleting: true, ..transfer(fresh()) };
         let cases = [
             ("fresh, a slot is free", transfer(fresh()), free(), copy.clone()),
             ("fresh, no slot is free", transfer(fresh()), full(), Plan::WaitForSlot),
             ("not admitted yet", unadmitted, free(), Plan::Rest),
+            ("failed, due, and not admitted again", failed_unadmitted, free(), Plan::Rest),
+            ("cancelled before it was admitted", cancelled_unadmitted, full(), cancel.clone()),
             ("being deleted", deleted, free(), Plan::Rest),
             ("too young to have a phase", transfer(State::Waiting { from: noon() }), free(), Plan::WakeAt(noon())),
             ("held by another node", transfer(State::Copying), held(), Plan::WakeAt(noon())),

@@ -8,6 +8,8 @@ use crate::limits::Limit;
 use crate::retry::{UploadRetries, upload_back_off_minutes, upload_due};
 use crate::{Again, Problem};
 
+const WAITS_FOR_A_NODE: &str = "waiting for a node to take it";
+
 /// What follows a failed attempt.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "made once per failed attempt; a box would only make it harder to use")]
@@ -25,7 +27,25 @@ pub fn new(now: Timestamp) -> UploadStatus {
         next_retry_timestamp: Some(Time(now)),
         ..UploadStatus::default()
     };
-    tell(&mut status, Status::False, Reason::Queued, "waiting for a node to take it", now);
+    tell(&mut status, Status::False, Reason::Queued, WAITS_FOR_A_NODE, now);
+    status
+}
+
+/// The driver does not let it start yet.
+pub fn held_back(before: &UploadStatus, why: &str, now: Timestamp) -> UploadStatus {
+    let mut status = before.clone();
+    tell(&mut status, Status::False, Reason::DatastoreBusy, why, now);
+    status
+}
+
+/// The driver lets it start; says nothing new of one that it never held back.
+pub fn admitted(before: &UploadStatus, now: Timestamp) -> UploadStatus {
+    let mut status = before.clone();
+    let held_back =
+        conditions::get(&before.conditions, READY).is_some_and(|c| c.reason == Reason::DatastoreBusy.as_str());
+    if held_back {
+        tell(&mut status, Status::False, Reason::Queued, WAITS_FOR_A_NODE, now);
+    }
     status
 }
 

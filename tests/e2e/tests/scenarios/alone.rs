@@ -2,6 +2,7 @@
 //! Each has a lab to itself while it runs, and puts right what it has put wrong.
 
 mod driver;
+mod limits;
 mod nodes;
 mod orphans;
 mod peers;
@@ -12,9 +13,16 @@ use e2e::{Claim, Namespace};
 
 /// The scenarios of this folder.
 pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate::Scenario)> {
-    [peers::SCENARIOS, nodes::SCENARIOS, driver::SCENARIOS, orphans::SCENARIOS, crate::velero::last_moment::SCENARIOS]
-        .into_iter()
-        .flatten()
+    [
+        limits::SCENARIOS,
+        peers::SCENARIOS,
+        nodes::SCENARIOS,
+        driver::SCENARIOS,
+        orphans::SCENARIOS,
+        crate::velero::last_moment::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The lab's data-managers.

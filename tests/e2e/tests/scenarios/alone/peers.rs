@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{Reason, SnapshotPhase, Upload, UploadPhase, conditions, names};
+use api::{Reason, SnapshotPhase, UploadPhase, names};
 use e2e::{DEADLINE, DiskFault, Namespace, World, explained, nothing_left, wait_until};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -25,7 +25,6 @@ crate::scenarios![
     a_repository_key_that_everybody_knows_is_warned_about,
     a_role_that_was_cut_is_named_on_the_backup_that_waits_for_it,
     an_upload_is_tried_as_often_as_the_settings_say_and_no_more,
-    a_limit_holds_an_upload_up_says_so_and_may_be_lifted_meanwhile,
 ];
 
 async fn a_backup_survives_an_s3_server_that_goes_away_in_the_middle(world: World) -> Result<()> {
@@ -275,28 +274,4 @@ async fn an_upload_is_tried_as_often_as_the_settings_say_and_no_more(world: Worl
     world.control().heal(claim.disk.as_str()).await?;
     outcome?;
     nothing_left(&world, &shop, 0).await
-}
-
-/// Without the limit this disk takes a second, with it eight minutes.
-async fn a_limit_holds_an_upload_up_says_so_and_may_be_lifted_meanwhile(world: World) -> Result<()> {
-    let shop = world.namespace("limited").await?;
-    let claim = shop.claim("data").mib(53).create().await?;
-    claim.fill_random(76)?;
-    world.set(names::CONFIG, &json!({"transfer-rate-limit": "100KiB/s"})).await?;
-    let asked = shop.snapshot(&claim).await?;
-    let outcome = async {
-        let name = asked.upload_when_made().await?.name_any();
-        let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
-        let is_held_up = |upload: Option<&Upload>| {
-            let ready = upload.and_then(|u| conditions::get(&u.status.as_ref()?.conditions, conditions::READY));
-            ready.is_some_and(|c| c.reason == Reason::RateLimited.as_str() && c.message.contains("100KiB/s"))
-        };
-        wait_until(&uploads, &name, DEADLINE, "says what holds it up", is_held_up).await?;
-        world.set(names::CONFIG, &json!({"transfer-rate-limit": "50MB per second"})).await?; // as good as none
-        asked.wait_for(SnapshotPhase::Uploaded).await
-    }
-    .await;
-    world.set(names::CONFIG, &json!({"transfer-rate-limit": null})).await?;
-    outcome?;
-    nothing_left(&world, &shop, 1).await
 }
