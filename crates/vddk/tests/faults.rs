@@ -151,7 +151,7 @@ async fn a_read_that_hangs_ends_the_helper_and_says_so() {
     let read = disk.read(MIB, 4096).await.unwrap_err();
     assert!(read.is_connection_dead(), "{read}");
     let cause = helper.exited().await;
-    assert!(matches!(&cause, Error::Hung { act, .. } if act == "Read"), "{cause}");
+    assert!(matches!(&cause, Error::Hung { act, .. } if act == "ReadAsync"), "{cause}");
     assert_eq!(cause.advice(), Advice::Reopen);
     assert!(started.elapsed() < Duration::from_secs(30));
     stage.assert_clean(Some(helper.process_id())).await;

@@ -4,11 +4,13 @@
 mod stage;
 
 use std::fs;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nbd::{Fua, Kind, Zeroes};
-use stage::{DISK, MIB, PASSWORD, Stage, client, snapshot, writable_disk};
+use stage::{DISK, MIB, PASSWORD, Stage, client, eventually, snapshot, writable_disk};
 use tokio::process::Command;
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn a_snapshot_is_served_byte_for_byte() {
@@ -23,6 +25,51 @@ async fn a_snapshot_is_served_byte_for_byte() {
     helper.stop().await.unwrap();
     stage.assert_clean(Some(process)).await;
     assert_eq!(stage.open_accesses(), 0);
+}
+
+/// One read after the other is a fifth of the speed on a real host.
+#[tokio::test]
+async fn reads_are_on_their_way_to_the_host_together() {
+    let stage = Stage::new();
+    let held = r#"{"function":"Travel","count":1000,"action":"hold"}"#;
+    stage.script(held);
+    let helper = stage.launch(snapshot()).await.unwrap();
+    let disk = Arc::new(client(&helper).await);
+    let mut reads = JoinSet::new();
+    for mib in 0..4 {
+        let disk = disk.clone();
+        reads.spawn(async move { (mib, disk.read(mib * MIB, 8192).await.unwrap()) });
+    }
+    eventually("all of them are on their way", || stage.struck() == 4).await;
+    stage.script("");
+    let whole = fs::read(stage.snapshot_file()).unwrap();
+    for (mib, data) in reads.join_all().await {
+        let at = (mib * MIB) as usize;
+        assert!(data[..] == whole[at..at + 8192], "other bytes than the snapshot's at {mib} MiB");
+    }
+    drop(disk);
+    helper.stop().await.unwrap();
+    stage.assert_clean(None).await;
+}
+
+/// The library may not be asked anything else about a disk that it reads.
+#[tokio::test]
+async fn a_question_about_holes_waits_for_the_reads_before_it() {
+    let stage = Stage::new();
+    stage.script(r#"{"function":"Travel","action":"slow","delayMs":20}"#);
+    let helper = stage.launch(snapshot()).await.unwrap();
+    let disk = Arc::new(client(&helper).await);
+    let mut asked = JoinSet::new();
+    for mib in 0..16 {
+        let disk = disk.clone();
+        asked.spawn(async move {
+            disk.read(mib * MIB, 4096).await.unwrap();
+            disk.block_status(mib * MIB, MIB).await.unwrap();
+        });
+    }
+    asked.join_all().await; // the stand-in aborts at the first call that is made beside a read
+    drop(disk);
+    helper.stop().await.unwrap();
 }
 
 #[tokio::test]

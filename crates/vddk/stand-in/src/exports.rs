@@ -10,7 +10,7 @@ use crate::log::{self, Callbacks, LogFunction, violation};
 use crate::script::Call;
 use crate::store::{Image, note_access, remove_access_note};
 use crate::types::{
-    Block, BlockList, CANNOT_CONNECT, ConnectParams, FAIL, FILE_READ_ONLY, INVALID_ARG, Info, MAX_SECTORS,
+    ASYNC, Block, BlockList, CANNOT_CONNECT, ConnectParams, FAIL, FILE_READ_ONLY, INVALID_ARG, Info, MAX_SECTORS,
     NOT_SUPPORTED, OK, OUT_OF_RANGE, SECTOR, VixError,
 };
 
@@ -315,13 +315,19 @@ pub unsafe extern "C" fn VixDiskLib_FreeInfo(info: *mut Info) {
 
 /// Checks a request and plays the script for it.
 fn request(handle: &Handle, function: &'static str, start: u64, count: u64) -> Result<usize, VixError> {
+    let length = sectors(handle, function, start, count)?;
+    library::play(handle.call(function, Some((start * SECTOR, count * SECTOR))))?;
+    Ok(length)
+}
+
+/// Checks a request; its bytes.
+fn sectors(handle: &Handle, function: &'static str, start: u64, count: u64) -> Result<usize, VixError> {
     if count == 0 || count > MAX_SECTORS {
         violation(&format!("{function} of {count} sectors"));
     }
     if start.checked_add(count).is_none_or(|end| end > handle.image.sectors) {
         return Err(OUT_OF_RANGE);
     }
-    library::play(handle.call(function, Some((start * SECTOR, count * SECTOR))))?;
     usize::try_from(count * SECTOR).map_err(|_| INVALID_ARG)
 }
 
@@ -335,6 +341,49 @@ pub unsafe extern "C" fn VixDiskLib_Read(id: *mut c_void, start: u64, count: u64
         // SAFETY: the caller's buffer has room for `count` sectors
         handle.image.read(start, unsafe { std::slice::from_raw_parts_mut(buffer, length) })
     }))
+}
+
+/// # Safety
+/// As in the public header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_ReadAsync(
+    id: *mut c_void,
+    start: u64,
+    count: u64,
+    buffer: *mut u8,
+    callback: unsafe extern "C" fn(*mut c_void, VixError),
+    data: *mut c_void,
+) -> VixError {
+    let handle = library::handle(id, "ReadAsync");
+    let length = match handle.one_at_a_time("ReadAsync", || sectors(&handle, "ReadAsync", start, count)) {
+        Ok(length) => length,
+        Err(code) => return code,
+    };
+    handle.read_begins();
+    let (buffer, data) = (buffer as usize, data as usize);
+    std::thread::spawn(move || {
+        // the way to the host, which many requests may be on, and then the host
+        let range = Some((start * SECTOR, count * SECTOR));
+        let travelled = library::play(handle.call("Travel", range));
+        let turn = handle.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let read = travelled.and_then(|()| library::play(handle.call("Read", range))).and_then(|()| {
+            // SAFETY: the caller's buffer has room for `count` sectors, and is ours until the callback
+            handle.image.read(start, unsafe { std::slice::from_raw_parts_mut(buffer as *mut u8, length) })
+        });
+        drop(turn);
+        // SAFETY: the caller's function, with what it gave for it
+        unsafe { callback(data as *mut c_void, code(read)) };
+        handle.read_ended();
+    });
+    ASYNC
+}
+
+/// # Safety
+/// As in the public header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_Wait(id: *mut c_void) -> VixError {
+    library::handle(id, "Wait").wait();
+    OK
 }
 
 /// # Safety

@@ -5,7 +5,7 @@ use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
 use crate::log::violation;
@@ -30,16 +30,58 @@ pub(crate) struct Handle {
     pub(crate) snapshot: Option<String>,
     pub(crate) image: Image,
     busy: AtomicBool,
+    /// Reads that were accepted and have not ended.
+    under_way: Mutex<usize>,
+    ended: Condvar,
+    /// The host serves one request of a disk at a time.
+    pub(crate) turn: Mutex<()>,
 }
 
 impl Handle {
     pub(crate) fn new(connection: usize, facts: &Connection, image: Image) -> Self {
         let (disk, snapshot) = (facts.disk.clone(), facts.snapshot.clone());
-        Self { connection, disk, snapshot, image, busy: AtomicBool::new(false) }
+        Self {
+            connection,
+            disk,
+            snapshot,
+            image,
+            busy: AtomicBool::new(false),
+            under_way: Mutex::default(),
+            ended: Condvar::new(),
+            turn: Mutex::default(),
+        }
     }
 
-    /// Runs one call; a second one at the same time is a mistake of the caller.
+    /// Runs one call; another one at the same time is a mistake of the caller, and so is a read under way.
     pub(crate) fn alone<T>(&self, function: &str, call: impl FnOnce() -> T) -> T {
+        if *self.under_way() > 0 {
+            violation(&format!("{function} while reads are under way on the same handle"));
+        }
+        self.one_at_a_time(function, call)
+    }
+
+    /// A read is accepted.
+    pub(crate) fn read_begins(&self) {
+        *self.under_way() += 1;
+    }
+
+    /// Its callback has returned.
+    pub(crate) fn read_ended(&self) {
+        *self.under_way() -= 1;
+        self.ended.notify_all();
+    }
+
+    /// Waits until no read is under way.
+    pub(crate) fn wait(&self) {
+        drop(self.ended.wait_while(self.under_way(), |reads| *reads > 0).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, usize> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one call, beside which reads may be under way.
+    pub(crate) fn one_at_a_time<T>(&self, function: &str, call: impl FnOnce() -> T) -> T {
         if self.busy.swap(true, Ordering::SeqCst) {
             violation(&format!("{function} while another call on the same handle is running"));
         }

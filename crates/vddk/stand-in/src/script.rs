@@ -7,7 +7,8 @@
 //! `disk`, `snapshot`, `diskMib` (disks of that size, open ones: a rule for a disk that has no name yet) and `atOffset`
 //! (bytes; a request that covers it) narrow a rule down. `skip` calls that match are
 //! spared, then it strikes `count` times, 0 being always. Actions: `fail` with `code`, `hang`, `abort`, `slow` by
-//! `delayMs`. The first rule that strikes counts.
+//! `delayMs`, `hold` until the rule is gone. The first rule that strikes counts. `Travel` is the way of an asynchronous read
+//! to its host: several may be on it, while the host serves one at a time.
 //!
 //! Calls are counted over all processes, in `<store>/.vddk-counts`, under the rule's exact text: a rule that was used
 //! up stays so until a call sees a script without it.
@@ -21,10 +22,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
+/// How often a held call looks whether its rule is still there.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Which call is being made.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// `Open`, `Read`, `Write`, `Flush`, `Close`, `InitEx` or `ConnectEx`.
+    /// `Open`, `Read`, `Travel`, `Write`, `Flush`, `Close`, `InitEx` or `ConnectEx`.
     pub function: &'a str,
     /// The disk, where there is one.
     pub disk: Option<&'a str>,
@@ -62,6 +66,7 @@ enum Action {
     Hang,
     Abort,
     Slow,
+    Hold,
 }
 
 impl Rule {
@@ -77,7 +82,8 @@ impl Rule {
             && self.at_offset.is_none_or(covers)
     }
 
-    fn play(&self) -> Option<u64> {
+    /// `rules` reads the script again.
+    fn play(&self, text: &str, rules: impl Fn() -> Vec<(String, Self)>) -> Option<u64> {
         match self.action {
             Action::Fail => Some(self.code),
             Action::Abort => {
@@ -89,6 +95,12 @@ impl Rule {
             },
             Action::Slow => {
                 std::thread::sleep(Duration::from_millis(self.delay_ms));
+                None
+            }
+            Action::Hold => {
+                while rules().iter().any(|(known, _)| known == text) {
+                    std::thread::sleep(LOOK);
+                }
                 None
             }
         }
@@ -121,7 +133,7 @@ impl Script {
         let rules = self.rules();
         let (text, rule) = rules.iter().find(|(text, rule)| rule.matches(&call) && self.strikes(text, rule, &rules))?;
         crate::log::warn(&format!("{} plays {text}", call.function));
-        rule.play()
+        rule.play(text, || self.rules())
     }
 
     fn rules(&self) -> Vec<(String, Rule)> {

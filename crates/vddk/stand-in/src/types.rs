@@ -6,6 +6,8 @@ use std::ffi::{c_char, c_long, c_void};
 pub(crate) type VixError = u64;
 
 pub(crate) const OK: VixError = 0;
+/// The callback will tell the rest.
+pub(crate) const ASYNC: VixError = 25_000;
 pub(crate) const FAIL: VixError = 1;
 pub(crate) const INVALID_ARG: VixError = 3;
 pub(crate) const FILE_NOT_FOUND: VixError = 4;

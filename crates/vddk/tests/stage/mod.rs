@@ -3,6 +3,7 @@
 //! The shared library lies beside the tests because the stand-in is a dev-dependency: cargo builds it with them.
 #![allow(dead_code, unreachable_pub, clippy::cast_possible_truncation)] // each test uses its part; small sizes
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,13 @@ impl Stage {
         let partial = self.path("store/.script");
         fs::write(&partial, format!(r#"{{"rules":[{rules}]}}"#)).unwrap();
         fs::rename(partial, self.path("store/vddk.json")).unwrap();
+    }
+
+    /// How often the rules that count have struck so far.
+    pub fn struck(&self) -> u64 {
+        let counts = fs::read(self.path("store/.vddk-counts")).unwrap_or_default();
+        let counts: BTreeMap<String, u64> = serde_json::from_slice(&counts).unwrap_or_default();
+        counts.values().sum()
     }
 
     pub fn connection(&self) -> Connection {

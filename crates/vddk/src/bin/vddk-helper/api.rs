@@ -8,6 +8,7 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use crate::layout::{BlockList, ConnectParams, Connection, Handle, Info, VixError};
 use crate::log::{LogFunction, on_log, on_panic, on_warn};
+use crate::underway::Callback;
 use crate::watch::Watch;
 
 /// Versions of the interface to ask for, in this order: a library accepts older ones than its own.
@@ -49,6 +50,15 @@ type GetTransportMode = unsafe extern "C" fn(Handle) -> *const c_char;
 type GetInfo = unsafe extern "C" fn(Handle, *mut *mut Info) -> VixError;
 type FreeInfo = unsafe extern "C" fn(*mut Info);
 type Read = unsafe extern "C" fn(Handle, start: u64, count: u64, into: *mut u8) -> VixError;
+type ReadAsync = unsafe extern "C" fn(
+    Handle,
+    start: u64,
+    count: u64,
+    into: *mut u8,
+    at_the_end: Callback,
+    for_it: *mut c_void,
+) -> VixError;
+type Wait = unsafe extern "C" fn(Handle) -> VixError;
 type Write = unsafe extern "C" fn(Handle, start: u64, count: u64, from: *const u8) -> VixError;
 type Flush = unsafe extern "C" fn(Handle) -> VixError;
 type QueryAllocatedBlocks =
@@ -73,6 +83,8 @@ pub(crate) struct Api {
     pub(crate) get_info: GetInfo,
     pub(crate) free_info: FreeInfo,
     pub(crate) read: Read,
+    /// With what waits for all of them.
+    pub(crate) read_async: Option<(ReadAsync, Wait)>,
     pub(crate) write: Write,
     pub(crate) flush: Option<Flush>,
     pub(crate) allocated: Option<(QueryAllocatedBlocks, FreeBlockList)>,
@@ -106,6 +118,8 @@ impl Api {
         unsafe {
             let allocated = function(&library, "QueryAllocatedBlocks").ok();
             let free_list = function(&library, "FreeBlockList").ok();
+            let read_async = function(&library, "ReadAsync").ok();
+            let wait = function(&library, "Wait").ok();
             Ok(Self {
                 init_ex: function(&library, "InitEx")?,
                 exit: function(&library, "Exit")?,
@@ -122,6 +136,7 @@ impl Api {
                 get_info: function(&library, "GetInfo")?,
                 free_info: function(&library, "FreeInfo")?,
                 read: function(&library, "Read")?,
+                read_async: read_async.zip(wait),
                 write: function(&library, "Write")?,
                 flush: function(&library, "Flush").ok(),
                 allocated: allocated.zip(free_list),

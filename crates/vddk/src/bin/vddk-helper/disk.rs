@@ -1,5 +1,6 @@
 //! One open disk: from PrepareForAccess to EndAccess, in order, whatever fails in between. Main thread only.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::ptr::{null, null_mut};
 
@@ -12,6 +13,7 @@ use crate::layout::{
     Block, CREDENTIALS_USER, ConnectParams, Connection, Handle, NFC_PORT, OPEN_READ_ONLY, OPEN_UNBUFFERED, SECTOR,
     SPEC_STORAGE_OBJECT,
 };
+use crate::underway::{self, Reply};
 
 /// Allocation is asked for in chunks of this many sectors: the library's smallest.
 const CHUNK: u64 = 128;
@@ -30,6 +32,10 @@ pub(crate) struct Disk<'a> {
     pub(crate) transport: String,
     /// Whether the library can say what is allocated.
     pub(crate) knows_allocation: bool,
+    /// Whether reads may be under way together.
+    reads_together: bool,
+    /// Whether a read was begun that the library was not waited for.
+    begun: Cell<bool>,
 }
 
 impl<'a> Disk<'a> {
@@ -63,13 +69,19 @@ impl<'a> Disk<'a> {
             disconnect(api, connection, "Disconnect").ok();
             return Err(failed);
         }
+        let transport = transport_mode(api, handle);
+        // with the other modes the library reads before it returns, whatever it was asked
+        let reads_together = read_only && api.read_async.is_some() && transport.starts_with("nbd");
+        let (size, knows_allocation) = (0, false);
         let mut disk = Self {
             access,
             connection,
             handle,
-            size: 0,
-            transport: transport_mode(api, handle),
-            knows_allocation: false,
+            size,
+            transport,
+            knows_allocation,
+            reads_together,
+            begun: Cell::new(false),
         };
         match disk.capacity() {
             Ok(sectors) => disk.size = sectors * SECTOR,
@@ -86,6 +98,7 @@ impl<'a> Disk<'a> {
     /// Ends everything in order, whatever fails; what failed.
     pub(crate) fn close(self) -> Vec<Failed> {
         let api = self.access.api;
+        self.settle();
         // SAFETY: the handle is open and not used afterwards
         let closed = api.call("Close", || unsafe { (api.close)(self.handle) });
         let disconnected = disconnect(api, self.connection, "Disconnect");
@@ -93,8 +106,34 @@ impl<'a> Disk<'a> {
         [closed, disconnected, ended].into_iter().filter_map(Result::err).collect()
     }
 
-    /// Exactly `length` bytes from `offset`; both are multiples of a sector.
-    pub(crate) fn read(&self, offset: u64, length: u32) -> Result<Bytes, Failed> {
+    /// Answers with exactly `length` bytes from `offset`, both multiples of a sector: at once, or when the library has them.
+    pub(crate) fn answer_read(&self, offset: u64, length: u32, reply: Reply) {
+        let api = self.access.api;
+        let Some((read_async, _)) = api.read_async.filter(|_| self.reads_together) else {
+            let _ = reply.send(self.read(offset, length));
+            return;
+        };
+        let (start, count) = (offset / SECTOR, u64::from(length) / SECTOR);
+        self.begun.set(true);
+        underway::begin(length as usize, reply, |into, at_the_end, for_it| {
+            // SAFETY: the handle is open until all reads have ended, other calls on it wait for that, and the place has
+            // room for `count` sectors and stays until `at_the_end` is called
+            api.watch.call("ReadAsync", || unsafe { read_async(self.handle, start, count, into, at_the_end, for_it) })
+        });
+    }
+
+    /// Waits for the reads under way: no other call on the handle may run beside them. The library itself is asked, also when
+    /// all answers are there: it may not be done with a read that it has answered.
+    fn settle(&self) {
+        let api = self.access.api;
+        if let Some((_, wait)) = api.read_async.filter(|_| self.begun.take()) {
+            // SAFETY: the handle is open; what fails here has been told to whoever reads
+            let _ = api.call("Wait", || unsafe { wait(self.handle) });
+        }
+        underway::settle();
+    }
+
+    fn read(&self, offset: u64, length: u32) -> Result<Bytes, Failed> {
         let api = self.access.api;
         let length = length as usize;
         let mut data = BytesMut::with_capacity(length);
@@ -109,6 +148,7 @@ impl<'a> Disk<'a> {
 
     /// Writes all of `data`, whole sectors, at `offset`.
     pub(crate) fn write(&self, offset: u64, data: &[u8]) -> Result<(), Failed> {
+        self.settle();
         let api = self.access.api;
         let (start, count) = (offset / SECTOR, data.len() as u64 / SECTOR);
         // SAFETY: as in `read`; the library reads `count` sectors, which is at most the slice
@@ -117,6 +157,7 @@ impl<'a> Disk<'a> {
 
     /// Returns once everything written is stable. A library without the function writes through.
     pub(crate) fn flush(&self) -> Result<(), Failed> {
+        self.settle();
         let api = self.access.api;
         // SAFETY: the handle is open
         api.flush.map_or(Ok(()), |flush| api.call("Flush", || unsafe { flush(self.handle) }))
@@ -145,6 +186,7 @@ impl<'a> Disk<'a> {
         let api = self.access.api;
         let whole = vec![Block { offset: start, length: count }];
         let Some((query, free)) = api.allocated else { return Err(no_allocation()) };
+        self.settle();
         let mut list = null_mut();
         // SAFETY: the handle is open
         api.call("QueryAllocatedBlocks", || unsafe { query(self.handle, start, count, CHUNK, &raw mut list) })?;

@@ -1,7 +1,7 @@
 //! Loads VDDK and serves one disk over NBD. Takes one order on standard input, answers in lines of JSON on standard
 //! output, logs on standard error. Started by `vddk::Helper`; of no use by hand.
 //!
-//! The main thread is the only one that calls the library. The server runs on threads of its own and sends it jobs.
+//! The main thread is the only one that calls the library, which may carry out several reads meanwhile. The server runs on threads of its own and sends it jobs.
 //! When standard input ends, or the parent dies, or SIGTERM comes, the access is ended in order.
 #![allow(unsafe_code)] // a C library is called here; each use says what it relies on
 
@@ -11,6 +11,7 @@ mod export;
 mod layout;
 mod log;
 mod serve;
+mod underway;
 mod watch;
 
 use std::io::BufRead;

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use vddk::order::Message;
 
+use crate::underway;
+
 /// How often the deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// The status of a process that gave up on the library.
@@ -98,6 +100,9 @@ impl Watch {
                 && since.elapsed() > self.call_deadline
             {
                 give_up(function, since);
+            }
+            if let Some(since) = underway::hangs_since(self.call_deadline) {
+                give_up("ReadAsync", since);
             }
             let requested = *lock(&self.stop_requested);
             if let Some(since) = requested
