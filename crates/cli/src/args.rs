@@ -13,7 +13,7 @@ Exit codes:
   0    done
   1    failed: the message names the cause, and what to do
   2    refused before anything was changed: arguments, a target that may not be overwritten, a missing key
-  3    verify found a difference or damage, or a list of changes misses some
+  3    verify found a difference or damage, a restore skipped damage, or a list of changes misses some
   4    there is no such restore point, or `latest` could mean several disks
   10   there is no repository at that place
   11   the repository is locked by another program
@@ -143,6 +143,9 @@ pub(crate) struct RestoreArguments {
     /// Which disk `latest` means, when the repository holds several
     #[arg(long, value_name = "PATH", value_parser = disk_path)]
     pub(crate) path: Option<String>,
+    /// Go on behind what is damaged in the repository: zeroes take its place, and exit code 3 says that some did
+    #[arg(long)]
+    pub(crate) skip_damaged: bool,
 }
 
 #[derive(Debug, Args)]

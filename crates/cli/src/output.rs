@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use data_path::Progress;
+use disk::Ranges;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -14,6 +15,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::args::Output;
 use crate::failure::{Meaning, WithResult, exit};
+
+/// Ranges of a disk that people are shown.
+const SHOWN: usize = 20;
 
 /// Between two looks at the counters.
 const REFRESH: Duration = Duration::from_millis(100);
@@ -32,15 +36,15 @@ pub(crate) fn result(output: Output, value: &impl Serialize, text: impl FnOnce()
     }
 }
 
-/// Prints a failure: for people always, for scripts as the one document, together with what was found all the same.
-pub(crate) fn failure(output: Output, error: &anyhow::Error, meaning: &Meaning) {
-    let message = format!("{error:#}");
-    if output == Output::Json {
 /// Prints how far it is, for people: what stands there stays when the program is cut short.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}"); // nobody may be looking
 }
 
+/// Prints a failure: for people always, for scripts as the one document, together with what was found all the same.
+pub(crate) fn failure(output: Output, error: &anyhow::Error, meaning: &Meaning) {
+    let message = format!("{error:#}");
+    if output == Output::Json {
         let found = error.chain().find_map(|cause| cause.downcast_ref::<WithResult>());
         document(&message, meaning, found.map(|found| found.result.clone()).unwrap_or_default());
     }
@@ -71,6 +75,16 @@ fn document(message: &str, meaning: &Meaning, found: Map<String, Value>) {
 /// Bytes for people.
 pub(crate) fn bytes(bytes: u64) -> String {
     HumanBytes(bytes).to_string()
+}
+
+/// Ranges of a disk for people, a line each, the first ones at least.
+pub(crate) fn spans(word: &str, ranges: &Ranges) -> String {
+    let shown = ranges.iter().take(SHOWN).map(|span| format!("{word}: {} bytes at {}\n", span.length, span.offset));
+    let mut text: String = shown.collect();
+    if let Some(more) = ranges.iter().count().checked_sub(SHOWN).filter(|more| *more > 0) {
+        text.push_str(&format!("{word}: {more} more ranges; --output json lists them all\n"));
+    }
+    text
 }
 
 /// Seconds for people.

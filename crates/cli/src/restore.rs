@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use data_path::{Progress, RestoreOptions, RestoreReport, Waits};
+use disk::Ranges;
 use repository::{Reader, RestorePoint};
 use serde::Serialize;
 
 use crate::args::{Output, RestoreArguments};
 use crate::backup::short;
 use crate::disks;
+use crate::failure::{Refused, WithResult, exit};
 use crate::interrupt::Interrupt;
 use crate::output::{self, Bar};
 use crate::repositories::{self, Access};
@@ -25,6 +27,9 @@ struct Done<'a> {
     bytes_written: u64,
     bytes_zero: u64,
     untouched_tail: u64,
+    /// What was damaged in the repository, and is zeroes on the target.
+    damaged: Vec<disk::ByteRange>,
+    bytes_damaged: u64,
     seconds: f64,
     waited: Waits,
 }
@@ -34,8 +39,11 @@ pub(crate) async fn run(arguments: &RestoreArguments, output: Output, interrupt:
     interrupt.hold();
     let lock = repository.lock_to_read(&repositories::host()).await?;
     let restored = async {
-        let finding = repositories::find_and_open(&repository, &arguments.restore_point, arguments.path.as_deref());
-        let (point, reader) = interrupt.or(finding).await?;
+        let (wanted, path) = (&arguments.restore_point, arguments.path.as_deref());
+        let (point, reader) = match arguments.skip_damaged {
+            true => interrupt.or(repositories::find_and_examine(&repository, wanted, path)).await?,
+            false => interrupt.or(repositories::find_and_open(&repository, wanted, path)).await?,
+        };
         let report = write(&reader, arguments, output, interrupt).await?;
         Ok::<_, anyhow::Error>((point, report))
     };
@@ -45,7 +53,7 @@ pub(crate) async fn run(arguments: &RestoreArguments, output: Output, interrupt:
     if let Err(error) = released {
         tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "the restore is complete, but its lock could not be removed");
     }
-    print(&point, arguments, &report, output)
+    conclude(&point, arguments, &report, output)
 }
 
 async fn write(
@@ -58,7 +66,7 @@ async fn write(
         interrupt.or(disks::open_target(&arguments.target, reader.size(), arguments.force)).await?.split();
     let progress = Arc::new(Progress::new());
     let _bar = Bar::follow(output, "restore", &progress);
-    let options = RestoreOptions { target: content, ..RestoreOptions::default() };
+    let options = RestoreOptions { target: content, skip_damaged: arguments.skip_damaged, ..RestoreOptions::default() };
     let report = data_path::restore(reader, opened.disk, &options, &progress, interrupt.token())
         .await
         .with_context(|| format!("write {}", arguments.target))?;
@@ -68,7 +76,8 @@ async fn write(
     Ok(report)
 }
 
-fn print(point: &RestorePoint, arguments: &RestoreArguments, report: &RestoreReport, output: Output) -> Result<()> {
+/// One document in every case: what was restored is part of the failure's.
+fn conclude(point: &RestorePoint, arguments: &RestoreArguments, report: &RestoreReport, output: Output) -> Result<()> {
     let counts = &report.counts;
     let done = Done {
         restore_point: point,
@@ -78,24 +87,48 @@ fn print(point: &RestorePoint, arguments: &RestoreArguments, report: &RestoreRep
         bytes_written: counts.stored,
         bytes_zero: counts.skipped,
         untouched_tail: report.untouched_tail,
+        damaged: report.damaged.iter().collect(),
+        bytes_damaged: report.damaged.bytes(),
         seconds: report.elapsed.as_secs_f64(),
         waited: report.waits,
     };
-    output::result(output, &done, || {
-        let tail = match report.untouched_tail {
-            0 => String::new(),
-            bytes => format!("\nthe target is larger: its last {bytes} bytes were left as they are"),
-        };
-        format!(
-            "restored {} of {} onto {}\n{} disk, {} written, {} zero, {}\n{}{tail}",
-            short(point),
-            point.path,
-            arguments.target,
-            output::bytes(counts.total),
-            output::bytes(counts.stored),
-            output::bytes(counts.skipped),
-            output::seconds(report.elapsed),
-            report.waits,
-        )
-    })
+    let whole = report.damaged.is_empty();
+    if whole || output == Output::Text {
+        output::result(output, &done, || text(point, arguments, report))?;
+    }
+    if whole { Ok(()) } else { Err(WithResult::new(damaged(&report.damaged), &done).into()) }
+}
+
+fn text(point: &RestorePoint, arguments: &RestoreArguments, report: &RestoreReport) -> String {
+    let counts = &report.counts;
+    let mut text = output::spans("damaged, now zeroes", &report.damaged);
+    text.push_str(&format!(
+        "restored {} of {} onto {}\n{} disk, {} written, {} zero, {}\n{}",
+        short(point),
+        point.path,
+        arguments.target,
+        output::bytes(counts.total),
+        output::bytes(counts.stored),
+        output::bytes(counts.skipped),
+        output::seconds(report.elapsed),
+        report.waits,
+    ));
+    if report.untouched_tail > 0 {
+        text.push_str(&format!(
+            "\nthe target is larger: its last {} bytes were left as they are",
+            report.untouched_tail
+        ));
+    }
+    text
+}
+
+fn damaged(places: &Ranges) -> Refused {
+    Refused {
+        message: format!(
+            "restore all of it: {} bytes are damaged in the repository, and zeroes on the target",
+            places.bytes()
+        ),
+        fix: "look at what lies there before you use it, or restore another restore point",
+        code: exit::DIFFERS,
+    }
 }

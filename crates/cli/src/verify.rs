@@ -15,7 +15,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{self, Bar};
 use crate::repositories::{self, Access};
 
-/// Ranges of the disk that people are shown.
+/// Damages that the failure names.
 const SHOWN: usize = 20;
 
 /// What was found, for scripts. All sizes in bytes.
@@ -103,14 +103,8 @@ fn text(verified: &Verified, arguments: &VerifyArguments) -> String {
     for damage in &report.damages {
         text.push_str(&format!("damaged: {damage}\n"));
     }
-    for (word, ranges) in [("lost", &report.damaged), ("different", &report.differences)] {
-        for span in ranges.iter().take(SHOWN) {
-            text.push_str(&format!("{word}: {} bytes at {}\n", span.length, span.offset));
-        }
-        if let Some(more) = ranges.iter().count().checked_sub(SHOWN).filter(|more| *more > 0) {
-            text.push_str(&format!("{word}: {more} more ranges; --output json lists them all\n"));
-        }
-    }
+    text.push_str(&output::spans("lost", &report.damaged));
+    text.push_str(&output::spans("different", &report.differences));
     if report.is_sound() {
         let equal = match (&arguments.against, beyond) {
             (None, _) => String::new(),

@@ -5,13 +5,13 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use connections::Vcenters;
-use connections::k8s_openapi::api::core::v1::Node;
-use connections::vsphere::Vcenter;
 use disk::{DiskId, DiskSnapshot};
+use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use lab::{Lab, NewClaim, Options, VELERO_NAMESPACE};
 use serde_json::{Value, json};
+use vsphere::Vcenter;
 
 /// Longest time for one call to the double.
 const WITHIN: Duration = Duration::from_secs(60);

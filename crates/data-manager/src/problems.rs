@@ -9,6 +9,9 @@ pub(crate) fn from_copy(act: &str, error: &data_path::Error) -> Problem {
     if let E::Repository { source, act: step } = error {
         return connections::from_repository(&format!("{act}: {step}"), source);
     }
+    if let E::Unread { source, .. } = error {
+        return connections::from_repository(&format!("{act}: {error}"), source);
+    }
     let cause = format!("{act}: {}", Problem::chain(error));
     match error {
         E::TargetTooSmall { .. } => Problem::lasting(Reason::TargetTooSmall, cause),
@@ -20,6 +23,6 @@ pub(crate) fn from_copy(act: &str, error: &data_path::Error) -> Problem {
         E::Write { .. } | E::TargetReadOnly => Problem::passing(Reason::DiskWriteFailed, cause),
         E::Flush { .. } | E::Close { .. } | E::Gone => Problem::passing(Reason::DiskFlushFailed, cause),
         E::Cancelled => Problem::passing(Reason::Canceled, cause),
-        E::Repository { .. } => unreachable!("answered above"),
+        E::Repository { .. } | E::Unread { .. } => unreachable!("answered above"),
     }
 }

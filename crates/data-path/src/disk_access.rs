@@ -1,5 +1,5 @@
 //! One disk behind one or two NBD connections. Adds to the client what a transfer needs: several connections where the
-//! server allows them, block status of a whole range, errors that name the range. Retries nothing.
+//! server allows them, block status of a whole range, errors that name the range. Retries nothing but what [`Retreat`] does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,6 +11,7 @@ use nbd::{ConnectOptions, Fua, Kind, Uri, Zeroes};
 
 use crate::error::Error;
 use crate::limits::CONNECTIONS;
+use crate::retreat::Retreat;
 use crate::throttle::Throttle;
 
 /// A second connection is a gift: not worth a long wait.
@@ -22,11 +23,12 @@ pub struct Disk {
     connections: Vec<nbd::Client>,
     next: AtomicUsize,
     throttle: Option<Arc<Throttle>>,
+    retreat: Retreat,
 }
 
 impl From<nbd::Client> for Disk {
     fn from(client: nbd::Client) -> Self {
-        Self { connections: vec![client], next: AtomicUsize::new(0), throttle: None }
+        Self { connections: vec![client], next: AtomicUsize::new(0), throttle: None, retreat: Retreat::default() }
     }
 }
 
@@ -102,7 +104,8 @@ impl Disk {
     pub(crate) async fn read(&self, range: ByteRange) -> Result<Bytes, Error> {
         let length = usize::try_from(range.length).expect("reads are a few MiB");
         self.may_move(range.length).await;
-        self.any().read(range.offset, length).await.map_err(|source| Error::Read { range, source })
+        let read = self.retreat.send(|| self.any().read(range.offset, length)).await;
+        read.map_err(|source| Error::Read { range, source })
     }
 
     /// Writes `data` at `offset`; fills up with zeroes to the server's smallest block where the disk goes on.
@@ -110,7 +113,8 @@ impl Disk {
         let data = self.padded(offset, data);
         self.may_move(data.len() as u64).await;
         let range = ByteRange::new(offset, data.len() as u64);
-        self.any().write(offset, data, Fua::No).await.map_err(|source| Error::Write { range, source })
+        let written = self.retreat.send(|| self.any().write(offset, data.clone(), Fua::No)).await;
+        written.map_err(|source| Error::Write { range, source })
     }
 
     /// Makes `range` read as zeroes, as holes where the server can.
@@ -118,7 +122,8 @@ impl Disk {
         let grain = u64::from(self.first().minimum_block());
         let range = ByteRange::between(range.offset, range.end().next_multiple_of(grain).min(self.size()));
         if self.first().can_write_zeroes() {
-            let done = self.any().write_zeroes(range.offset, range.length, Zeroes::MayTrim, Fua::No).await;
+            let zero = || self.any().write_zeroes(range.offset, range.length, Zeroes::MayTrim, Fua::No);
+            let done = self.retreat.send(zero).await;
             return done.map_err(|source| Error::Write { range, source });
         }
         for part in crate::select::windows(range.length, crate::limits::READ_BYTES) {

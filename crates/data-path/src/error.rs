@@ -1,6 +1,6 @@
 //! What can end a transfer, and which word says so in a status.
 
-use disk::ByteRange;
+use disk::{ByteRange, Ranges};
 
 /// Why a transfer failed. [`Error::kind`] is the short word for it.
 #[derive(Debug, thiserror::Error)]
@@ -97,9 +97,30 @@ pub enum Error {
         /// What the repository says.
         source: Box<repository::Error>,
     },
+    /// The repository does not give back what belongs to these places of the disk.
+    #[error("read what the restore point has for {}", in_words(places))]
+    Unread {
+        /// All places that want it.
+        places: Ranges,
+        /// What the repository says.
+        source: Box<repository::Error>,
+    },
     /// The caller's token was cancelled.
     #[error("cancelled by request")]
     Cancelled,
+}
+
+/// Ranges that a message names one by one.
+const NAMED: usize = 3;
+
+/// `524288 bytes at 0, 1048576 bytes at 2097152 and 4 more places`.
+fn in_words(places: &Ranges) -> String {
+    let named: Vec<_> =
+        places.iter().take(NAMED).map(|range| format!("{} bytes at {}", range.length, range.offset)).collect();
+    match places.iter().count() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more places", named.join(", ")),
+    }
 }
 
 /// One word per cause, for reasons in a status and labels of metrics.
@@ -135,7 +156,7 @@ impl Error {
             Self::Write { .. } | Self::TargetReadOnly => ErrorKind::DiskWrite,
             Self::Flush { .. } | Self::Close { .. } | Self::Gone => ErrorKind::DiskFlush,
             Self::TargetTooSmall { .. } => ErrorKind::TargetTooSmall,
-            Self::Repository { source, .. } => ErrorKind::Repository(source.kind()),
+            Self::Repository { source, .. } | Self::Unread { source, .. } => ErrorKind::Repository(source.kind()),
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }
@@ -143,7 +164,7 @@ impl Error {
     /// Whether the same transfer may succeed later without anyone changing anything.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Repository { source, .. } => source.may_pass(),
+            Self::Repository { source, .. } | Self::Unread { source, .. } => source.may_pass(),
             Self::TargetTooSmall { .. }
             | Self::TargetReadOnly
             | Self::SizeChanged { .. }

@@ -4,7 +4,8 @@
 //! [`Progress`] may be read meanwhile. Memory is bounded by the constants in [`limits`], every wait ends by the NBD
 //! client's and the store's deadlines, and a cancelled token ends a transfer within seconds.
 //!
-//! This crate knows neither vCenter nor Kubernetes, and retries nothing: who started a transfer decides that.
+//! This crate knows neither vCenter nor Kubernetes, and retries nothing: who started a transfer decides that. Only a server
+//! that has no memory for more requests is asked for less at a time, and again.
 //!
 //! ```no_run
 //! use data_path::{BackupOptions, Disk, Progress};
@@ -30,6 +31,7 @@ mod error;
 pub mod limits;
 mod progress;
 mod restore;
+mod retreat;
 mod select;
 mod throttle;
 mod verify;

@@ -4,13 +4,13 @@
 //! is noted: so a checkpoint never names bytes that the disk may still lose.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use disk::{ByteRange, Ranges};
 use futures::{StreamExt, TryStreamExt, stream};
-use repository::{ChunkRef, Reader};
+use repository::{ChunkRef, ReadChunk, Reader, Unread};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, Written};
@@ -42,6 +42,8 @@ pub struct RestoreOptions {
     /// Where it begins, and where it notes what is on the disk for good. `None`: it begins at the start, and flushes once,
     /// at the end.
     pub checkpoints: Option<Arc<Checkpoints>>,
+    /// Go on behind what is damaged in the repository, and make it zeroes on the disk, instead of failing.
+    pub skip_damaged: bool,
 }
 
 /// A restore that is complete.
@@ -51,6 +53,8 @@ pub struct RestoreReport {
     pub counts: Counts,
     /// Bytes of the target behind the end of the disk, left as they were.
     pub untouched_tail: u64,
+    /// What was damaged in the repository, and is zeroes on the disk. Empty unless that was asked for.
+    pub damaged: Ranges,
     /// From the first question to the goodbye.
     pub elapsed: Duration,
     /// What that time went by with.
@@ -87,11 +91,12 @@ pub async fn restore(
         None => writing.await?,
     }
     let for_disk = restore.writes.total();
+    let damaged = restore.damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
     let closing = Waited::default();
     closing.on(unless_cancelled(cancel, target.flush_and_close())).await?;
     let elapsed = began.elapsed();
     let waits = waits(elapsed, for_disk + closing.total(), reader);
-    Ok(RestoreReport { counts: progress.counts(), untouched_tail: size - needed, elapsed, waits })
+    Ok(RestoreReport { counts: progress.counts(), untouched_tail: size - needed, damaged, elapsed, waits })
 }
 
 /// What is not the disk's is shared by store and CPU, as they took turns.
@@ -119,6 +124,9 @@ struct Restore<'r> {
     target: &'r Disk,
     content: TargetContent,
     written: Written,
+    /// Otherwise damage ends the restore.
+    skip_damaged: bool,
+    damaged: Mutex<Ranges>,
     progress: &'r Progress,
     /// While all of them are under way, the disk is what the rest waits for.
     writes: Full,
@@ -139,6 +147,8 @@ impl<'r> Restore<'r> {
             target,
             content: options.target,
             written: Written::new(begin),
+            skip_damaged: options.skip_damaged,
+            damaged: Mutex::default(),
             progress,
             writes: Full::new(WRITES_IN_FLIGHT),
         }
@@ -157,13 +167,35 @@ impl<'r> Restore<'r> {
             missing.into_iter().partition(|index| self.reader.chunk(*index) == ChunkRef::Zero);
         self.settle_zeroes(window, zero.into_iter().map(|index| self.reader.chunk_range(index)).collect()).await?;
 
-        let chunks = self.reader.read(self.reader.plan(data), FETCHES_IN_FLIGHT);
-        let places = chunks.map_err(Error::repository("read chunks")).map_ok(|chunk| {
-            self.progress.add_read(chunk.data.len() as u64);
-            stream::iter(chunk.at.into_iter().map(move |index| Ok::<_, Error>((index, chunk.data.clone()))))
+        let chunks = self.reader.examine(self.reader.plan(data), FETCHES_IN_FLIGHT);
+        let places = chunks.map(|chunk| {
+            let (at, data) = self.content_of(chunk)?;
+            Ok(stream::iter(at.into_iter().map(move |index| Ok::<_, Error>((index, data.clone())))))
         });
-        let writes = places.try_flatten().map_ok(|(index, data)| self.write_chunk(index, data));
+        let writes = places.try_flatten().map_ok(async |(index, data)| match data {
+            Some(data) => self.write_chunk(index, data).await,
+            None => self.write_damaged(index).await,
+        });
         writes.try_buffer_unordered(WRITES_IN_FLIGHT).try_collect::<()>().await
+    }
+
+    /// What belongs to these chunks; `None` is damage that is skipped.
+    fn content_of(&self, chunk: Result<ReadChunk, Unread>) -> Result<(Vec<u64>, Option<Bytes>), Error> {
+        match chunk {
+            Ok(ReadChunk { at, data }) => {
+                self.progress.add_read(data.len() as u64);
+                Ok((at, Some(data)))
+            }
+            Err(Unread { at, error }) if self.skip_damaged && error.kind() == repository::ErrorKind::Damaged => {
+                let error: &(dyn std::error::Error + 'static) = &*error;
+                tracing::warn!(error, chunks = at.len(), "damaged in the repository; zeroes take its place");
+                Ok((at, None))
+            }
+            Err(Unread { at, error }) => {
+                let places = at.iter().map(|index| self.reader.chunk_range(*index)).collect();
+                Err(Error::Unread { places, source: error })
+            }
+        }
     }
 
     async fn write_chunk(&self, index: u64, data: Bytes) -> Result<(), Error> {
@@ -171,6 +203,17 @@ impl<'r> Restore<'r> {
         self.writes.on(self.target.write(range.offset, data)).await?;
         self.written.insert(index);
         self.progress.add_stored(range.length);
+        self.progress.settle(range.length);
+        Ok(())
+    }
+
+    async fn write_damaged(&self, index: u64) -> Result<(), Error> {
+        let range = self.reader.chunk_range(index);
+        if self.content == TargetContent::Unknown {
+            self.writes.on(self.target.zero(range)).await?; // whatever was there is not of this restore point
+        }
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(range);
+        self.written.insert(index);
         self.progress.settle(range.length);
         Ok(())
     }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use connections::lifecycle::tracking::{self, Disk, Facts, Machine, Step, Why};
-use connections::vsphere::Vcenter;
+use lifecycle::tracking::{self, Disk, Facts, Machine, Step, Why};
+use vsphere::Vcenter;
 
 use super::observe::{Seen, facts_of, of_one};
 use crate::output;

@@ -8,8 +8,8 @@ mod shown;
 
 use anyhow::{Result, anyhow};
 use connections::Vcenters;
-use connections::lifecycle::tracking::{self, Plan, Step};
-use connections::vsphere::Vcenter;
+use lifecycle::tracking::{self, Plan, Step};
+use vsphere::Vcenter;
 
 use crate::args::{ClusterArguments, Output, SwitchArguments, TrackingCommand};
 use crate::cluster::connect;

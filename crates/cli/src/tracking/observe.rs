@@ -1,13 +1,13 @@
 //! What the cluster and vCenter say of nodes and disks. Reads only.
 
 use anyhow::{Result, anyhow};
-use connections::k8s_openapi::api::core::v1::{Node, PersistentVolume};
-use connections::lifecycle::snapshot::disk_of;
-use connections::lifecycle::tracking::{self, Facts, Machine};
-use connections::vsphere::{self, ReasonKind, Vcenter};
 use disk::DiskId;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use kube::{Client, ResourceExt};
+use lifecycle::snapshot::disk_of;
+use lifecycle::tracking::{self, Facts, Machine};
+use vsphere::{self, ReasonKind, Vcenter};
 
 use crate::cluster::all;
 

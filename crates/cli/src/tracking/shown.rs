@@ -1,7 +1,7 @@
 //! How facts, plans and outcomes are told: two tables and what to do next, or one document.
 
 use anyhow::Result;
-use connections::lifecycle::tracking::{self, Disk, Facts, Machine, Node, Plan, Step};
+use lifecycle::tracking::{self, Disk, Facts, Machine, Node, Plan, Step};
 use serde::Serialize;
 
 use super::apply::Outcome;

@@ -57,6 +57,29 @@ fn verify_tells_the_whole_extent_of_what_is_lost() {
     bench.refused(&["verify", "latest"], 3, &["2 pieces are damaged", &format!("{lost} bytes of the disk"), "missing"]);
 }
 
+#[test]
+fn a_restore_that_skips_damage_says_so_to_scripts_and_keeps_the_rest() {
+    let bench = Bench::new();
+    let whole = random(24 << 20);
+    bench.raw("disk.raw", 24 * MIB, &[(0, &whole)]);
+    bench.done(&["backup", "disk.raw"]);
+    spoil(&largest_below(&bench.file("repository/data")), 5000);
+    bench.refused(&["restore", "latest", "back.raw"], 1, &["bytes at", "pack", "restic check --read-data"]);
+    assert!(!bench.file("back.raw").exists(), "half a disk that nobody asked for");
+
+    let found = bench.document(&["restore", "latest", "back.raw", "--skip-damaged"], 3);
+    let chunk = repository::CHUNK_SIZE;
+    assert_eq!(
+        (&found["bytesDamaged"], &found["bytesWritten"]),
+        (&chunk.into(), &(24 * MIB - chunk).into()),
+        "{found}"
+    );
+    let at = usize::try_from(found["damaged"][0]["offset"].as_u64().unwrap()).unwrap();
+    let mut want = whole;
+    want[at..at + usize::try_from(chunk).unwrap()].fill(0);
+    assert!(std::fs::read(bench.file("back.raw")).unwrap() == want, "zeroes where it is damaged, the rest as it was");
+}
+
 /// Changes the byte at `at`.
 fn spoil(pack: &Path, at: u64) {
     let mut permissions = std::fs::metadata(pack).unwrap().permissions();

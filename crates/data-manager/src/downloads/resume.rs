@@ -58,7 +58,7 @@ impl Start {
     /// How to write.
     pub(super) fn options(&self) -> RestoreOptions {
         let target = if self.was_blank { TargetContent::KnownZero } else { TargetContent::Unknown };
-        RestoreOptions { target, checkpoints: Some(self.checkpoints.clone()) }
+        RestoreOptions { target, checkpoints: Some(self.checkpoints.clone()), ..RestoreOptions::default() }
     }
 
     /// What of it is on the volume for good by now.

@@ -127,6 +127,24 @@ async fn backup_with_one_unreadable_sector_fails_and_leaves_no_restore_point() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_short_of_memory_slows_a_transfer_and_fails_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = raw_file(folder.path(), "source", 24 * MIB, &[(0, random(24 << 20, 19))]);
+    let pread = ["error-pread=ENOMEM", "error-pread-rate=30%"];
+    let pwrite = ["error-pwrite=ENOMEM", "error-pwrite-rate=30%"];
+    let short = [&["--filter=error", "file"], &pread[..], &pwrite[..]].concat();
+    let server = Server::nbdkit(&[&short[..], &[source.to_str().unwrap()]].concat());
+    let repository = repository(folder.path()).await;
+    let report = back_up(&repository, &server.disk().await).await.unwrap();
+    let reader = repository.reader(&report.point.id).await.unwrap();
+    let target = raw_file(folder.path(), "target", 24 * MIB, &[]);
+    let server = Server::nbdkit(&[&short[..], &[target.to_str().unwrap()]].concat());
+    restore(&reader, server.disk().await, TargetContent::KnownZero).await.unwrap();
+    drop(server);
+    assert!(same(&source, &target));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn backup_whose_server_dies_in_the_middle_fails_and_leaves_no_restore_point() {
     let folder = tempfile::tempdir().unwrap();
     let source = raw_file(folder.path(), "source", 64 * MIB, &[(0, random(64 << 20, 6))]);
@@ -293,6 +311,39 @@ async fn verify_names_a_damaged_pack_and_restore_refuses_it() {
     let server = Server::qemu(&target);
     let error = restore(&reader, server.disk().await, TargetContent::KnownZero).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Repository(repository::ErrorKind::Damaged), "{error:?}");
+    let Error::Unread { places, .. } = &error else { panic!("it names no place: {error:?}") };
+    assert!(places.iter().all(|range| report.damaged.touches(&range)), "{error}");
+    assert!(error.to_string().contains(" bytes at "), "{error}");
+}
+
+/// Half a disk is better than none, as long as everybody knows which half.
+#[tokio::test(flavor = "multi_thread")]
+async fn skipping_damage_restores_the_rest_and_names_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = random(40 << 20, 21);
+    let source = raw_file(folder.path(), "source", 40 * MIB, &[(0, whole.clone())]);
+    let (_, reader) = backed_up(folder.path(), &source).await;
+    flip_a_byte_in_the_largest_pack(&folder.path().join("repository/data"));
+    let used = vec![(0, vec![0xEE; 40 << 20])];
+    for (name, before, content) in
+        [("new", Vec::new(), TargetContent::KnownZero), ("used", used, TargetContent::Unknown)]
+    {
+        let target = raw_file(folder.path(), name, 40 * MIB, &before);
+        let server = Server::qemu(&target);
+        let options = RestoreOptions { target: content, skip_damaged: true, ..RestoreOptions::default() };
+        let (progress, cancel) = (Progress::new(), CancellationToken::new());
+        let disk = server.disk().await;
+        let report = data_path::restore(&reader, disk, &options, &progress, &cancel).await.unwrap();
+        drop(server);
+        assert!(report.damaged.bytes() > 0 && report.damaged.bytes() < 20 * MIB, "{name}: {:?}", report.damaged);
+        assert_eq!(report.counts.settled, 40 * MIB, "{name}");
+        let mut want = whole.clone();
+        for range in report.damaged.iter() {
+            let (from, to) = (usize::try_from(range.offset).unwrap(), usize::try_from(range.end()).unwrap());
+            want[from..to].fill(0);
+        }
+        assert!(std::fs::read(&target).unwrap() == want, "{name}: zeroes where it is damaged, the rest as it was");
+    }
 }
 
 fn flip_a_byte_in_the_largest_pack(data: &Path) {

@@ -38,7 +38,7 @@ fn noted(reader: &Reader, checkpoint: &Checkpoint) -> Checkpoint {
 
 fn options(target: TargetContent, begin: Checkpoint, every: Duration) -> (RestoreOptions, Arc<Checkpoints>) {
     let checkpoints = Arc::new(Checkpoints::new(begin, every));
-    (RestoreOptions { target, checkpoints: Some(checkpoints.clone()) }, checkpoints)
+    (RestoreOptions { target, checkpoints: Some(checkpoints.clone()), ..RestoreOptions::default() }, checkpoints)
 }
 
 /// A server that loses what was not flushed when it is killed; writes 25 MiB a second.

@@ -13,6 +13,7 @@ crate::scenarios![
     a_disk_that_cannot_be_read_at_one_place_is_no_backup,
     a_disk_library_that_crashes_takes_only_its_own_backup_along,
     a_disk_that_heals_is_backed_up_by_the_next_attempt,
+    a_host_short_of_memory_costs_no_attempt,
     a_restore_that_cannot_write_never_binds_the_claim,
     a_restore_reports_a_failed_flush,
 ];
@@ -60,7 +61,7 @@ async fn a_disk_that_cannot_be_opened_is_no_backup(world: World) -> Result<()> {
 }
 
 async fn a_disk_that_cannot_be_read_at_one_place_is_no_backup(world: World) -> Result<()> {
-    let fault: Fault = |disk| DiskFault { code: 2, at_offset: Some(9 << 20), ..DiskFault::new(disk, "Read", "fail") };
+    let fault: Fault = |disk| DiskFault { code: 7, at_offset: Some(9 << 20), ..DiskFault::new(disk, "Read", "fail") };
     is_no_backup(&world, "noread", fault, Reason::DiskReadFailed, &["back up the disk", Reason::DiskReadFailed.fix()])
         .await
 }
@@ -80,7 +81,7 @@ async fn a_disk_that_heals_is_backed_up_by_the_next_attempt(world: World) -> Res
     let shop = world.namespace("heals").await?;
     let claim = shop.claim("data").mib(8).create().await?;
     claim.fill_random(63)?;
-    let fault = DiskFault { code: 2, at_offset: Some(5 << 20), ..DiskFault::new(claim.disk.as_str(), "Read", "fail") };
+    let fault = DiskFault { code: 7, at_offset: Some(5 << 20), ..DiskFault::new(claim.disk.as_str(), "Read", "fail") };
     world.control().disk_fault(&fault).await?;
     let failed = attempt_fails(&world, &shop, &claim, Reason::DiskReadFailed, &[Reason::DiskReadFailed.fix()]).await;
     world.control().heal(claim.disk.as_str()).await?;
@@ -91,6 +92,22 @@ async fn a_disk_that_heals_is_backed_up_by_the_next_attempt(world: World) -> Res
     shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
     let back = Claim::bound(&world, shop.name(), "back").await?;
     ensure!(back.digest()? == claim.digest()?, "came back different");
+    nothing_left(&world, &shop, 1).await
+}
+
+/// VIX_E_OUT_OF_MEMORY: other transfers have taken what an ESXi host has for disk connections.
+async fn a_host_short_of_memory_costs_no_attempt(world: World) -> Result<()> {
+    let shop = world.namespace("nomemory").await?;
+    let claim = shop.claim("data").mib(12).create().await?;
+    claim.fill_random(65)?;
+    let fault = DiskFault { code: 2, count: 9, ..DiskFault::new(claim.disk.as_str(), "Read", "fail") };
+    world.control().disk_fault(&fault).await?;
+    let asked = shop.snapshot(&claim).await?;
+    let uploaded = asked.wait_for(SnapshotPhase::Uploaded).await;
+    world.control().heal(claim.disk.as_str()).await?;
+    uploaded?;
+    let status = asked.upload().await?.status.context("status")?;
+    ensure!(status.retry_count == 0, "an attempt failed: {status:#?}");
     nothing_left(&world, &shop, 1).await
 }
 

@@ -127,7 +127,7 @@ async fn a_claim_that_cannot_be_uploaded_costs_only_itself(world: World) -> Resu
     sick.fill_random(221)?;
     let before = digests(&claims)?;
     let (name, velero) = (shop.name(), world.velero_server());
-    let fault = DiskFault { code: 2, at_offset: Some(9 << 20), ..DiskFault::new(sick.disk.as_str(), "Read", "fail") };
+    let fault = DiskFault { code: 7, at_offset: Some(9 << 20), ..DiskFault::new(sick.disk.as_str(), "Read", "fail") };
     world.set(names::CONFIG, &json!({"upload-cr-retry-max": "0"})).await?;
     let ended = async {
         world.control().disk_fault(&fault).await?;
