@@ -1,8 +1,8 @@
 //! `velero.io/vsphere-pvc-deleter`: the data of a claim goes with the backup. The DeleteSnapshot carries the duty: Velero
 //! drops the backup half a second later, whatever we answer (V-09).
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use api::{DeletePhase, DeleteSnapshot, Reason};
 use async_trait::async_trait;
@@ -34,12 +34,19 @@ const LOOKED_FOR: Duration = Duration::from_secs(20);
 /// with it.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long an API server that has just started may refuse us, because it has not read its accounts and roles yet.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+
 pub(super) struct ClaimDelete {
     pub(super) reads: Arc<Reads>,
     /// With the deletion itself.
     pub(super) patience: Patience,
     /// How long the repository is looked for.
     pub(super) looked_for: Duration,
+    /// How long 401 and 403 may be those of an API server that starts.
+    pub(super) starts_within: Duration,
+    /// When this run met the first of them: one that lasts keeps Velero once, not for every claim.
+    pub(super) refused_since: OnceLock<Instant>,
 }
 
 #[async_trait]
@@ -64,7 +71,13 @@ impl DeleteItemAction for ClaimDelete {
 
 impl ClaimDelete {
     pub(super) fn new(reads: Arc<Reads>) -> Self {
-        Self { reads, patience: Patience::new(WATCHED_FOR, WATCHED_AFTER_SILENCE), looked_for: LOOKED_FOR }
+        Self {
+            reads,
+            patience: Patience::new(WATCHED_FOR, WATCHED_AFTER_SILENCE),
+            looked_for: LOOKED_FOR,
+            starts_within: STARTS_WITHIN,
+            refused_since: OnceLock::new(),
+        }
     }
 
     /// The storage location's repository; the one that the backup was made with where that cannot be had now, as when the
@@ -90,6 +103,15 @@ impl ClaimDelete {
         Ok(recorded)
     }
 
+    /// Whether the API server has looked at the request and will not have it; another try would change nothing.
+    fn is_final(&self, error: &kube::Error) -> bool {
+        let kube::Error::Api(status) = error else { return false };
+        match status.code {
+            401 | 403 => self.refused_since.get_or_init(Instant::now).elapsed() >= self.starts_within,
+            code => (400..500).contains(&code) && code != 429,
+        }
+    }
+
     async fn delete(&self, backup: &api::velero::Backup, wanted: &Delete) -> Result<(), ActionError> {
         let repository = match wanted.local {
             true => String::new(),
@@ -98,7 +120,7 @@ impl ClaimDelete {
         let name = api::names::delete_snapshot(Uuid::new_v4());
         let request = wanted.request(backup, self.reads.velero(), &repository, &name);
         let deletes: Api<DeleteSnapshot> = Api::namespaced(self.reads.client().await?, self.reads.velero());
-        waits::insist(WRITTEN_WITHIN, is_refusal, || written_down(&deletes, &request))
+        waits::insist(WRITTEN_WITHIN, |error| self.is_final(error), || written_down(&deletes, &request))
             .await
             .map_err(failed("make a DeleteSnapshot for the claim"))?;
         let ended = |delete: Option<&DeleteSnapshot>| delete.is_none_or(|d| d.phase().is_some_and(|p| p.is_terminal()));
@@ -130,9 +152,4 @@ async fn written_down(deletes: &Api<DeleteSnapshot>, request: &DeleteSnapshot) -
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
         made => made.map(drop),
     }
-}
-
-/// Whether the API server has looked at the request and will not have it; another try would change nothing.
-fn is_refusal(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }

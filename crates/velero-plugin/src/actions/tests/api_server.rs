@@ -50,6 +50,11 @@ impl ApiServer {
         self.0.lock().unwrap().faults.push((plural.to_owned(), code));
     }
 
+    /// Faults that no request has met yet.
+    pub(super) fn faults_left(&self) -> usize {
+        self.0.lock().unwrap().faults.len()
+    }
+
     /// From now on a driver answers each new claim of a repository with this name.
     pub(super) fn driver_answers(&self, repository: &str) {
         self.0.lock().unwrap().repository = Some(repository.to_owned());

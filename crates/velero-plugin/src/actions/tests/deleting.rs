@@ -20,7 +20,8 @@ const SHORT: Duration = Duration::from_millis(500);
 /// The action with times that a test can wait for.
 fn deleter(server: &ApiServer) -> ClaimDelete {
     let reads = Arc::new(reads(server, Patience::new(LONG, SHORT)));
-    ClaimDelete { patience: Patience::new(LONG, SHORT), looked_for: SHORT, ..ClaimDelete::new(reads) }
+    let patience = Patience::new(LONG, SHORT);
+    ClaimDelete { patience, looked_for: SHORT, starts_within: LONG, ..ClaimDelete::new(reads) }
 }
 
 /// A claim of a backup that went into BackupRepository `br-1`.
@@ -71,6 +72,7 @@ async fn what_a_deletion_waits_for_by_default() {
     let shipped = ClaimDelete::new(reads);
     assert_eq!(shipped.patience.lasts(), Duration::from_secs(30));
     assert_eq!(shipped.looked_for, Duration::from_secs(20));
+    assert_eq!(shipped.starts_within, Duration::from_secs(10));
 }
 
 #[tokio::test]
@@ -94,11 +96,42 @@ async fn v09_an_api_server_that_is_away_for_a_moment_loses_no_duty() {
 }
 
 #[tokio::test]
+async fn v09_an_api_server_that_knows_nobody_yet_loses_no_duty() {
+    let server = with_location();
+    server.driver_answers("br-9");
+    for code in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
+        server.fails("deletesnapshots", code);
+    }
+    kept(&deleter(&server)).await.unwrap();
+    assert_eq!(duties(&server), [(json!(ID), json!("br-9"))]);
+}
+
+/// Why nothing was written down; the claim was not asked about again.
+async fn why_not(server: &ApiServer, deleter: &ClaimDelete) -> ActionError {
+    let why = kept(deleter).await.unwrap_err();
+    assert!(why.message().starts_with("make a DeleteSnapshot for the claim: "), "{why}");
+    assert!(duties(server).is_empty());
+    why
+}
+
+#[tokio::test]
 async fn what_the_api_server_refuses_is_told_at_once() {
     let server = with_location();
     server.driver_answers("br-9");
-    server.fails("deletesnapshots", StatusCode::FORBIDDEN);
-    let why = kept(&deleter(&server)).await.unwrap_err();
-    assert!(why.message().starts_with("make a DeleteSnapshot for the claim: "), "{why}");
-    assert!(duties(&server).is_empty());
+    server.fails("deletesnapshots", StatusCode::UNPROCESSABLE_ENTITY);
+    why_not(&server, &deleter(&server)).await;
+}
+
+#[tokio::test]
+async fn a_right_that_we_do_not_have_keeps_a_deletion_once() {
+    let server = with_location();
+    server.driver_answers("br-9");
+    let deleter = ClaimDelete { starts_within: SHORT, ..deleter(&server) };
+    for _ in 0..9 {
+        server.fails("deletesnapshots", StatusCode::FORBIDDEN);
+    }
+    why_not(&server, &deleter).await;
+    let left = server.faults_left();
+    why_not(&server, &deleter).await;
+    assert_eq!(server.faults_left() + 1, left, "the second claim asks once");
 }
