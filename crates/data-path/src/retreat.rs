@@ -11,7 +11,7 @@ use nbd::Errno;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-/// How long one request is sent again before its refusal counts.
+/// How long one request is sent again before its refusal counts, without the time in which others had their turn.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// First pause after a refusal; each further one of the same request doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -50,9 +50,10 @@ impl Retreat {
     where
         F: Future<Output = Result<T, nbd::Error>>,
     {
-        let (mut first_refused, mut pause) = (None, FIRST_PAUSE);
+        let (mut refused_for, mut pause) = (Duration::ZERO, FIRST_PAUSE);
         loop {
-            let place = self.enter().await;
+            let place = self.enter().await; // waiting for one's turn is no refusal
+            let sent = Instant::now();
             let error = match request().await {
                 Ok(answer) => {
                     self.answered();
@@ -63,7 +64,8 @@ impl Retreat {
             };
             self.refused(place.wave, &error);
             drop(place);
-            if first_refused.get_or_insert_with(Instant::now).elapsed() + pause > PATIENCE {
+            refused_for += sent.elapsed() + pause;
+            if refused_for > PATIENCE {
                 return Err(error);
             }
             sleep(pause).await;
@@ -203,7 +205,9 @@ mod tests {
         let began = Instant::now();
         let answer = retreat.send(|| async { Err::<(), _>(refusal(Errno::Io)) }).await;
         assert!(answer.is_err_and(|e| e.errno() == Some(Errno::Io)));
-        assert_eq!((began.elapsed(), retreat.state().allowed, retreat.state().running), (Duration::ZERO, None, 0));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let state = retreat.state();
+        assert_eq!((state.allowed, state.running), (None, 0));
     }
 
     #[tokio::test(start_paused = true)]

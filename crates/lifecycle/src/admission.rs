@@ -97,7 +97,8 @@ fn stands(upload: &Upload, granted: bool, now: Timestamp) -> Stands {
         _ if ending => Stands::Rests,
         None | Some(UploadPhase::New | UploadPhase::Other(_)) if admitted => Stands::Reads,
         None | Some(UploadPhase::New | UploadPhase::Other(_)) => Stands::Asks,
-        Some(UploadPhase::UploadError) if granted => Stands::Reads,
+        // admitted for the attempt that is due: its phase stays until a node takes it
+        Some(UploadPhase::UploadError) if granted || (admitted && due) => Stands::Reads,
         Some(UploadPhase::UploadError) if admitted => Stands::Failed,
         Some(UploadPhase::UploadError) if due => Stands::Asks,
         Some(_) => Stands::Rests,
@@ -180,6 +181,7 @@ mod tests {
             ("only its disk snapshot is left", at(UploadPhase::CleanupFailed, true, None), false),
             ("it failed", at(UploadPhase::UploadError, true, Some(later())), false),
             ("it failed and is not due", at(UploadPhase::UploadError, false, Some(later())), false),
+            ("it failed and was admitted again", at(UploadPhase::UploadError, true, Some(Time(noon()))), true),
             ("it failed and asks again", at(UploadPhase::UploadError, false, Some(Time(noon()))), true),
         ];
         for (case, first, takes_room) in cases {
@@ -194,6 +196,10 @@ mod tests {
         let failed = || [at(UploadPhase::UploadError, true, Some(later()))];
         assert_eq!(of(&failed(), 1), [("first".to_owned(), Verdict::TakeBack)]);
         assert_eq!(of(&failed(), 0), []);
+        let asks_again = [at(UploadPhase::UploadError, false, Some(Time(noon())))];
+        assert_eq!(of(&asks_again, 1), [("first".to_owned(), Verdict::Admit)]);
+        let admitted_again = [at(UploadPhase::UploadError, true, Some(Time(noon())))];
+        assert_eq!(of(&admitted_again, 1), [], "it would never start if that was taken back at once");
     }
 
     #[test]

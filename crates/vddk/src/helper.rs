@@ -31,8 +31,9 @@ use crate::target::{Connection, Target};
 const KEPT_LINES: usize = 20;
 /// A line of the helper is cut here, in bytes.
 const MAX_LINE: usize = 2000;
-/// How long ending the access may take when the helper was dropped.
-const ABANDONED_WITHIN: Duration = Duration::from_secs(2);
+/// How long ending the access may take when the helper was dropped: the reads under way are waited for, and a helper that
+/// is killed leaves the access announced.
+const ABANDONED_WITHIN: Duration = Duration::from_secs(8);
 /// After a kill the kernel needs a moment; a process in an uninterruptible wait needs longer, and we do not wait for it.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
 

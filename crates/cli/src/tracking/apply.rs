@@ -108,12 +108,14 @@ async fn switch_on(disk: &mut Disk, vcenter: &Vcenter) -> Result<Outcome> {
         Step::Left(why) | Step::Refused(why) => return Ok(Outcome::Changed(why)),
         Step::Switch => {}
     }
-    if let Err(error) = vcenter.track_disk(&disk.id, true, WITHIN).await {
-        return of_one(&error).map(Outcome::Failed);
-    }
+    let switched = vcenter.track_disk(&disk.id, true, WITHIN).await;
+    // also after an error: vCenter may have done it, and only its answer got lost
     let looked = facts_of(&disk.id, vcenter).await.context("look whether a snapshot was taken meanwhile");
-    match looked {
-        Ok(Facts::Known { snapshots: 0, .. }) => Ok(Outcome::Done),
+    match (switched, looked) {
+        (Ok(()), Ok(Facts::Known { snapshots: 0, .. })) => Ok(Outcome::Done),
+        (Err(error), Ok(Facts::Missing | Facts::Known { tracking: false, .. } | Facts::Known { snapshots: 0, .. })) => {
+            of_one(&error).map(Outcome::Failed)
+        }
         _ => taken_back(disk, vcenter).await,
     }
 }

@@ -135,10 +135,11 @@ async fn write_open(
     });
     let outcome = tokio::select! {
         biased;
-        done = restore => done.map_err(|error| match error {
+        done = restore => done.map_err(|error| match &error {
             data_path::Error::Cancelled => NotDone::interrupted(interrupt),
-            data_path::Error::Repository { source, act } => NotDone::from(damaged(act, &source)),
-            other => NotDone::from(from_copy(ACT, &other)),
+            data_path::Error::Repository { source, act } => NotDone::from(damaged(act, source)),
+            data_path::Error::Unread { source, .. } => NotDone::from(damaged(&error.to_string(), source)),
+            other => NotDone::from(from_copy(ACT, other)),
         }),
         error = helper.exited() => Err(NotDone::from(from_vddk(ACT, &error))),
     };

@@ -56,7 +56,8 @@ async fn a_pack_that_lies_there_too_short_is_no_part_of_a_backup() {
     disk.put_into(&writer).await.unwrap();
     let stored = async {
         loop {
-            match place.objects("data").into_iter().next() {
+            // one that is still being written has another name
+            match place.objects("data").into_iter().find(|pack| !pack.to_string_lossy().contains(".tmp-")) {
                 Some(pack) => break pack,
                 None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
             }

@@ -1,7 +1,7 @@
 //! `velero.io/vsphere-pvc-deleter`: the data of a claim goes with the backup. The DeleteSnapshot carries the duty: Velero
 //! drops the backup half a second later, whatever we answer (V-09).
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::{DeletePhase, DeleteSnapshot, Reason};
@@ -45,8 +45,8 @@ pub(super) struct ClaimDelete {
     pub(super) looked_for: Duration,
     /// How long 401 and 403 may be those of an API server that starts.
     pub(super) starts_within: Duration,
-    /// When this run met the first of them: one that lasts keeps Velero once, not for every claim.
-    pub(super) refused_since: OnceLock<Instant>,
+    /// When this run met the first of them in a row: a refusal that lasts keeps Velero once, not for every claim.
+    pub(super) refused_since: Mutex<Option<Instant>>,
 }
 
 #[async_trait]
@@ -76,7 +76,7 @@ impl ClaimDelete {
             patience: Patience::new(WATCHED_FOR, WATCHED_AFTER_SILENCE),
             looked_for: LOOKED_FOR,
             starts_within: STARTS_WITHIN,
-            refused_since: OnceLock::new(),
+            refused_since: Mutex::default(),
         }
     }
 
@@ -103,11 +103,15 @@ impl ClaimDelete {
         Ok(recorded)
     }
 
+    fn refused_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.refused_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the API server has looked at the request and will not have it; another try would change nothing.
     fn is_final(&self, error: &kube::Error) -> bool {
         let kube::Error::Api(status) = error else { return false };
         match status.code {
-            401 | 403 => self.refused_since.get_or_init(Instant::now).elapsed() >= self.starts_within,
+            401 | 403 => self.refused_since().get_or_insert_with(Instant::now).elapsed() >= self.starts_within,
             code => (400..500).contains(&code) && code != 429,
         }
     }
@@ -123,6 +127,7 @@ impl ClaimDelete {
         waits::insist(WRITTEN_WITHIN, |error| self.is_final(error), || written_down(&deletes, &request))
             .await
             .map_err(failed("make a DeleteSnapshot for the claim"))?;
+        *self.refused_since() = None; // another server of a control plane may start later
         let ended = |delete: Option<&DeleteSnapshot>| delete.is_none_or(|d| d.phase().is_some_and(|p| p.is_terminal()));
         let waited = waits::until(deletes, &name, self.patience.lasts(), "watch the DeleteSnapshot", ended).await;
         if let Ok(waited) = &waited {

@@ -395,7 +395,7 @@ async fn a_restore_of_a_damaged_restore_point_leaves_no_half_written_claim(world
     let clone = shop.clone_as(&snapshot, "back").await?;
     let seen = clone.wait_for(ClonePhase::Failed).await?;
     let conditions = seen.status.map(|s| s.conditions).unwrap_or_default();
-    let words = [Reason::RestorePointDamaged.fix()];
+    let words = [Reason::RestorePointDamaged.fix(), " bytes at "]; // which of the disk are lost
     explained(&world, shop.name(), &clone.name, &conditions, Reason::RestorePointDamaged, &words).await?;
     ensure!(shop.claims().get_opt("back").await?.is_none(), "a claim with half of the data was made");
     nothing_left(&world, &shop, 1).await

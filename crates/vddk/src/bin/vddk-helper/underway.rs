@@ -65,8 +65,9 @@ pub(crate) fn begin(length: usize, reply: Reply, ask: impl FnOnce(*mut u8, Callb
     state.under_way.insert(number, Read { data, length, since: Instant::now(), reply });
     drop(state); // the callback may come before the call returns
     let code = ask(into, on_end, number as *mut c_void) & 0xFFFF;
-    if code != ACCEPTED {
-        end(number, code); // refused, or done already
+    // a library that says 0 will call back, or has: never is a buffer given up that it may still write into
+    if code != ACCEPTED && code != 0 {
+        end(number, code);
     }
 }
 

@@ -39,7 +39,7 @@ async fn uploads_of_one_datastore_take_turns_where_the_user_says_so(world: World
     let shop = world.namespace("turns").await?;
     let mut claims = Vec::new();
     for (name, seed) in [("first", 81), ("second", 82), ("third", 83)] {
-        let claim = shop.claim(name).mib(16).create().await?;
+        let claim = shop.claim(name).mib(48).create().await?; // more than a minute, as long as it is slow
         claim.fill_random(seed)?;
         world.control().slow(claim.disk.as_str(), "Read").await?;
         claims.push(claim);
