@@ -2,6 +2,8 @@
 //!
 //! `blob ‖ … ‖ blob ‖ sealed header ‖ header length`. Bytes only; who stores them is above.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::crypto::{Cipher, OVERHEAD};
 use crate::hash::{hex, sha256_all};
 
@@ -16,6 +18,40 @@ const MAX_BLOBS: usize = 4096;
 /// freed, keeps later ones in its arenas. Measured on two cores: 66 MiB resident instead of 240. Pages that are not
 /// touched cost nothing.
 const ROOM: usize = 33 << 20;
+
+/// Memory that packs are filled in, one after another: new memory costs a page fault for each 4 KiB, a fifth of what a
+/// backup spends in the kernel. Clones share it. It holds as many buffers as there were packs at once.
+#[derive(Clone, Default)]
+pub(crate) struct Buffers {
+    idle: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Buffers {
+    fn take(&self) -> PackBytes {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        PackBytes { bytes: idle.unwrap_or_else(|| Vec::with_capacity(ROOM)), home: self.clone() }
+    }
+}
+
+/// The bytes of a pack; the memory goes back when they are dropped.
+pub(crate) struct PackBytes {
+    bytes: Vec<u8>,
+    home: Buffers,
+}
+
+impl AsRef<[u8]> for PackBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for PackBytes {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        self.home.idle.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+    }
+}
 
 /// What a blob is to restic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,27 +115,27 @@ fn header_length(blobs: &[Blob]) -> u64 {
 /// A pack being filled.
 pub(crate) struct PackBuilder {
     kind: BlobKind,
-    bytes: Vec<u8>,
+    content: PackBytes,
     blobs: Vec<Blob>,
     plain_bytes: u64,
 }
 
 /// A pack with its header, and without its name.
 pub(crate) struct FullPack {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: PackBytes,
     pub(crate) blobs: Vec<Blob>,
 }
 
 /// A finished pack.
 pub(crate) struct SealedPack {
     pub(crate) id: [u8; 32],
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: PackBytes,
     pub(crate) blobs: Vec<Blob>,
 }
 
 impl PackBuilder {
-    pub(crate) fn new(kind: BlobKind) -> Self {
-        Self { kind, bytes: Vec::with_capacity(ROOM), blobs: Vec::new(), plain_bytes: 0 }
+    pub(crate) fn new(kind: BlobKind, buffers: &Buffers) -> Self {
+        Self { kind, content: buffers.take(), blobs: Vec::new(), plain_bytes: 0 }
     }
 
     pub(crate) fn kind(&self) -> BlobKind {
@@ -117,7 +153,7 @@ impl PackBuilder {
 
     /// Whether `more` bytes would make it larger than a pack shall be.
     pub(crate) fn is_full_for(&self, more: usize) -> bool {
-        !self.is_empty() && (self.bytes.len() + more > self.kind.pack_size() || self.blobs.len() >= MAX_BLOBS)
+        !self.is_empty() && (self.content.bytes.len() + more > self.kind.pack_size() || self.blobs.len() >= MAX_BLOBS)
     }
 
     pub(crate) fn add(&mut self, blob: &SealedBlob) {
@@ -125,28 +161,29 @@ impl PackBuilder {
         self.blobs.push(Blob {
             id: blob.id,
             kind: self.kind,
-            offset: at(self.bytes.len()),
+            offset: at(self.content.bytes.len()),
             length: at(blob.bytes.len()),
             plain_length: blob.plain_length,
         });
         self.plain_bytes += blob.plain_length.map_or(blob.bytes.len() as u64, u64::from);
-        self.bytes.extend_from_slice(&blob.bytes);
+        self.content.bytes.extend_from_slice(&blob.bytes);
     }
 
     /// Writes the header.
     pub(crate) fn close(mut self, cipher: &Cipher) -> FullPack {
-        let start = self.bytes.len();
+        let bytes = &mut self.content.bytes;
+        let start = bytes.len();
         let header = encode_header(&self.blobs);
-        cipher.seal_into(&mut self.bytes, &header);
-        let length = u32::try_from(self.bytes.len() - start).expect("a header is far below 4 GiB");
-        self.bytes.extend_from_slice(&length.to_le_bytes());
-        FullPack { bytes: self.bytes, blobs: self.blobs }
+        cipher.seal_into(bytes, &header);
+        let length = u32::try_from(bytes.len() - start).expect("a header is far below 4 GiB");
+        bytes.extend_from_slice(&length.to_le_bytes());
+        FullPack { bytes: self.content, blobs: self.blobs }
     }
 }
 
 /// Names packs, which hashes all of them: for blocking threads.
 pub(crate) fn named(packs: Vec<FullPack>) -> Vec<SealedPack> {
-    let contents: Vec<&[u8]> = packs.iter().map(|pack| pack.bytes.as_slice()).collect();
+    let contents: Vec<&[u8]> = packs.iter().map(|pack| pack.bytes.as_ref()).collect();
     let ids = sha256_all(&contents);
     let sealed = packs.into_iter().zip(ids).map(|(pack, id)| SealedPack { id, bytes: pack.bytes, blobs: pack.blobs });
     sealed.collect()
@@ -216,16 +253,24 @@ mod tests {
     #[test]
     fn a_pack_tells_by_itself_what_is_in_it() {
         let cipher = MasterKey::generate().cipher().unwrap();
-        let mut builder = PackBuilder::new(BlobKind::Data);
+        let buffers = Buffers::default();
+        let mut builder = PackBuilder::new(BlobKind::Data, &buffers);
         builder.add(&blob(1, 100, None));
         builder.add(&blob(2, 50, Some(4096)));
         let pack = named(vec![builder.close(&cipher)]).pop().unwrap();
-        assert_eq!(pack.bytes.len() as u64, pack_length(&pack.blobs));
-        let size = usize::try_from(header_size(&pack.bytes).unwrap()).unwrap();
-        let start = pack.bytes.len() - size;
-        let header = cipher.open(&pack.bytes[start..pack.bytes.len() - 4]).unwrap();
+        let bytes = pack.bytes.as_ref();
+        assert_eq!(bytes.len() as u64, pack_length(&pack.blobs));
+        let size = usize::try_from(header_size(bytes).unwrap()).unwrap();
+        let start = bytes.len() - size;
+        let header = cipher.open(&bytes[start..bytes.len() - 4]).unwrap();
         assert_eq!(decode_header(&header).unwrap(), pack.blobs);
         assert_eq!(pack.blobs[1].offset, 100);
+        drop(pack);
+        let next = PackBuilder::new(BlobKind::Data, &buffers);
+        assert!(
+            next.content.bytes.is_empty() && next.content.bytes.capacity() >= ROOM,
+            "the next one gets the memory, and nothing else"
+        );
     }
 
     #[test]

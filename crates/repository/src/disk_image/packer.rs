@@ -21,7 +21,7 @@ use super::compress::Compression;
 use crate::error::{Error, ErrorKind};
 use crate::hash::{self, ChunkId};
 use crate::index::{IndexFile, IndexPack};
-use crate::pack::{self, BlobKind, PackBuilder, SealedBlob, SealedPack};
+use crate::pack::{self, BlobKind, Buffers, PackBuilder, SealedBlob, SealedPack};
 use crate::repository::Repository;
 use crate::store::Body;
 use crate::unpacked::{self, Folder};
@@ -54,6 +54,7 @@ struct Shared {
     repository: Repository,
     runtime: Handle,
     compression: Compression,
+    buffers: Buffers,
     data: Slot,
     trees: Slot,
     /// Full packs of chunks that wait for others to be hashed with.
@@ -99,6 +100,7 @@ impl Packer {
             repository,
             runtime: Handle::current(),
             compression: Compression::new(),
+            buffers: Buffers::default(),
             data: Slot::default(),
             trees: Slot::default(),
             full: Mutex::default(),
@@ -216,7 +218,8 @@ impl Packer {
             self.full(kind, slot.take().expect("it was there a line ago"));
         }
         if slot.is_none() {
-            *slot = Some((PackBuilder::new(kind), self.permit(permits)?));
+            let permit = self.permit(permits)?; // before the memory: then it is that of a pack that was sent
+            *slot = Some((PackBuilder::new(kind, &self.shared.buffers), permit));
         }
         slot.as_mut().expect("it was just filled").0.add(blob);
         if let (BlobKind::Data, Some(recorder)) = (kind, &self.shared.recorder) {
@@ -312,8 +315,9 @@ impl Packer {
     }
 
     async fn upload(&self, kind: BlobKind, pack: SealedPack) -> Result<(), Error> {
-        let (key, length) = (pack::key(&pack.id), pack.bytes.len() as u64);
-        let body = Body { bytes: Bytes::from(pack.bytes), sha256: Some(pack.id) };
+        let key = pack::key(&pack.id);
+        let body = Body { bytes: Bytes::from_owner(pack.bytes), sha256: Some(pack.id) };
+        let length = body.bytes.len() as u64;
         self.shared
             .repository
             .inner
