@@ -186,7 +186,8 @@ impl Reader {
     /// Why the chunks at these places, which rise, are not known: one answer for each damaged tree.
     fn unknown_at(&self, at: &[u64]) -> Vec<Unread> {
         let within = |chunks: &Range<u64>| {
-            let (first, end) = (at.partition_point(|index| *index < chunks.start), at.partition_point(|index| *index < chunks.end));
+            let (first, end) =
+                (at.partition_point(|index| *index < chunks.start), at.partition_point(|index| *index < chunks.end));
             at[first..end].to_vec()
         };
         let told = |(chunks, damage): &(Range<u64>, Damage)| {

@@ -162,8 +162,7 @@ impl Reader {
         }
         let (reading, opening) = Default::default();
         let headers = Mutex::default();
-        let shared =
-            Shared { repository, point, image, contents, unknown, unique, packs, headers, reading, opening };
+        let shared = Shared { repository, point, image, contents, unknown, unique, packs, headers, reading, opening };
         Ok(Self { shared: Arc::new(shared) })
     }
 
