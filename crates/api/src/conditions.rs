@@ -8,6 +8,10 @@ use crate::Reason;
 /// Condition of an Upload and its Snapshot: True when only what changed was read. Its message says why not.
 pub const INCREMENTAL: &str = "Incremental";
 
+/// Condition of an Upload and a Download: True once a node had the disk open. Its message says by which transport the disk
+/// library moves the data.
+pub const TRANSPORT: &str = "Transport";
+
 /// The one condition type all our kinds carry: True once the object has reached what it is for.
 /// Its reason answers *why is it waiting, or why did it end*.
 pub const READY: &str = "Ready";

@@ -69,6 +69,7 @@ reasons! {
         Canceled: "It was asked to stop; nothing is left behind.", "", "";
         ChangedAreas: "Only what changed since an earlier restore point is read.", "", "";
         AllocatedAreas: "All that is allocated on the disk is read; the message says why.", "", "";
+        DiskOpened: "A node has the disk open, or had; the message says by which transport its data moves.", "", "";
         SnapshotSwept: "A disk snapshot was deleted that no Snapshot and no Upload needed any more.", "", "";
     }
     Wait {

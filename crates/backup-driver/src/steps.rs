@@ -1,9 +1,6 @@
 //! Names of the driver's steps, and a way to be killed right after one of them.
 //!
-//! With `BACKUP_DRIVER_DIE_AFTER=<step>` a build with debug assertions aborts itself after that step, once: it leaves a
-//! file `died-after-<step>` in `VELERO_SCRATCH_DIR` (else the system's temporary folder) and does not die again while
-//! that file is there. Release builds know nothing of it. An abort runs no destructor and flushes nothing, so it is as
-//! good as SIGKILL.
+//! With `BACKUP_DRIVER_DIE_AFTER=<step>` the process dies after that step ([`operator::dying`]).
 
 /// A step after which the process may die in a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,20 +74,7 @@ impl Step {
     /// The step is done. Dies here when told to.
     pub fn done(self) {
         tracing::debug!(step = self.name(), "step done");
-        #[cfg(debug_assertions)]
-        die_if_told(&self.name());
-    }
-}
-
-#[cfg(debug_assertions)]
-fn die_if_told(step: &str) {
-    if std::env::var("BACKUP_DRIVER_DIE_AFTER").is_ok_and(|told| told == step) {
-        let folder = std::env::var_os("VELERO_SCRATCH_DIR").map_or_else(std::env::temp_dir, Into::into);
-        let mark = folder.join(format!("died-after-{step}"));
-        let first = std::fs::File::options().write(true).create_new(true).open(&mark);
-        if first.is_ok() {
-            std::process::abort();
-        }
+        operator::dying::after("BACKUP_DRIVER_DIE_AFTER", &self.name());
     }
 }
 

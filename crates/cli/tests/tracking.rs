@@ -1,8 +1,8 @@
 //! `tracking` against a real API server and the vCenter double: what a user would lose is pods that start.
 #![allow(clippy::unwrap_used, missing_docs)] // a panic is how a test fails
 
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use connections::Vcenters;
 use disk::{DiskId, DiskSnapshot};
@@ -12,6 +12,13 @@ use kube::api::{Patch, PatchParams};
 use lab::{Lab, NewClaim, Options, VELERO_NAMESPACE};
 use serde_json::{Value, json};
 use vsphere::Vcenter;
+
+/// How vCenter is asked for a disk's snapshots.
+const LIST: &str = "VslmRetrieveSnapshotInfo";
+
+/// How a disk's tracking is switched on, and off.
+const SWITCH: &str = "VslmSetVStorageObjectControlFlags";
+const BACK: &str = "VslmClearVStorageObjectControlFlags";
 
 /// Longest time for one call to the double.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -46,11 +53,14 @@ impl Cluster {
 
     /// A request to the double's control address: its status and its answer.
     fn control(&self, path: &str, body: Option<Value>) -> (String, Value) {
+        self.ask(path, body.iter().flat_map(|body| ["--data".to_owned(), body.to_string()]))
+    }
+
+    fn ask(&self, path: &str, arguments: impl IntoIterator<Item = String>) -> (String, Value) {
         let url = format!("{}{path}", self.lab.facts().control_url().unwrap());
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--max-time", "30", "--write-out", "\n%{http_code}", &url]);
-        curl.args(body.iter().flat_map(|body| ["--data".to_owned(), body.to_string()]));
-        let output = curl.output().unwrap();
+        let output = curl.args(arguments).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
         let (answer, status) = text.rsplit_once('\n').unwrap();
@@ -69,6 +79,11 @@ impl Cluster {
         status != "409"
     }
 
+    fn forget_faults(&self) {
+        let (status, answer) = self.ask("/faults", ["--request", "DELETE"].map(str::to_owned));
+        assert!(status.starts_with('2'), "{status} {answer}");
+    }
+
     fn detach(&self, disk: &DiskId) {
         self.tell("/detach", json!({"disk": disk}));
     }
@@ -82,20 +97,26 @@ impl Cluster {
         self.control("/calls", None).1[method].as_u64().unwrap_or_default()
     }
 
-    /// As the vSphere cloud provider does.
+    /// As the vSphere cloud provider does; node-b's by the UUID that vCenter gave it.
     async fn nodes_name_their_machines(&self) {
         let nodes: Api<Node> = Api::all(self.lab.client().clone());
         for machine in self.control("/machines", None).1.as_array().unwrap() {
-            let id = format!("vsphere://{}", machine["uuid"].as_str().unwrap());
+            let which = if machine["name"] == "node-b" { "instanceUuid" } else { "uuid" };
+            let id = format!("vsphere://{}", machine[which].as_str().unwrap());
             let named = Patch::Merge(json!({"spec": {"providerID": id}}));
             nodes.patch(machine["name"].as_str().unwrap(), &PatchParams::default(), &named).await.unwrap();
         }
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vsphere-backup"));
         command.arg("tracking").args(arguments).arg("--kubeconfig").arg(self.lab.kubeconfig());
-        command.args(["--velero-namespace", VELERO_NAMESPACE]).output().unwrap()
+        command.args(["--velero-namespace", VELERO_NAMESPACE]);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
     }
 
     /// Runs it and expects this exit code; gives its one document.
@@ -137,6 +158,8 @@ async fn tracking_is_switched_on_and_off_without_a_pod_that_cannot_start() {
     let sessions = cluster.sessions();
     nothing_is_switched_while_anything_speaks_against_it(&cluster).await;
     nodes_go_first_and_a_run_that_failed_is_run_again(&cluster).await;
+    a_disk_of_which_a_snapshot_may_have_been_taken_meanwhile_is_switched_back(&cluster).await;
+    disks_follow_and_pods_start_on_every_node(&cluster).await;
     the_way_back_lets_pods_start_again(&cluster).await;
     assert_eq!(cluster.sessions(), sessions, "every run ended its own");
     cluster.vcenter.logout().await;
@@ -183,6 +206,53 @@ async fn nodes_go_first_and_a_run_that_failed_is_run_again(cluster: &Cluster) {
     let rest = cluster.document(&["enable", "--yes"], 0);
     assert_eq!(cluster.steps(&rest), ["already", "switched", "left", "left"], "{rest}");
     assert_eq!(cluster.tracked().await, [true, true, false, false], "disks wait for another run");
+}
+
+/// Of a disk whose tracking begins while it has snapshots vCenter would tell untrue changes.
+async fn a_disk_of_which_a_snapshot_may_have_been_taken_meanwhile_is_switched_back(cluster: &Cluster) {
+    let refused = |method: &str, skip: u64| {
+        json!({
+            "method": method, "disk": cluster.idle, "fault": "NoPermission", "skip": skip,
+            "fields": {"privilegeId": "Datastore.FileManagement"},
+        })
+    };
+    let failed = |document: &Value, words: &str| {
+        assert_eq!(cluster.steps(document), ["already", "already", "failed", "left"], "{document}");
+        assert!(document.to_string().contains(words), "{document}");
+    };
+    // the first look is for the plan, the second right before the switch, the third right after it
+    cluster.tell("/faults", refused(LIST, 2));
+    failed(&cluster.document(&["enable", "--yes"], 1), "switched off again; run again when no backup runs");
+    assert_eq!(cluster.tracked().await, [true, true, false, false]);
+
+    cluster.forget_faults();
+    cluster.tell("/faults", refused(LIST, 2));
+    cluster.tell("/faults", refused(BACK, 0));
+    failed(&cluster.document(&["enable", "--yes"], 1), "run `tracking disable` when no pod uses it");
+    assert_eq!(cluster.tracked().await, [true, true, true, false], "this is what it told");
+    cluster.forget_faults();
+    cluster.vcenter.track_disk(&cluster.idle, false, WITHIN).await.unwrap();
+
+    let switched = cluster.called(SWITCH);
+    cluster.tell("/faults", json!({"method": SWITCH, "disk": cluster.idle, "delayMs": 5000, "count": 1}));
+    let mut enable = cluster.command(&["enable", "--yes", "--output", "json"]);
+    let running = enable.stdout(Stdio::piped()).spawn().unwrap();
+    let due = Instant::now() + WITHIN;
+    while cluster.called(SWITCH) == switched {
+        assert!(Instant::now() < due, "nothing was switched");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let taken = cluster.vcenter.create_snapshot(&cluster.idle, "a backup that begins", WITHIN).await.unwrap();
+    let output = running.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    failed(&serde_json::from_slice(&output.stdout).unwrap(), "a snapshot was taken meanwhile");
+    assert_eq!(cluster.tracked().await, [true, true, false, false]);
+    cluster.forget_faults();
+    let snapshot = DiskSnapshot { disk: cluster.idle.clone(), snapshot: taken };
+    cluster.vcenter.delete_snapshot(&snapshot, WITHIN).await.unwrap();
+}
+
+async fn disks_follow_and_pods_start_on_every_node(cluster: &Cluster) {
     let disks = cluster.document(&["enable", "--yes"], 0);
     assert_eq!(cluster.steps(&disks), ["already", "already", "switched", "left"], "{disks}");
 

@@ -41,6 +41,9 @@ pub struct Config {
     /// Folder of VMware's VDDK, which the user supplies.
     #[arg(long, env = "VDDK_DIR", default_value = "/vddkLibs")]
     pub vddk_dir: PathBuf,
+    /// Transport modes that VDDK may use, best first: of `nbdssl`, `nbd`, `hotadd`, `san`, joined by colons.
+    #[arg(long, env = "VDDK_TRANSPORT_MODES", default_value_t)]
+    pub vddk_transport_modes: vddk::TransportModes,
     /// Seconds that one call into VDDK may take before its process is ended.
     #[arg(long, env = "DISK_CALL_DEADLINE", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub disk_call_deadline: u64,

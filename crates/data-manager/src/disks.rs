@@ -9,6 +9,7 @@ use connections::from_vsphere;
 use data_path::{Disk, Throttle};
 use disk::{DiskId, DiskSnapshot};
 use lifecycle::Problem;
+use lifecycle::transfer::Transport;
 use vsphere::Vcenter;
 
 use crate::attempt::NotDone;
@@ -36,6 +37,8 @@ pub(crate) struct Disks {
     pub(crate) library: PathBuf,
     /// Folder for sockets.
     pub(crate) sockets: PathBuf,
+    /// How the library may move the data, best first.
+    pub(crate) transport_modes: vddk::TransportModes,
     /// For one call into the library.
     pub(crate) call_deadline: Duration,
     /// What all disks together are held to.
@@ -47,6 +50,8 @@ pub(crate) struct OpenDisk {
     helper: vddk::Helper,
     /// The disk, until the copy takes it.
     pub(crate) disk: Disk,
+    /// How its data moves.
+    pub(crate) transport: Transport,
 }
 
 impl Disks {
@@ -97,14 +102,22 @@ impl Disks {
             password: config.password.clone(),
             datastore: described.datastore,
         };
-        let options = vddk::LaunchOptions { call_deadline: self.call_deadline, ..vddk::LaunchOptions::default() };
+        let options = vddk::LaunchOptions {
+            call_deadline: self.call_deadline,
+            transport_modes: self.transport_modes.clone(),
+            ..vddk::LaunchOptions::default()
+        };
         let helper = self.launch(connection, target, options).await.map_err(|e| from_vddk(&act, &e))?;
         interrupt.helpers.spawn(helper.gone());
         // the helper ends a call that hangs and says so; a connection that gave up before it would hide that
         let patience = self.call_deadline + LAST_WORDS;
         let patient = nbd::ConnectOptions { request_deadline: patience, ..nbd::ConnectOptions::default() };
         match Disk::connect(&helper.uri(), patient).await {
-            Ok(disk) => Ok(OpenDisk { helper, disk: disk.throttled(self.throttle.clone()) }),
+            Ok(disk) => {
+                let transport =
+                    Transport { in_use: helper.transport_mode().to_owned(), allowed: self.transport_modes.to_string() };
+                Ok(OpenDisk { helper, disk: disk.throttled(self.throttle.clone()), transport })
+            }
             Err(error) => Err(crate::problems::from_copy(&act, &error)),
         }
     }
@@ -135,6 +148,11 @@ impl OpenDisk {
     /// The copy's view of the disk, and the child that must outlive it.
     pub(crate) fn split(self) -> (Disk, vddk::Helper) {
         (self.disk, self.helper)
+    }
+
+    /// Counts it.
+    pub(crate) fn count(&self, metrics: &operator::Metrics) {
+        metrics.disk_opened(&self.transport.in_use);
     }
 }
 

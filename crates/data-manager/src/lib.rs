@@ -24,6 +24,7 @@ mod problems;
 mod reconcile;
 mod report;
 pub mod server;
+mod steps;
 mod uploads;
 
 pub use config::{Command, Config};

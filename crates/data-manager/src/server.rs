@@ -102,6 +102,7 @@ impl Shared {
                 helper: exe.with_file_name("vddk-helper"),
                 library: config.vddk_dir.clone(),
                 sockets: config.scratch_dir.clone(),
+                transport_modes: config.vddk_transport_modes.clone(),
                 call_deadline: Duration::from_secs(config.disk_call_deadline),
                 throttle: pacing.throttle(),
             },

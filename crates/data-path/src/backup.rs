@@ -211,16 +211,19 @@ async fn keep(
                 let taken = writer.take_over(alike[0], id).await;
                 match taken.map_err(Error::repository("take over a chunk"))? {
                     TakeOver::Done => progress.settle(covered.length),
-                    TakeOver::Unknown => {
-                        let bytes = source.read(covered).await?;
-                        progress.add_read(covered.length);
-                        store_chunks(writer, covered, &bytes, progress).await?;
-                    }
+                    TakeOver::Unknown => read_again(source, writer, covered, progress).await?,
                 }
             }
+            ChunkRef::Unknown => read_again(source, writer, covered, progress).await?,
         }
     }
     Ok(())
+}
+
+async fn read_again(source: &Disk, writer: &Writer, range: ByteRange, progress: &Progress) -> Result<(), Error> {
+    let bytes = source.read(range).await?;
+    progress.add_read(range.length);
+    store_chunks(writer, range, &bytes, progress).await
 }
 
 async fn store_chunks(writer: &Writer, range: ByteRange, bytes: &Bytes, progress: &Progress) -> Result<(), Error> {

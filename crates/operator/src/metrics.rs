@@ -13,6 +13,7 @@ pub struct Metrics {
     reasons: IntCounterVec,
     errors: IntCounterVec,
     contents: IntCounterVec,
+    transports: IntCounterVec,
     waits: CounterVec,
     leader: IntGauge,
 }
@@ -28,20 +29,22 @@ impl Metrics {
         let errors = counter("errors_total", "Failed looks at an object, by kind.", &["kind"]);
         let contents =
             counter("contents_total", "Disks backed up, by how their content was found.", &["source", "why"]);
+        let transports = counter("disks_opened_total", "Disks opened, by the transport of their data.", &["transport"]);
         let waits = Opts::new("transfer_wait_seconds_total", "What finished transfers waited for, by kind.");
         let waits = CounterVec::new(waits, &["kind", "on"]).expect("a valid metric");
         let leader = IntGauge::new("leader", "1 while this process is the active one.").expect("a valid metric");
-        let collectors: [Box<dyn prometheus::core::Collector>; 5] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 6] = [
             Box::new(reasons.clone()),
             Box::new(errors.clone()),
             Box::new(contents.clone()),
+            Box::new(transports.clone()),
             Box::new(waits.clone()),
             Box::new(leader.clone()),
         ];
         for collector in collectors {
             registry.register(collector).expect("each name is registered once");
         }
-        Self { registry, reasons, errors, contents, waits, leader }
+        Self { registry, reasons, errors, contents, transports, waits, leader }
     }
 
     /// Where further metrics are registered; their names get the prefix.
@@ -62,6 +65,12 @@ impl Metrics {
     /// A disk was backed up, and how its content was found: from changes, or why not.
     pub fn content(&self, source: &str, why: &str) {
         self.contents.with_label_values(&[source, why]).inc();
+    }
+
+    /// A disk was opened, and its data moves by this transport.
+    pub fn disk_opened(&self, transport: &str) {
+        let known = ["nbdssl", "nbd", "hotadd", "san", "file"].contains(&transport);
+        self.transports.with_label_values(&[if known { transport } else { "other" }]).inc();
     }
 
     /// A transfer took so long, of which these shares (of 1) went by with waiting for something.

@@ -96,6 +96,9 @@ pub struct S3Options {
     pub connect_timeout: Duration,
     /// Longest wait for the first byte of an answer.
     pub read_timeout: Duration,
+    /// How long the body of an answer, or of a put, may stand still before the try is given up; busy stores pause for some
+    /// seconds.
+    pub stall_timeout: Duration,
     /// Longest time one operation may take, all its tries together.
     pub operation_timeout: Duration,
     /// Tries of one operation, the first included.
@@ -129,6 +132,7 @@ impl S3Options {
             credentials: Credentials::Environment,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(45),
             operation_timeout: Duration::from_secs(600),
             attempts: 5,
             first_pause: Duration::from_secs(1),

@@ -279,8 +279,8 @@ impl Repository {
         self.open(id, Opening::Whole).await
     }
 
-    /// Opens a restore point also when chunks of it are lost, for who wants to know which: [`Reader::examine`] says so. Its
-    /// trees must be readable.
+    /// Opens a restore point also when chunks of it, or trees that name them, are lost, for who wants to know which:
+    /// [`Reader::examine`] says so. Its root, the list of its folders and `/disk.json` must be readable.
     pub async fn reader_despite_damage(&self, id: &RestorePointId) -> Result<Reader, Error> {
         self.open(id, Opening::Remains).await
     }
@@ -392,9 +392,15 @@ impl Repository {
     /// One blob, found by the index, verified.
     pub(crate) async fn blob(&self, kind: BlobKind, id: &[u8; 32]) -> Result<Vec<u8>, Error> {
         let not_indexed = || Error::damaged("find a blob", Damage::NotIndexed { chunk: hex(id) });
-        let pack = self.inner.index.find(kind, id).ok_or_else(not_indexed)?;
+        let index = &self.inner.index;
+        // of a pack that is known to be lost the error names the pack, which helps more than that no index lists the blob
+        let pack = index.find(kind, id).or_else(|| index.find_even_lost(kind, id)).ok_or_else(not_indexed)?;
         let blobs = self.pack_content(&pack).await?;
-        let blob = *blobs.iter().find(|blob| blob.kind == kind && blob.id == *id).ok_or_else(not_indexed)?;
+        let unlisted = || {
+            let (object, cause) = (pack::key(&pack.id), format!("its header does not list chunk {}", hex(id)));
+            Error::damaged("find a blob", Damage::Malformed { object, cause })
+        };
+        let blob = *blobs.iter().find(|blob| blob.kind == kind && blob.id == *id).ok_or_else(unlisted)?;
         let sealed = self.read_pack(&pack, u64::from(blob.offset), u64::from(blob.length)).await?;
         let cipher = self.inner.cipher.clone();
         let opened = tokio::task::spawn_blocking(move || open_blob(&cipher, &pack, &blob, &sealed)).await;

@@ -26,6 +26,7 @@ use crate::library;
 use crate::order::{Message, Order};
 use crate::start;
 use crate::target::{Connection, Target};
+use crate::transport::TransportModes;
 
 /// Log lines that are kept for the error after a crash.
 const KEPT_LINES: usize = 20;
@@ -48,8 +49,8 @@ pub struct LaunchOptions {
     pub stop_deadline: Duration,
     /// How long the helper may be silent, though it should say every third of this that it lives.
     pub silence_deadline: Duration,
-    /// Transport modes in order of preference, joined by colons.
-    pub transport_modes: String,
+    /// Transport modes in order of preference.
+    pub transport_modes: TransportModes,
 }
 
 impl Default for LaunchOptions {
@@ -59,7 +60,7 @@ impl Default for LaunchOptions {
             call_deadline: Duration::from_secs(180),
             stop_deadline: Duration::from_secs(60),
             silence_deadline: Duration::from_secs(30),
-            transport_modes: "nbdssl:nbd".into(),
+            transport_modes: TransportModes::default(),
         }
     }
 }
@@ -232,7 +233,7 @@ impl Process {
             snapshot: target.snapshot.as_ref().map(ToString::to_string),
             access: target.access,
             identity: target.identity.clone(),
-            transport_modes: self.options.transport_modes.clone(),
+            transport_modes: self.options.transport_modes.to_string(),
             socket: socket.to_owned(),
             scratch: socket.parent().unwrap_or(socket).to_owned(),
             export: target.export_name(),

@@ -32,7 +32,9 @@ mod library;
 pub mod order;
 mod start;
 mod target;
+mod transport;
 
 pub use error::{Error, Kind};
 pub use helper::{Helper, LaunchOptions};
 pub use target::{Access, Connection, Target};
+pub use transport::{BadTransportModes, TransportModes};

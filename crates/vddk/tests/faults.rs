@@ -51,6 +51,23 @@ async fn another_library_of_that_name_is_told_apart() {
     stage.assert_clean(None).await;
 }
 
+/// Nobody could say that a restored disk is stable; every library that knows first-class disks has the function.
+#[tokio::test]
+async fn a_library_that_cannot_flush_is_refused_before_anything_is_written() {
+    let stage = Stage::new();
+    let mut library = fs::read(stage.path("vddk/lib64/libvixDiskLib.so.8")).unwrap();
+    let name = b"\0VixDiskLib_Flush\0";
+    let at: Vec<_> =
+        library.windows(name.len()).enumerate().filter(|(_, bytes)| bytes == name).map(|(at, _)| at).collect();
+    assert!(!at.is_empty(), "the stand-in has it");
+    at.into_iter().for_each(|at| library[at + name.len() - 2] = b'x');
+    fs::write(stage.path("vddk/lib64/libvixDiskLib.so.9"), library).unwrap();
+    let error = stage.launch(writable_disk()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::LibraryBroken, "{error}");
+    assert!(error.to_string().contains("it has no function VixDiskLib_Flush"), "{error}");
+    stage.assert_clean(None).await;
+}
+
 #[tokio::test]
 async fn a_library_that_does_not_start_is_broken() {
     let stage = Stage::new();

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nbd::{Fua, Kind, Zeroes};
-use stage::{DISK, MIB, PASSWORD, Stage, client, eventually, snapshot, writable_disk};
+use stage::{DISK, MIB, PASSWORD, Stage, client, eventually, options, snapshot, writable_disk};
 use tokio::process::Command;
 use tokio::task::JoinSet;
+use vddk::LaunchOptions;
 
 #[tokio::test]
 async fn a_snapshot_is_served_byte_for_byte() {
@@ -25,6 +26,20 @@ async fn a_snapshot_is_served_byte_for_byte() {
     helper.stop().await.unwrap();
     stage.assert_clean(Some(process)).await;
     assert_eq!(stage.open_accesses(), 0);
+}
+
+#[tokio::test]
+async fn the_transport_is_the_first_that_works_in_the_order_asked_for() {
+    let stage = Stage::new();
+    for (modes, in_use) in [("nbdssl:nbd", "nbdssl"), ("nbd:nbdssl", "nbd"), ("san:hotadd:nbd", "nbd")] {
+        let preferred = LaunchOptions { transport_modes: modes.parse().unwrap(), ..options() };
+        let helper = stage.launch_with(stage.connection(), snapshot(), preferred).await.unwrap();
+        assert_eq!(helper.transport_mode(), in_use, "{modes}");
+        helper.stop().await.unwrap();
+    }
+    let nowhere = LaunchOptions { transport_modes: "san:hotadd".parse().unwrap(), ..options() };
+    let error = stage.launch_with(stage.connection(), snapshot(), nowhere).await.unwrap_err();
+    assert_eq!(error.kind(), vddk::Kind::OpenFailed, "{error}");
 }
 
 /// One read after the other is a fifth of the speed on a real host.

@@ -58,6 +58,36 @@ fn verify_tells_the_whole_extent_of_what_is_lost() {
 }
 
 #[test]
+fn verify_goes_on_behind_a_damaged_tree_and_names_what_else_is_damaged() {
+    const FOLDER: u64 = 4 << 30;
+    let bench = Bench::new();
+    // two folders with one chunk each: two trees
+    let chunk = repository::CHUNK_SIZE;
+    let parts = [0, FOLDER].map(|at| (at, random(usize::try_from(chunk).unwrap())));
+    bench.raw("disk.raw", 2 * FOLDER, &parts.each_ref().map(|(at, bytes)| (*at, bytes.as_slice())));
+    bench.done(&["backup", "disk.raw"]);
+    let [.., trees, data] = &packs_by_length(&bench.file("repository/data"))[..] else { panic!("two kinds of packs") };
+    spoil(trees, 20);
+    spoil(data, 20);
+    spoil(data, chunk + 32 + 20);
+    let found = bench.document(&["verify", "latest"], 3);
+    assert_eq!((&found["damageCount"], &found["bytesDamaged"]), (&2.into(), &(FOLDER + chunk).into()), "{found}");
+    let whole_folder = |range: &serde_json::Value| range["length"].as_u64() >= Some(FOLDER);
+    assert!(found["damaged"].as_array().unwrap().iter().any(whole_folder), "{found}");
+    for pack in [trees, data] {
+        let name = pack.file_name().unwrap().to_str().unwrap();
+        let named = |damage: &serde_json::Value| damage.as_str().unwrap().contains(name);
+        assert!(found["damages"].as_array().unwrap().iter().any(named), "{name}: {found}");
+    }
+    bench.refused(&["verify", "latest"], 3, &["2 pieces are damaged", &format!("{} bytes", FOLDER + chunk)]);
+    let restored = bench.document(&["restore", "latest", "back.raw", "--skip-damaged"], 3);
+    assert_eq!(restored["bytesDamaged"], found["bytesDamaged"], "{restored}");
+
+    std::fs::remove_file(trees).unwrap();
+    bench.refused(&["verify", "latest"], 1, &["missing", "restore another restore point"]); // nobody knows what belongs to it
+}
+
+#[test]
 fn a_restore_that_skips_damage_says_so_to_scripts_and_keeps_the_rest() {
     let bench = Bench::new();
     let whole = random(24 << 20);
@@ -91,10 +121,16 @@ fn spoil(pack: &Path, at: u64) {
     file.write_all_at(&[!byte[0]], at).unwrap();
 }
 
-fn largest_below(folder: &Path) -> PathBuf {
+fn packs_by_length(folder: &Path) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(folder).unwrap().map(|folder| folder.unwrap().path());
     let files = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()));
-    files.max_by_key(|file| file.metadata().unwrap().len()).unwrap()
+    let mut files: Vec<_> = files.collect();
+    files.sort_by_key(|file| file.metadata().unwrap().len());
+    files
+}
+
+fn largest_below(folder: &Path) -> PathBuf {
+    packs_by_length(folder).pop().unwrap()
 }
 
 #[test]

@@ -147,7 +147,7 @@ pub(crate) fn until(what: &str, mut ready: impl FnMut() -> bool) {
 /// versitygw with one bucket, on a folder of the test.
 pub(crate) struct Store {
     pub(crate) process: Running,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Store {

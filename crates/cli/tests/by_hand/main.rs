@@ -5,6 +5,7 @@ mod answers;
 mod bench;
 mod full;
 mod interrupts;
+mod kills;
 mod prune;
 mod refusals;
 

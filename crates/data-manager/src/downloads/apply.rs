@@ -10,10 +10,12 @@ use crate::attempt::{Claimed, NotDone};
 use crate::context::Context;
 use crate::interrupt::{Interrupt, Why};
 use crate::report::Report;
+use crate::steps::Step;
 
 /// Does the work under its lease, and gives the lease back.
 pub(super) async fn perform(ctx: &Context, Claimed { object, found, work, lease }: Claimed<Download>, place: &Place) {
     if let Work::Copy { resumed } = work {
+        Step::DownloadBegun.done();
         let touched = resumed || found.status.as_ref().is_some_and(|s| s.retry_count > 0);
         let report = Report::new(ctx.publisher.clone(), ctx.client.clone(), object, lease.lost());
         let interrupt = Interrupt::new(place.stop.clone(), lease.lost(), ctx.shutdown.clone());

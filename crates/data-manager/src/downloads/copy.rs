@@ -18,6 +18,7 @@ use crate::disks::{OpenDisk, from_vddk, with_last_words};
 use crate::interrupt::Interrupt;
 use crate::problems::from_copy;
 use crate::report::{Report, at_the_end};
+use crate::steps::Step;
 use crate::uploads::open_repository;
 
 /// What a failure says was being done.
@@ -58,6 +59,7 @@ async fn write(
     let failed = |act: &str, e: repository::Error| NotDone::from(from_repository(act, &e));
     repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
     let lock = repository.lock_to_read(&name).await.map_err(|e| failed("lock the repository", e))?;
+    Step::DownloadLocked.done();
     let vcenter = ctx.vcenters.get().await;
     let written = match vcenter {
         Ok(vcenter) => {
@@ -69,7 +71,9 @@ async fn write(
     if let Err(error) = lock.release().await {
         tracing::warn!(error = %Problem::chain(&error), "the lock may be left until it is swept");
     }
-    Ok(Written { volume, progress: written? })
+    let progress = written?;
+    Step::RestoreUnlocked.done();
+    Ok(Written { volume, progress })
 }
 
 #[allow(clippy::too_many_arguments, reason = "what one attempt needs, all of it different")]
@@ -103,9 +107,13 @@ async fn write_locked(
         return Err(Problem::lasting(Reason::TargetTooSmall, cause).into());
     }
     let open = ctx.disks.write(vcenter, volume, interrupt).await?;
+    open.count(ctx.publisher.metrics());
+    Step::VolumeOpened.done();
     let start = Start::find(ctx, &report.object().await, &reader, volume, touched).await?;
     // before the first write, so that a checkpoint always names what is being written
-    report.say(|status, _| says::saved(status, start.checkpoint())).await;
+    let transport = &open.transport;
+    report.say(|status, now| says::saved(&says::opened(status, transport, now), start.checkpoint())).await;
+    Step::WritingNoted.done();
     write_open(ctx, report, interrupt, &reader, open, &start).await
 }
 
@@ -144,6 +152,9 @@ async fn write_open(
         error = helper.exited() => Err(NotDone::from(from_vddk(ACT, &error))),
     };
     let outcome = with_last_words(ACT, outcome, &helper).await;
+    if outcome.is_ok() {
+        Step::VolumeWritten.done();
+    }
     let last_word = async {
         if outcome.is_err() {
             report.say_shortly(|status, _| says::saved(status, start.checkpoint())).await;
@@ -156,6 +167,7 @@ async fn write_open(
         let told = from_vddk("close the restored disk", &e);
         Problem { reason: Reason::DiskFlushFailed, ..told }
     })?;
+    Step::VolumeClosed.done();
     tracing::info!(
         bytes = done.counts.stored,
         seconds = done.elapsed.as_secs_f32(),

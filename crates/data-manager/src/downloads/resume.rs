@@ -112,15 +112,14 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_checkpoint_counts_for_its_own_restore_point_on_its_own_disk() {
-        let folder = std::env::temp_dir().join(format!("data-manager-resume-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let repository = repository::initialise(Arc::new(FolderStore::new(&folder)), &"a key".into()).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(FolderStore::new(folder.path()));
+        let repository = repository::initialise(store, &"a key".into()).await.unwrap();
         let point = NewRestorePoint::new("host", "/disk", api::Timestamp::now(), DiskFacts::of_size(4 << 20));
         let writer = repository.writer(point, WriterOptions::default()).await.unwrap();
         writer.put_zero(0..7).await.unwrap();
         writer.put_chunk(7, vec![7; 512 << 10].into()).await.unwrap();
         let reader = repository.reader(&writer.commit().await.unwrap().id).await.unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
 
         let disk: DiskId = "disk-1".parse().unwrap();
         let start = Start {

@@ -18,6 +18,7 @@ use crate::attempt::{Claimed, NotDone, is_ready, once_the_cluster_answers};
 use crate::context::Context;
 use crate::interrupt::{Interrupt, Why};
 use crate::report::{Report, Said};
+use crate::steps::Step;
 
 /// How long one attempt to delete a disk snapshot may take before the next one is left to the back-off.
 const DELETE_WITHIN: Duration = Duration::from_secs(300);
@@ -30,6 +31,7 @@ pub(super) async fn perform(ctx: &Context, Claimed { object, work, lease, .. }: 
     let report = Report::new(ctx.publisher.clone(), ctx.client.clone(), object, lease.lost());
     match work {
         Work::Copy { .. } => {
+            Step::UploadBegun.done();
             let interrupt = Interrupt::new(place.stop.clone(), lease.lost(), ctx.shutdown.clone());
             copy(ctx, &report, &interrupt).await;
         }
@@ -57,16 +59,19 @@ async fn finish(ctx: &Context, report: &Report<Upload>, copied: &Copied) {
         return; // who has it now finds the restore point
     }
     match delete_snapshot(ctx, &copied.snapshot).await {
-        Ok(()) => report.say(|status, now| says::completed(&copied.told(status, now), copied.progress, now)).await,
+        Ok(()) => {
+            Step::DiskSnapshotDeleted.done();
+            report.say(|status, now| says::completed(&copied.told(status, now), copied.progress, now)).await;
+        }
         Err(problem) => {
             report
                 .say(|status, now| {
                     let status = says::progressed(&copied.told(status, now), copied.progress);
                     says::cleanup_failed(&status, &problem, now)
                 })
-                .await
+                .await;
         }
-    };
+    }
 }
 
 /// An attempt failed: another follows, or the disk snapshot goes and the upload is given up.

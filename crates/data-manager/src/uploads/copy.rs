@@ -10,7 +10,7 @@ use disk::DiskSnapshot;
 use kube::ResourceExt as _;
 use lifecycle::Problem;
 use lifecycle::content::Source;
-use lifecycle::transfer::upload as says;
+use lifecycle::transfer::{Transport, upload as says};
 use repository::{DiskFacts, NewRestorePoint, Repository, WriterOptions};
 use vsphere::{Disk, SnapshotInfo, Vcenter};
 
@@ -21,6 +21,7 @@ use crate::disks::{OpenDisk, from_vddk, with_last_words};
 use crate::interrupt::Interrupt;
 use crate::problems::from_copy;
 use crate::report::{Report, at_the_end};
+use crate::steps::Step;
 
 /// How long the store may take to remove the checkpoints of a transfer that has ended.
 const FORGET_WITHIN: Duration = Duration::from_secs(10);
@@ -32,16 +33,17 @@ const ACT: &str = "back up the disk";
 pub(crate) struct Copied {
     /// The disk snapshot it holds; not needed any more.
     pub(crate) snapshot: DiskSnapshot,
-    /// How its content was found, where it was copied by this node.
-    pub(crate) source: Option<Source>,
+    /// How its content was found and how its data moved, where it was copied by this node.
+    pub(crate) how: Option<(Source, Transport)>,
     /// Progress at the end.
     pub(crate) progress: api::Progress,
 }
 
 impl Copied {
-    /// The status with how the content was found.
+    /// The status with how that was done.
     pub(crate) fn told(&self, status: &UploadStatus, now: api::Timestamp) -> UploadStatus {
-        self.source.as_ref().map_or_else(|| status.clone(), |source| says::found(status, source, now))
+        let Some((source, transport)) = &self.how else { return status.clone() };
+        says::found(&says::opened(status, transport, now), source, now)
     }
 }
 
@@ -106,32 +108,38 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
         let size = repository.reader(&point.id).await.map_err(|e| failed("read the restore point", e))?.size();
         let told = upload.status.unwrap_or_default().progress;
         let progress = api::Progress { total_bytes: size, bytes_done: size, ..told };
-        return Ok(Copied { snapshot, source: None, progress });
+        return Ok(Copied { snapshot, how: None, progress });
     }
     let vcenter = ctx.vcenters.get().await?.for_operation(name.as_str());
     let (disk, taken) = look(&vcenter, &snapshot).await?;
     let lock = repository.lock(&name).await.map_err(|e| failed("lock the repository", e))?;
+    Step::UploadLocked.done();
     let found = content::find(&vcenter, &repository, &snapshot, &disk, taken.create_time).await;
     let open = ctx.disks.read(&vcenter, &snapshot, interrupt).await;
     let copied = match open {
         Ok(open) => {
             let point = new_point(&upload, &vcenter, &snapshot, &disk, &taken);
             let target = Target { repository: &repository, snapshot: &snapshot, transfer: &name, point };
-            copy_open(ctx, report, interrupt, target, open, found).await
+            let transport = open.transport.clone();
+            let copied = copy_open(ctx, report, interrupt, target, open, found).await;
+            copied.map(|(source, progress)| (source, transport, progress))
         }
         Err(problem) => Err(problem.into()),
     };
     if copied.is_ok() {
+        Step::PointWritten.done();
         forget_checkpoints(&repository, &name).await;
+        Step::CheckpointsForgotten.done();
     }
     let released = lock.release().await; // before any terminal status, so that `restic check` works when it says so
     if let Err(error) = released {
         tracing::warn!(error = %Problem::chain(&error), "the lock may be left until it is swept");
     }
-    let (source, progress) = copied?;
+    let (source, transport, progress) = copied?;
+    Step::SnapshotClosed.done();
     let (read, why) = source.words();
     ctx.publisher.metrics().content(read, why);
-    Ok(Copied { snapshot, source: Some(source), progress })
+    Ok(Copied { snapshot, how: Some((source, transport)), progress })
 }
 
 /// Removes the checkpoints of a transfer to which nobody will come back. What is left goes in a maintenance run, so it holds
@@ -176,10 +184,13 @@ async fn copy_open(
     open: OpenDisk,
     mut found: Found,
 ) -> Result<(Source, api::Progress), NotDone> {
+    open.count(ctx.publisher.metrics());
+    Step::SnapshotOpened.done();
+    let transport = open.transport.clone();
     let (disk, helper) = open.split();
     found = found.of_size(disk.size());
     let copying = async {
-        let copied = copy_found(ctx, report, interrupt, &target, &disk, &found).await;
+        let copied = copy_found(ctx, report, interrupt, &target, &disk, &transport, &found).await;
         let Err(NotDone::Failed(problem)) = &copied else { return copied };
         if problem.reason != Reason::TrackingUntrue {
             return copied;
@@ -188,7 +199,7 @@ async fn copy_open(
         found.doubt(target.repository, target.snapshot).await; // before anything that may fail
         report.say(|status, now| says::waits(status, Reason::TrackingUntrue, &doubt, now)).await;
         found = found.untrue();
-        copy_found(ctx, report, interrupt, &target, &disk, &found).await
+        copy_found(ctx, report, interrupt, &target, &disk, &transport, &found).await
     };
     let died = helper.exited();
     let outcome = tokio::select! {
@@ -211,6 +222,7 @@ async fn copy_found(
     interrupt: &Interrupt,
     target: &Target<'_>,
     disk: &data_path::Disk,
+    transport: &Transport,
     found: &Found,
 ) -> Result<(Source, api::Progress), NotDone> {
     let options = WriterOptions { transfer: Some(target.transfer.to_owned()), ..WriterOptions::default() };
@@ -223,7 +235,8 @@ async fn copy_found(
     let done = report
         .progress_while(backup, &progress, |status, so_far| {
             let now = api::Timestamp::now();
-            let status = says::paced(&says::found(status, source, now), ctx.pacing.slowing().as_ref(), &ctx.node, now);
+            let status = says::found(&says::opened(status, transport, now), source, now);
+            let status = says::paced(&status, ctx.pacing.slowing().as_ref(), &ctx.node, now);
             says::progressed(&status, so_far)
         })
         .await;

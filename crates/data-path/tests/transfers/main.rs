@@ -108,6 +108,29 @@ async fn holes_are_neither_read_nor_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_disk_that_does_not_tell_its_holes_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let source =
+        raw_file(folder.path(), "source", 17 * MIB, &[(3 * MIB, random(100_000, 22)), (17 * MIB - 512, vec![7; 512])]);
+    let repository = repository(folder.path()).await;
+    let file = source.to_str().unwrap();
+    // no block status at all; one that calls all of it data
+    for (name, arguments) in
+        [("absent", vec!["--no-sr", "file", file]), ("all data", vec!["--filter=noextents", "file", file])]
+    {
+        let server = Server::nbdkit(&arguments);
+        let report = back_up(&repository, &server.disk().await).await.unwrap();
+        assert_eq!(report.counts.read, 17 * MIB, "{name}: what may hold data is read");
+        let target = raw_file(folder.path(), name, 17 * MIB, &[]);
+        let reader = repository.reader(&report.point.id).await.unwrap();
+        let server = Server::qemu(&target);
+        restore(&reader, server.disk().await, TargetContent::KnownZero).await.unwrap();
+        drop(server);
+        assert!(same(&source, &target), "{name}: it came back differently");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn backup_with_one_unreadable_sector_fails_and_leaves_no_restore_point() {
     let folder = tempfile::tempdir().unwrap();
     let source = raw_file(folder.path(), "source", 17 * MIB, &[(0, random(17 << 20, 5))]);

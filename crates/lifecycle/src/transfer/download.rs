@@ -4,6 +4,7 @@ use api::conditions::{self, READY, Status};
 use api::{DownloadCheckpoint, DownloadPhase, DownloadStatus, Progress, Reason, Time, Timestamp};
 use disk::DiskId;
 
+use super::Transport;
 use crate::limits::Limit;
 use crate::retry::download_due;
 use crate::{Again, Problem};
@@ -70,6 +71,13 @@ pub fn paced(before: &DownloadStatus, limit: Option<&Limit>, node: &str, now: Ti
         }
         None => {}
     }
+    status
+}
+
+/// The disk is open.
+pub fn opened(before: &DownloadStatus, transport: &Transport, now: Timestamp) -> DownloadStatus {
+    let mut status = before.clone();
+    transport.note(&mut status.conditions, now);
     status
 }
 

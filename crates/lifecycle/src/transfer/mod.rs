@@ -5,9 +5,12 @@
 
 pub mod download;
 mod read;
+mod transport;
 pub mod upload;
 
 use api::Timestamp;
+
+pub use transport::Transport;
 
 /// One Upload or Download, as far as the decision needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use api::conditions::{self, INCREMENTAL, READY, Status};
 use api::{Progress, Reason, Time, Timestamp, UploadPhase, UploadStatus};
 
+use super::Transport;
 use crate::content::Source;
 use crate::limits::Limit;
 use crate::retry::{UploadRetries, upload_back_off_minutes, upload_due};
@@ -107,6 +108,13 @@ pub fn found(before: &UploadStatus, source: &Source, now: Timestamp) -> UploadSt
         Source::AllocatedAreas(_) => (Status::False, Reason::AllocatedAreas),
     };
     conditions::set(&mut status.conditions, INCREMENTAL, only_changes, reason, &source.to_string(), now);
+    status
+}
+
+/// The disk is open.
+pub fn opened(before: &UploadStatus, transport: &Transport, now: Timestamp) -> UploadStatus {
+    let mut status = before.clone();
+    transport.note(&mut status.conditions, now);
     status
 }
 

@@ -136,7 +136,7 @@ async fn find_all(repository: &Repository, name: &str, head: &Head) -> Result<Fo
     }
     let read = image.read_folders(repository, |folder, ids| {
         let first = image.layout.folder_chunks(folder).start;
-        for (id, place) in ids.iter().zip(first..) {
+        for (id, place) in ids?.iter().zip(first..) {
             match index.find_lasting(BlobKind::Data, &id.0) {
                 Some(pack) => drop(found.packs.insert(pack)),
                 None => drop(found.missing.entry(*id).or_insert(place)),

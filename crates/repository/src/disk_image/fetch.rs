@@ -5,6 +5,7 @@
 //! several fit in memory. Headers are read ahead of the batches they cut.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, future, stream};
 use tokio::sync::OnceCell;
 
-use super::reader::{NOWHERE, Reader, not_indexed};
+use super::reader::{NOWHERE, Reader, UNKNOWN, not_indexed};
 use crate::error::{Damage, Error};
 use crate::hash::ChunkId;
 use crate::index::PackRef;
@@ -95,7 +96,7 @@ impl Reader {
         let mut fetches: HashMap<u32, Fetch> = HashMap::new();
         for same in places.chunk_by(|a, b| a.0 == b.0) {
             let (content, at) = (same[0].0, same.iter().map(|(_, index)| *index).collect::<Vec<_>>());
-            let pack = self.shared.unique[content as usize].1;
+            let pack = if content == UNKNOWN { NOWHERE } else { self.shared.unique[content as usize].1 };
             fetches.entry(pack).or_insert_with(|| Fetch { pack, wanted: Vec::new() }).wanted.push((content, at));
         }
         let mut plan: Vec<_> = fetches.into_values().collect();
@@ -156,10 +157,11 @@ impl Reader {
     async fn locate(&self, fetch: &Fetch) -> Vec<Step> {
         let id = |content: u32| self.shared.unique[content as usize].0;
         if fetch.pack == NOWHERE {
-            let lost = |(content, at): &(u32, Vec<u64>)| {
-                Err(Unread { at: at.clone(), error: not_indexed("read a chunk", &id(*content)).into() })
+            let lost = |(content, at): &(u32, Vec<u64>)| match *content {
+                UNKNOWN => self.unknown_at(at),
+                content => vec![Unread { at: at.clone(), error: not_indexed("read a chunk", &id(content)).into() }],
             };
-            return vec![Step::Known(fetch.wanted.iter().map(lost).collect())];
+            return vec![Step::Known(fetch.wanted.iter().flat_map(lost).map(Err).collect())];
         }
         let pack = self.shared.packs[fetch.pack as usize];
         let header = match self.header(fetch.pack, &pack).await {
@@ -179,6 +181,20 @@ impl Reader {
         let batches = batches(wanted, self.chunk_size()).into_iter().map(|batch| Step::Read(pack, batch));
         let unlisted = Some(unlisted).filter(|unlisted| !unlisted.is_empty()).map(Step::Known);
         unlisted.into_iter().chain(batches).collect()
+    }
+
+    /// Why the chunks at these places, which rise, are not known: one answer for each damaged tree.
+    fn unknown_at(&self, at: &[u64]) -> Vec<Unread> {
+        let within = |chunks: &Range<u64>| {
+            let (first, end) =
+                (at.partition_point(|index| *index < chunks.start), at.partition_point(|index| *index < chunks.end));
+            at[first..end].to_vec()
+        };
+        let told = |(chunks, damage): &(Range<u64>, Damage)| {
+            let error = Error::damaged("read the tree of a folder", damage.clone());
+            Some(Unread { at: within(chunks), error: error.into() }).filter(|unread| !unread.at.is_empty())
+        };
+        self.shared.unknown.iter().filter_map(told).collect()
     }
 
     async fn header(&self, number: u32, pack: &PackRef) -> Result<Arc<Vec<Blob>>, Error> {

@@ -66,11 +66,12 @@ impl Image {
         Ok(Self { name: name.to_owned(), document, layout, folders })
     }
 
-    /// Reads the chunks' ids folder by folder, and hands each folder's to `each`. Ends with a check of the digest.
+    /// Reads the chunks' ids folder by folder, and hands each folder's to `each`, or why they cannot be read: `each` says
+    /// whether that ends it. Ends with a check of the digest, if all could be read.
     pub(super) async fn read_folders(
         &self,
         repository: &Repository,
-        mut each: impl FnMut(u64, &[ChunkId]) -> Result<(), Error>,
+        mut each: impl FnMut(u64, Result<&[ChunkId], Error>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut last: Option<([u8; 32], u64, Vec<ChunkId>)> = None;
         let mut digests = Vec::with_capacity(self.folders.len());
@@ -79,12 +80,20 @@ impl Image {
             let again =
                 |(known, length, _): &([u8; 32], u64, Vec<ChunkId>)| known == id && *length == size.end - size.start;
             if !last.as_ref().is_some_and(again) {
-                let ids = self.read_folder(repository, number, id).await?;
-                last = Some((*id, size.end - size.start, ids));
+                match self.read_folder(repository, number, id).await {
+                    Ok(ids) => last = Some((*id, size.end - size.start, ids)),
+                    Err(error) => {
+                        each(number, Err(error))?;
+                        continue;
+                    }
+                }
             }
             let (_, _, ids) = last.as_ref().expect("it was just set");
             digests.push(digest_of(ids));
-            each(number, ids)?;
+            each(number, Ok(ids))?;
+        }
+        if digests.len() < self.folders.len() {
+            return Ok(()); // whoever goes on behind a damaged folder has been told
         }
         let digest = hex(&disk_digest(digests.into_iter()));
         if digest != self.document.digest {

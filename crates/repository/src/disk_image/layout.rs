@@ -27,6 +27,8 @@ pub enum ChunkRef {
     Zero,
     /// This content.
     Data(ChunkId),
+    /// Nobody knows: the tree that names it is damaged. Only in a restore point that was opened despite damage.
+    Unknown,
 }
 
 /// What is known about a disk when its restore point is made, for whoever looks for a base or a restore target later.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,6 +26,9 @@ use crate::restore_point::RestorePoint;
 /// The pack of contents that no index lists.
 pub(super) const NOWHERE: u32 = u32::MAX;
 
+/// The number of a content that is not known, as the tree that names it is damaged.
+pub(super) const UNKNOWN: u32 = u32::MAX - 1;
+
 /// One restore point, open for reading. Clones share everything.
 #[derive(Clone)]
 pub struct Reader {
@@ -37,6 +41,8 @@ pub(super) struct Shared {
     image: Image,
     /// For each chunk of the disk its content's number plus one; 0 is zeroes.
     pub(super) contents: Vec<u32>,
+    /// Chunks that are [`UNKNOWN`], folder by folder, and why.
+    pub(super) unknown: Vec<(Range<u64>, Damage)>,
     /// The different contents in the order of their first place: id, and number of the pack or [`NOWHERE`].
     pub(super) unique: Vec<(ChunkId, u32)>,
     pub(super) packs: Vec<PackRef>,
@@ -50,7 +56,7 @@ pub(super) struct Shared {
 pub(crate) enum Opening {
     /// Only when all of it can be had.
     Whole,
-    /// Also when packs are gone or broken: reading says which places of the disk are lost.
+    /// Also when packs, or trees of folders, are gone or broken: reading says which places of the disk are lost.
     Remains,
 }
 
@@ -64,6 +70,7 @@ impl fmt::Debug for Reader {
 #[derive(Default)]
 struct Numbering {
     contents: Vec<u32>,
+    unknown: Vec<(Range<u64>, Damage)>,
     unique: Vec<(ChunkId, u32)>,
     packs: Vec<PackRef>,
     by_id: HashMap<ChunkId, u32>,
@@ -97,6 +104,11 @@ impl Numbering {
         Ok(())
     }
 
+    fn add_unknown(&mut self, chunks: Range<u64>, damage: Damage) {
+        self.contents.extend(chunks.clone().map(|_| UNKNOWN + 1));
+        self.unknown.push((chunks, damage));
+    }
+
     fn add_pack(&mut self, pack: PackRef) -> u32 {
         let next = number(self.packs.len());
         let known = *self.by_pack.entry(pack.id).or_insert(next);
@@ -121,7 +133,15 @@ impl Reader {
         let last = image.layout.chunk_count() - 1;
         let mut numbering = Numbering::default();
         let read = image.read_folders(&repository, |folder, ids| {
-            for (id, index) in ids.iter().zip(image.layout.folder_chunks(folder)) {
+            let chunks = image.layout.folder_chunks(folder);
+            let ids = match ids {
+                Err(Error::Damaged { source, .. }) if opening == Opening::Remains => {
+                    numbering.add_unknown(chunks, source);
+                    return Ok(());
+                }
+                ids => ids?,
+            };
+            for (id, index) in ids.iter().zip(chunks) {
                 if *id == tail.filter(|_| index == last).unwrap_or(zero) {
                     numbering.contents.push(0);
                 } else {
@@ -131,7 +151,7 @@ impl Reader {
             Ok(())
         });
         read.await?;
-        let Numbering { contents, unique, packs, .. } = numbering;
+        let Numbering { contents, unknown, unique, packs, .. } = numbering;
         if opening == Opening::Whole {
             // before anyone makes a volume for it: is all of it there?
             let mut broken = broken_packs(&repository, packs.iter().copied().collect()).await?;
@@ -141,8 +161,8 @@ impl Reader {
             }
         }
         let (reading, opening) = Default::default();
-        let shared =
-            Shared { repository, point, image, contents, unique, packs, headers: Mutex::default(), reading, opening };
+        let headers = Mutex::default();
+        let shared = Shared { repository, point, image, contents, unknown, unique, packs, headers, reading, opening };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -200,6 +220,7 @@ impl Reader {
         let index = usize::try_from(index).expect("a disk has fewer than 2^32 chunks");
         match self.shared.contents[index].checked_sub(1) {
             None => ChunkRef::Zero,
+            Some(UNKNOWN) => ChunkRef::Unknown,
             Some(content) => ChunkRef::Data(self.shared.unique[content as usize].0),
         }
     }

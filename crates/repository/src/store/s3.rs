@@ -42,9 +42,6 @@ const PUTS_IN_FLIGHT: usize = 5;
 /// An answer to a put comes after its body went through a line of at least 0.5 Mbit/s.
 const PUT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A line that carries nothing for so long is given up; busy stores pause for some seconds.
-const STALLED: Duration = Duration::from_secs(45);
-
 /// A bucket, or what lies under a prefix of it.
 #[derive(Clone)]
 pub struct S3Store {
@@ -78,6 +75,7 @@ impl S3Store {
         let timeouts = timeouts(&options);
         let put_timeout = timeouts.clone().read_timeout(PUT_TIMEOUT.max(options.read_timeout)).build();
         let region = if options.region.is_empty() { "us-east-1" } else { &options.region };
+        let stalled = StalledStreamProtectionConfig::enabled();
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(http.clone())
@@ -91,7 +89,7 @@ impl S3Store {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .retry_config(retry::config(&options))
             .retry_partition(retry::of_its_own(&place))
-            .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALLED).build())
+            .stalled_stream_protection(stalled.grace_period(options.stall_timeout).build())
             .timeout_config(timeouts.build());
         config = match &options.credentials {
             Credentials::Environment => {

@@ -13,6 +13,9 @@ use crate::versitygw::Versitygw;
 /// Tries of each request.
 pub(crate) const ATTEMPTS: usize = 3;
 
+/// How long an answer may stand still.
+pub(crate) const STALLED: Duration = Duration::from_secs(1);
+
 /// A bucket behind a line of its own, under a prefix of its own.
 pub(crate) struct Bucket<'a> {
     server: &'a Versitygw,
@@ -32,6 +35,7 @@ impl<'a> Bucket<'a> {
         options.endpoint = Some(self.line.url().parse().unwrap());
         options.attempts = ATTEMPTS as u32;
         options.first_pause = Duration::from_millis(20);
+        options.stall_timeout = STALLED;
         Arc::new(S3Store::new(options).await.unwrap())
     }
 

@@ -83,6 +83,36 @@ async fn restore_reports_a_missing_pack() {
     assert_damage_is_named(&place, &point, &name_of(&pack)).await;
 }
 
+/// Each is a sound object of this repository, and each piece of it decrypts: only the names are wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_never_takes_a_pack_for_another_one() {
+    let place = Place::new();
+    let repository = place.initialised().await;
+    let one = TestDisk::random(5 * MIB, 17).back_up(&repository).await.unwrap();
+    let first = largest(&place, "data");
+    let two = TestDisk::random(6 * MIB, 18).back_up(&repository).await.unwrap();
+    let second = largest(&place, "data");
+    let (kept, other) = (std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
+
+    let replace = |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).unwrap();
+    replace(&first, &other);
+    replace(&second, &kept);
+    assert_damage_is_named(&place, &one, &name_of(&first)).await;
+    assert_damage_is_named(&place, &two, &name_of(&second)).await;
+
+    // of the right length, with the header of its own
+    let contents = 4 * (512 << 10);
+    replace(&first, &[&other[..contents], &kept[contents..]].concat());
+    replace(&second, &other);
+    assert_damage_is_named(&place, &one, &name_of(&first)).await;
+    let (lost, read, said) = examined(place.store(), &one).await;
+    assert_eq!((lost.len(), read.len()), (4, 6), "{said}");
+    // its own length, and the header of the other
+    let header = 1000;
+    replace(&first, &[&kept[..kept.len() - header], &other[other.len() - header..]].concat());
+    assert_damage_is_named(&place, &one, &name_of(&first)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn restore_reports_a_missing_index_and_restic_can_mend_it() {
     let place = Place::new();

@@ -179,6 +179,7 @@ async fn chunks_are_taken_over_unread_only_when_they_are_there() {
             }
             repository::ChunkRef::Zero => writer.put_zero(index..index + 1).await.unwrap(),
             repository::ChunkRef::Data(id) => assert_eq!(writer.take_over(index, id).await.unwrap(), TakeOver::Done),
+            repository::ChunkRef::Unknown => panic!("chunk {index} of a whole base is known"),
         }
     }
     let point = writer.commit().await.unwrap();

@@ -25,6 +25,8 @@ pub(crate) enum Trouble {
     ResetAnswer,
     /// The connection ends in order in the middle of the answer.
     CutAnswer,
+    /// Half of the answer's body comes, and then nothing more on a connection that stays open.
+    StallAnswer,
     /// The client hears that its object is stored, and the server never hears of it.
     LoseObject,
 }
@@ -224,6 +226,11 @@ async fn serve(mut client: TcpStream, server: &str, told: &Mutex<Told>) -> io::R
         Some(Trouble::ResetAnswer) => {
             client.write_all(half(&answer)).await?;
             client.set_zero_linger()
+        }
+        Some(Trouble::StallAnswer) => {
+            client.write_all(half(&answer)).await?;
+            while client.read(&mut [0; 64]).await? > 0 {} // until the client has had enough of it
+            Ok(())
         }
         Some(Trouble::CutAnswer) => {
             client.write_all(half(&answer)).await?;

@@ -295,6 +295,7 @@ async fn what_an_attempt_took_over_unread_is_taken_over_again() {
         match base.chunk(index) {
             ChunkRef::Data(id) => assert_eq!(first.take_over(index, id).await.unwrap(), TakeOver::Done),
             ChunkRef::Zero => first.take_over_zero(index..index + 1).await.unwrap(),
+            ChunkRef::Unknown => panic!("chunk {index} of a whole base is known"),
         }
     }
     first.abandon().await;

@@ -1,14 +1,14 @@
 //! A bucket that answers with errors, breaks connections, or takes a key away: what passes by itself costs nothing, what stays
 //! is named at once, and the next backup is whole.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use futures::future::join_all;
-use repository::store::{S3Store, Store};
+use repository::store::{ErrorKind as StoreErrorKind, S3Store, Store};
 use repository::{Error, ErrorKind, Reader};
 
-use crate::bucket::{ATTEMPTS, Bucket, fine};
+use crate::bucket::{ATTEMPTS, Bucket, STALLED, fine};
 use crate::damage::chain;
 use crate::judge::{MIB, TestDisk};
 use crate::line::{Rule, Trouble};
@@ -98,6 +98,7 @@ async fn a_bucket_that_goes_on_failing_ends_the_restore_after_few_tries_and_call
         (Trouble::Answer(503, "SlowDown"), ErrorKind::Unreachable, "SlowDown"),
         (Trouble::ResetRequest, ErrorKind::Unreachable, "the request could not be sent"),
         (Trouble::CutAnswer, ErrorKind::Unreachable, "the store's answer broke off"),
+        (Trouble::StallAnswer, ErrorKind::Unreachable, "the store's answer broke off"),
     ];
     for (trouble, kind, said) in cases {
         bucket.line.heal();
@@ -113,6 +114,40 @@ async fn a_bucket_that_goes_on_failing_ends_the_restore_after_few_tries_and_call
     bucket.line.heal();
     disk.assert_is_read(&reader).await;
     disk.assert_is_read(&repository.reader(&point.id).await.unwrap()).await;
+}
+
+/// A connection that is half open: the answer has begun, and no word that it will not go on ever comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_stands_still_is_given_up_after_the_time_for_that_and_asked_for_again() {
+    let server = Versitygw::start();
+    let bucket = Bucket::new(&server, "stalled").await;
+    let disk = TestDisk::random(2 * MIB, 22);
+    let point = disk.back_up(&bucket.initialised().await.unwrap()).await.unwrap();
+    let key = bucket.objects("data/").await.remove(0);
+    let store = bucket.store().await;
+    // a body that we read ourselves, and one of which the SDK makes an answer
+    for (part, act) in [("/data/", "get `data/"), ("list-type", "list `data/")] {
+        let ask = async || match part {
+            "/data/" => store.get(&key).await.map(drop),
+            _ => store.list("data/").await.map(drop),
+        };
+        bucket.line.heal();
+        bucket.line.trouble(Rule::always(Trouble::StallAnswer).of("GET", part).once());
+        ask().await.unwrap();
+        assert_eq!(bucket.line.tries("GET", part), [2], "{part}");
+
+        bucket.line.heal();
+        bucket.line.trouble(Rule::always(Trouble::StallAnswer).of("GET", part));
+        let began = Instant::now();
+        let error = ask().await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
+        assert!(error.to_string().contains(act), "{error}");
+        assert_eq!(bucket.line.tries("GET", part), [ATTEMPTS], "{part}");
+        let (took, most) = (began.elapsed(), STALLED * 6 * u32::try_from(ATTEMPTS).unwrap());
+        assert!(took >= STALLED && took < most, "{part}: {took:?}");
+    }
+    bucket.line.heal();
+    disk.assert_is_read(&bucket.opened().await.reader(&point.id).await.unwrap()).await;
 }
 
 fn assert_says_who_is_refused(error: &Error, what: &str) {

@@ -2,7 +2,7 @@
 #![allow(unreachable_pub)] // reached from C
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::Arc;
 
 use crate::library::{self, Handle, Library, text, with, with_designated};
@@ -157,6 +157,15 @@ pub unsafe extern "C" fn VixDiskLib_EndAccess(params: *const ConnectParams, iden
     })
 }
 
+/// The modes that work wherever there is a network; nobody has prepared this machine for others.
+fn over_the_network(mode: &str) -> Option<&'static CStr> {
+    match mode {
+        "nbdssl" => Some(c"nbdssl"),
+        "nbd" => Some(c"nbd"),
+        _ => None,
+    }
+}
+
 /// # Safety
 /// As in the public header.
 #[unsafe(no_mangle)]
@@ -164,7 +173,7 @@ pub unsafe extern "C" fn VixDiskLib_ConnectEx(
     params: *const ConnectParams,
     read_only: c_char,
     snapshot_ref: *const c_char,
-    _modes: *const c_char,
+    modes: *const c_char,
     connection: *mut *mut c_void,
 ) -> VixError {
     with_designated("ConnectEx", |library| own(library, params, "ConnectEx"));
@@ -179,8 +188,11 @@ pub unsafe extern "C" fn VixDiskLib_ConnectEx(
         }
         let required = text(params.object_id).filter(|_| text(params.datastore).is_some());
         let Some(disk) = required.filter(|_| text(params.server_name).is_some()) else { return INVALID_ARG };
+        let modes = text(modes).unwrap_or_else(|| "nbdssl:nbd".to_owned());
+        let Some(transport) = modes.split(':').find_map(over_the_network) else { return NOT_SUPPORTED };
         let facts = library::Connection {
             disk,
+            transport,
             snapshot: text(params.snapshot),
             thumbprint: text(params.thumbprint).unwrap_or_default(),
             read_only: read_only != 0,
@@ -280,8 +292,7 @@ pub unsafe extern "C" fn VixDiskLib_Close(id: *mut c_void) -> VixError {
 /// As in the public header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn VixDiskLib_GetTransportMode(id: *mut c_void) -> *const c_char {
-    library::handle(id, "GetTransportMode");
-    c"nbdssl".as_ptr()
+    library::handle(id, "GetTransportMode").transport.as_ptr()
 }
 
 /// # Safety

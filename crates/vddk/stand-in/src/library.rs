@@ -20,6 +20,8 @@ pub(crate) struct Connection {
     pub(crate) snapshot: Option<String>,
     pub(crate) thumbprint: String,
     pub(crate) read_only: bool,
+    /// The one that was chosen.
+    pub(crate) transport: &'static CStr,
 }
 
 /// An open disk.
@@ -28,6 +30,7 @@ pub(crate) struct Handle {
     pub(crate) connection: usize,
     pub(crate) disk: String,
     pub(crate) snapshot: Option<String>,
+    pub(crate) transport: &'static CStr,
     pub(crate) image: Image,
     busy: AtomicBool,
     /// Reads that were accepted and have not ended.
@@ -44,6 +47,7 @@ impl Handle {
             connection,
             disk,
             snapshot,
+            transport: facts.transport,
             image,
             busy: AtomicBool::new(false),
             under_way: Mutex::default(),

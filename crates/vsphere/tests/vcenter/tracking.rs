@@ -56,6 +56,26 @@ async fn a_machine_that_is_not_there_is_none_and_not_another() {
     assert!(!machine(&double, &vcenter, "node-a").await.tracking);
 }
 
+/// A cloud provider may know a node by either; the one of the BIOS comes first, as most do.
+#[tokio::test]
+async fn a_machine_is_found_by_the_uuid_of_its_bios_or_else_by_that_of_vcenter() {
+    let double = Double::start().await;
+    let vcenter = double.client();
+    let machines = double.tell("GET", "/machines", None).await;
+    for shown in machines.as_array().unwrap() {
+        let (bios, instance) = (shown["uuid"].as_str().unwrap(), shown["instanceUuid"].as_str().unwrap());
+        assert_ne!(bios, instance, "they would prove nothing");
+        for uuid in [bios, instance] {
+            let asked = double.calls("FindAllByUuid").await;
+            let found = vcenter.machines_with_uuid(uuid).await.unwrap();
+            let ids: Vec<_> = found.iter().map(|machine| machine.id.as_str()).collect();
+            assert_eq!(ids, [shown["id"].as_str().unwrap()], "{shown}");
+            let questions = double.calls("FindAllByUuid").await - asked;
+            assert_eq!(questions, if uuid == bios { 1 } else { 2 }, "{shown}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_passes_is_outlasted_and_a_missing_privilege_is_named() {
     let double = Double::start().await;

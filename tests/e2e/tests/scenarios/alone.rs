@@ -6,6 +6,7 @@ mod limits;
 mod nodes;
 mod orphans;
 mod peers;
+mod steps;
 
 use anyhow::Result;
 use api::SnapshotPhase;
@@ -17,6 +18,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         limits::SCENARIOS,
         peers::SCENARIOS,
         nodes::SCENARIOS,
+        steps::SCENARIOS,
         driver::SCENARIOS,
         orphans::SCENARIOS,
         crate::velero::last_moment::SCENARIOS,

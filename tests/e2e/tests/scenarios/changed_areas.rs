@@ -142,6 +142,13 @@ async fn whatever_breaks_the_chain_leads_to_a_full_read_that_says_why(world: Wor
     control.fault(&refused).await?;
     back_up(&shop, &claim).await?.is_full_because("did not say what changed")?;
 
+    // an answer that never comes to the end of the disk
+    let stuck = json!({
+        "method": "VslmQueryChangedDiskAreas", "disk": disk, "where": "answer", "lie": "stuck", "count": 1,
+    });
+    control.fault(&stuck).await?;
+    back_up(&shop, &claim).await?.is_full_because("did not say what changed")?;
+
     control.tell("/tracking", &json!({"disk": disk, "on": false})).await?;
     back_up(&shop, &claim).await?.is_full_because("not tracked")?;
     control.tell("/tracking", &json!({"disk": disk, "on": true})).await?;
@@ -149,5 +156,5 @@ async fn whatever_breaks_the_chain_leads_to_a_full_read_that_says_why(world: Wor
     let last = back_up(&shop, &claim).await?;
     last.is_incremental()?;
     comes_back(&world, &shop, &last, "back", &claim.digest()?).await?;
-    nothing_left(&world, &shop, 6).await
+    nothing_left(&world, &shop, 7).await
 }

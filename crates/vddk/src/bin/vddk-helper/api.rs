@@ -86,7 +86,7 @@ pub(crate) struct Api {
     /// With what waits for all of them.
     pub(crate) read_async: Option<(ReadAsync, Wait)>,
     pub(crate) write: Write,
-    pub(crate) flush: Option<Flush>,
+    pub(crate) flush: Flush,
     pub(crate) allocated: Option<(QueryAllocatedBlocks, FreeBlockList)>,
     get_error_text: GetErrorText,
     free_error_text: FreeErrorText,
@@ -138,7 +138,8 @@ impl Api {
                 read: function(&library, "Read")?,
                 read_async: read_async.zip(wait),
                 write: function(&library, "Write")?,
-                flush: function(&library, "Flush").ok(),
+                // in every library since 6.0; without it nobody could say that a restored disk is stable
+                flush: function(&library, "Flush")?,
                 allocated: allocated.zip(free_list),
                 get_error_text: function(&library, "GetErrorText")?,
                 free_error_text: function(&library, "FreeErrorText")?,

@@ -155,12 +155,12 @@ impl<'a> Disk<'a> {
         api.call("Write", || unsafe { (api.write)(self.handle, start, count, data.as_ptr()) })
     }
 
-    /// Returns once everything written is stable. A library without the function writes through.
+    /// Returns once everything written is stable.
     pub(crate) fn flush(&self) -> Result<(), Failed> {
         self.settle();
         let api = self.access.api;
         // SAFETY: the handle is open
-        api.flush.map_or(Ok(()), |flush| api.call("Flush", || unsafe { flush(self.handle) }))
+        api.call("Flush", || unsafe { (api.flush)(self.handle) })
     }
 
     /// The allocated ranges among the chunks that lie wholly in the given bytes, rounded out to chunks, and up to

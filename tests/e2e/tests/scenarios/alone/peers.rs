@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{Reason, SnapshotPhase, UploadPhase, names};
-use e2e::{DEADLINE, DiskFault, Namespace, World, explained, nothing_left, wait_until};
+use api::{ClonePhase, Reason, SnapshotPhase, UploadPhase, conditions, names};
+use e2e::{Claim, DEADLINE, DiskFault, Namespace, World, explained, nothing_left, wait_until};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
@@ -17,6 +18,8 @@ use super::{DATA_MANAGERS, back_up};
 
 crate::scenarios![
     a_backup_survives_an_s3_server_that_goes_away_in_the_middle,
+    a_key_that_is_refused_in_the_middle_is_named_and_the_upload_goes_on_with_it,
+    the_transport_of_a_disk_is_told_and_follows_the_setting,
     a_vcenter_that_is_not_trusted_gets_no_password,
     a_wrong_password_does_not_lock_the_account,
     a_missing_disk_library_is_named_and_everything_else_works,
@@ -44,6 +47,65 @@ async fn a_backup_survives_an_s3_server_that_goes_away_in_the_middle(world: Worl
     asked.wait_for_within(SnapshotPhase::Uploaded, DEADLINE + Duration::from_secs(60)).await?;
     world.restic(shop.name()).check().await?;
     nothing_left(&world, &shop, 1).await
+}
+
+/// The store answers 403 from the middle of an upload on, as after a change of its policy that somebody takes back.
+async fn a_key_that_is_refused_in_the_middle_is_named_and_the_upload_goes_on_with_it(world: World) -> Result<()> {
+    let shop = world.namespace("refused").await?;
+    let claim = shop.claim("data").mib(64).create().await?;
+    claim.fill_random(76)?;
+    let bucket = world.bucket("refused").await?;
+    let repository = shop.repository_with(&[("bucket", bucket.name())]).await?;
+    world.control().slow(claim.disk.as_str(), "Read").await?;
+    let asked = shop.snapshot_of(&claim.name, &repository).await?;
+    asked.copying().await?;
+    bucket.give_to(&world, world.var("LAB_S3_SECOND_ACCESS_KEY_ID")).await?;
+    world.control().heal(claim.disk.as_str()).await?;
+    let failed = asked.wait_for(SnapshotPhase::UploadFailed).await;
+    bucket.give_to(&world, world.var("AWS_ACCESS_KEY_ID")).await?;
+    let conditions = failed?.status.context("status")?.conditions;
+    let reason = Reason::StoreAccessDenied;
+    let words = ["access denied", bucket.name(), reason.fix()];
+    explained(&world, shop.name(), &asked.name, &conditions, reason, &words).await?;
+    let snapshot = asked.wait_for_within(SnapshotPhase::Uploaded, DEADLINE + Duration::from_secs(60)).await?;
+    shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
+    let back = Claim::bound(&world, shop.name(), "back").await?;
+    ensure!(back.digest()? == claim.digest()?, "came back different");
+    nothing_left(&world, &shop, 0).await // the lab's own bucket has none of it
+}
+
+async fn the_transport_of_a_disk_is_told_and_follows_the_setting(world: World) -> Result<()> {
+    let shop = world.namespace("transport").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(77)?;
+    let told = |all: &[Condition], words: &str| -> Result<()> {
+        let told = conditions::get(all, conditions::TRANSPORT).context("it says how its data moves")?;
+        ensure!(told.status == "True" && told.message.contains(words), "`{words}` is not in {told:?}");
+        Ok(())
+    };
+    let unencrypted = async {
+        for name in DATA_MANAGERS {
+            world.kill(name).await?;
+            world.start_process_with(name, &[("VDDK_TRANSPORT_MODES", "nbd:nbdssl")]).await?;
+        }
+        let asked = shop.snapshot(&claim).await?;
+        let snapshot = asked.wait_for(SnapshotPhase::Uploaded).await?;
+        let words = "by nbd, which is not encrypted; allowed, best first: nbd, nbdssl";
+        told(&asked.upload().await?.status.context("status")?.conditions, words)?;
+        let clone = shop.clone_as(&snapshot, "back").await?;
+        clone.wait_for(ClonePhase::Completed).await?;
+        told(&clone.download().await?.status.context("status")?.conditions, words)
+    };
+    let unencrypted = unencrypted.await;
+    for name in DATA_MANAGERS {
+        world.kill(name).await?;
+        world.start_process(name).await?;
+    }
+    unencrypted?;
+    let asked = shop.snapshot(&claim).await?;
+    asked.wait_for(SnapshotPhase::Uploaded).await?;
+    told(&asked.upload().await?.status.context("status")?.conditions, "by nbdssl; allowed, best first: nbdssl, nbd")?;
+    nothing_left(&world, &shop, 2).await
 }
 
 /// Text of the vCenter Secret.

@@ -13,10 +13,11 @@ import (
 
 // Machine is a virtual machine, as far as its disks care.
 type Machine struct {
-	Name     string `json:"name"`
-	ID       string `json:"id"`       // the reference's value, as in "vm-61"
-	UUID     string `json:"uuid"`     // its BIOS's
-	Tracking bool   `json:"tracking"` // changeTrackingEnabled of its configuration
+	Name         string `json:"name"`
+	ID           string `json:"id"`           // the reference's value, as in "vm-61"
+	UUID         string `json:"uuid"`         // its BIOS's
+	InstanceUUID string `json:"instanceUuid"` // that which vCenter gave it
+	Tracking     bool   `json:"tracking"`     // changeTrackingEnabled of its configuration
 }
 
 // Machines are the virtual machines in the order of their names.
@@ -26,7 +27,8 @@ func (d *Double) Machines() []Machine {
 		vm := entity.(*simulator.VirtualMachine)
 		d.inside().WithLock(vm, func() {
 			all = append(all, Machine{
-				Name: vm.Name, ID: vm.Self.Value, UUID: vm.Config.Uuid, Tracking: isTrue(vm.Config.ChangeTrackingEnabled),
+				Name: vm.Name, ID: vm.Self.Value, UUID: vm.Config.Uuid, InstanceUUID: vm.Config.InstanceUuid,
+				Tracking: isTrue(vm.Config.ChangeTrackingEnabled),
 			})
 		})
 	}
