@@ -1,6 +1,6 @@
 //! Repository to disk: writes data, leaves holes, flushes. Any error from a write, the flush or the goodbye is a failure.
 //!
-//! The disk is flushed over and over, so that the last flush is a short one, and what was written before a flush that succeeded
+//! Where checkpoints are asked for, the disk is flushed over and over, and what was written before a flush that succeeded
 //! is noted: so a checkpoint never names bytes that the disk may still lose.
 
 use std::pin::pin;
@@ -21,9 +21,6 @@ use crate::progress::{Counts, Progress};
 use crate::select;
 use crate::waits::{Full, Waited, Waits};
 
-/// Pause between two flushes where nobody asks for checkpoints.
-const FLUSH_EVERY: Duration = Duration::from_millis(500);
-
 /// How long the last checkpoint of a restore that ends early may take.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(1);
 
@@ -42,7 +39,8 @@ pub enum TargetContent {
 pub struct RestoreOptions {
     /// What the target holds where nothing of the restore point is written yet.
     pub target: TargetContent,
-    /// Where it begins, and where it notes what is on the disk for good. `None`: it begins at the start, and nobody is told.
+    /// Where it begins, and where it notes what is on the disk for good. `None`: it begins at the start, and flushes once,
+    /// at the end.
     pub checkpoints: Option<Arc<Checkpoints>>,
     /// Go on behind what is damaged in the repository, and make it zeroes on the disk, instead of failing.
     pub skip_damaged: bool,
@@ -86,13 +84,12 @@ pub async fn restore(
     if size > needed {
         tracing::info!(disk = needed, target = size, "the target is larger than the disk; its end stays as it is");
     }
-    let checkpoints = match &options.checkpoints {
-        Some(checkpoints) => checkpoints.clone(),
-        None => Arc::new(Checkpoints::new(Checkpoint::nothing(reader), FLUSH_EVERY)),
-    };
-    let restore = Restore::new(reader, &target, options, &checkpoints, progress);
+    let restore = Restore::new(reader, &target, options, progress);
     let writing = unless_cancelled(cancel, restore.write());
-    restore.save_while(writing, &checkpoints, cancel).await?;
+    match options.checkpoints.as_deref() {
+        Some(checkpoints) => restore.save_while(writing, checkpoints, cancel).await?,
+        None => writing.await?,
+    }
     let for_disk = restore.writes.total();
     let damaged = restore.damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
     let closing = Waited::default();
@@ -136,16 +133,13 @@ struct Restore<'r> {
 }
 
 impl<'r> Restore<'r> {
-    fn new(
-        reader: &'r Reader,
-        target: &'r Disk,
-        options: &RestoreOptions,
-        checkpoints: &Checkpoints,
-        progress: &'r Progress,
-    ) -> Self {
-        let noted = checkpoints.latest();
-        let begin = if noted.is_of(reader) { noted } else { Checkpoint::nothing(reader) };
-        checkpoints.save(begin.clone()); // one of something else must not outlive the first write
+    fn new(reader: &'r Reader, target: &'r Disk, options: &RestoreOptions, progress: &'r Progress) -> Self {
+        let checkpoints = options.checkpoints.as_deref();
+        let noted = checkpoints.map(Checkpoints::latest).filter(|noted| noted.is_of(reader));
+        let begin = noted.unwrap_or_else(|| Checkpoint::nothing(reader));
+        if let Some(checkpoints) = checkpoints {
+            checkpoints.save(begin.clone()); // one of something else must not outlive the first write
+        }
         progress.begin(reader.size());
         progress.resume(begin.bytes());
         Self {

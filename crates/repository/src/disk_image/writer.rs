@@ -43,7 +43,7 @@ const IN_LINE: usize = 4;
 pub struct WriterOptions {
     /// Bytes of a chunk: a power of two from 4 KiB to 16 MiB.
     pub chunk_size: u64,
-    /// Chunks hashed and compressed at once; 0 means one for each core.
+    /// Chunks hashed and compressed at once; 0 means one more than there are cores.
     pub workers: usize,
     /// Packs of 16 MiB on their way to the store at once, at most 8; `None` asks the store.
     pub puts_in_flight: Option<usize>,
@@ -175,7 +175,8 @@ impl Writer {
         let layout = Layout::new(point.disk.size_bytes, options.chunk_size, EXTENT_SIZE);
         let layout = layout.map_err(|cause| Error::InvalidUse { cause: format!("cannot store {cause}") })?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let workers = if options.workers == 0 { cores } else { options.workers };
+        // one more than there are cores: now and then one of them waits for another's lock
+        let workers = if options.workers == 0 { cores + 1 } else { options.workers };
         let puts = options.puts_in_flight.unwrap_or_else(|| repository.inner.store.puts_in_flight());
         let hashed_together = usize::try_from(HASHED_BYTES / layout.chunk_size).expect("at most 2048");
         let hashed_together = hashed_together.clamp(1, hash::together());
