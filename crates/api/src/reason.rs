@@ -85,6 +85,9 @@ reasons! {
         DatastoreBusy: "As many uploads as the setting uploads-per-datastore allows read from the datastore of this disk.",
             "Uploads of one datastore take turns while the setting is there.",
             "Nothing, or raise or remove the setting in the ConfigMap; it counts within a minute.";
+        HostBusy: "As many uploads as the setting uploads-per-host allows read from the ESXi host that serves this disk.",
+            "Uploads of the disks that one host serves take turns while the setting is there.",
+            "Nothing, or raise or remove the setting in the ConfigMap; it counts within a minute.";
         TakenOver: "Another node continues this transfer.",
             "The node that had it went away or lost touch with the API server.",
             "Nothing; look at that node if it repeats.";

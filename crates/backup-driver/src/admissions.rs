@@ -1,5 +1,5 @@
-//! Lets Uploads start that were made with `admitted: false`, as many per datastore as the user has set. Decides nothing:
-//! [`lifecycle::admission`] does.
+//! Lets Uploads start that were made with `admitted: false`, as many per datastore and per ESXi host as the user has set.
+//! Decides nothing: [`lifecycle::admission`] does. Where they read is found out by [`crate::places`].
 //!
 //! The status of an Upload is the driver's as long as it is not admitted, and the data-managers' from then on.
 
@@ -8,21 +8,22 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Upload;
-use futures::StreamExt as _;
+use api::{Download, Upload};
+use futures::{StreamExt as _, stream};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
-use lifecycle::admission::{Budget, Verdict, verdicts};
+use lifecycle::admission::{Budgets, Places, Verdict, anyone_asks, verdicts};
 use lifecycle::transfer::upload;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::is_code;
+use crate::places::Finder;
 use crate::shown::shown;
 use crate::{Context, Error};
 
-/// How long the others wait for a change of the setting, or for a failed attempt to be due.
+/// How long the others wait for a change of a setting, for a machine that moves, or for a failed attempt to be due.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// Changes that one look answers, when so many have come.
 const CHANGES: usize = 1000;
@@ -32,37 +33,48 @@ const CHANGES: usize = 1000;
 struct Admissions {
     /// Uids of those that were admitted and are not shown so yet.
     granted: HashSet<String>,
-    /// What was last said to be wrong with the setting.
+    /// What was last said to be wrong with the settings.
     complaint: Option<String>,
+    /// Where transfers read and write.
+    finder: Finder,
 }
 
-/// Looks at all Uploads after each change until `stop`.
+/// Looks at all Uploads after each change of one or of a restore, until `stop`.
 pub(crate) async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     let (uploads, changed) = shown::<Upload>(Api::namespaced(ctx.client.clone(), &ctx.namespace));
-    let mut changed = pin!(changed.ready_chunks(CHANGES));
+    let (downloads, written) = shown::<Download>(Api::namespaced(ctx.client.clone(), &ctx.namespace));
+    let mut changed = pin!(stream::select(changed.map(drop), written.map(drop)).ready_chunks(CHANGES));
     let mut admissions = Admissions::default();
-    let mut some_wait = false;
+    let (mut restores_are_known, mut some_wait) = (false, false);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             change = changed.next() => if change.is_none() { return },
+            known = downloads.wait_until_ready(), if !restores_are_known => restores_are_known = known.is_ok(),
             () = tokio::time::sleep(LOOK_AGAIN), if some_wait => {}
         }
-        some_wait = admissions.look(&uploads.state(), &ctx).await;
+        if restores_are_known {
+            some_wait = admissions.look(&uploads.state(), &downloads.state(), &ctx).await;
+        }
     }
 }
 
 impl Admissions {
     /// Lets those start that may; tells whether others wait.
-    async fn look(&mut self, uploads: &[Arc<Upload>], ctx: &Context) -> bool {
+    async fn look(&mut self, uploads: &[Arc<Upload>], downloads: &[Arc<Download>], ctx: &Context) -> bool {
         let waits = |upload: &Arc<Upload>| upload.spec.admitted == Some(false);
         self.granted.retain(|uid| uploads.iter().any(|u| waits(u) && u.uid().as_ref() == Some(uid)));
         if uploads.iter().all(|upload| upload.spec.admitted.is_none()) {
             return false;
         }
-        let Some(budget) = self.budget(ctx).await else { return true };
-        let granted = |upload: &Upload| upload.uid().is_some_and(|uid| self.granted.contains(&uid));
-        for (upload, verdict) in verdicts(uploads, budget, granted, ctx.now()) {
+        let Some(budgets) = self.budgets(ctx).await else { return true };
+        let (finder, granted, now) = (&mut self.finder, &self.granted, ctx.now());
+        let granted = |upload: &Upload| upload.uid().is_some_and(|uid| granted.contains(&uid));
+        let places = match anyone_asks(uploads, granted, now) {
+            true => finder.places(uploads, downloads, budgets, ctx).await,
+            false => Places::default(),
+        };
+        for (upload, verdict) in verdicts(uploads, downloads, budgets, &places, granted, now) {
             match carry_out(upload, &verdict, ctx).await {
                 Ok(()) if verdict == Verdict::Admit => self.granted.extend(upload.uid()),
                 Ok(()) => {}
@@ -76,8 +88,8 @@ impl Admissions {
         uploads.iter().any(waits)
     }
 
-    /// The setting; `None` when it cannot be read now. One that cannot be understood bounds nothing.
-    async fn budget(&mut self, ctx: &Context) -> Option<Budget> {
+    /// The settings; `None` when they cannot be read now. One that cannot be understood bounds nothing.
+    async fn budgets(&mut self, ctx: &Context) -> Option<Budgets> {
         let settings = match ctx.vcenters.settings().await {
             Ok(settings) => settings,
             Err(problem) => {
@@ -85,25 +97,24 @@ impl Admissions {
                 return None;
             }
         };
-        let (budget, complaint) = match settings.uploads_per_datastore() {
-            Ok(budget) => (budget, None),
-            Err(error) => (None, Some(error.to_string())),
-        };
+        let (budgets, wrong) = settings.budgets();
+        let wrong: Vec<_> = wrong.iter().map(ToString::to_string).collect();
+        let complaint = (!wrong.is_empty()).then(|| wrong.join("; "));
         if self.complaint != complaint {
             if let Some(error) = &complaint {
-                tracing::warn!(error, "Uploads of one datastore do not take turns until it is corrected");
+                tracing::warn!(error, "it bounds nothing until it is corrected");
             }
             self.complaint = complaint;
         }
-        Some(budget)
+        Some(budgets)
     }
 }
 
 async fn carry_out(upload: &Upload, verdict: &Verdict, ctx: &Context) -> Result<(), Error> {
     let before = upload.status.clone().unwrap_or_default();
     match verdict {
-        Verdict::HoldBack(why) => {
-            ctx.publish(upload, &upload::held_back(&before, why, ctx.now())).await?;
+        Verdict::HoldBack { reason, why } => {
+            ctx.publish(upload, &upload::held_back(&before, *reason, why, ctx.now())).await?;
             Ok(())
         }
         Verdict::Admit => {

@@ -30,6 +30,7 @@ mod locks;
 pub mod maintenance;
 pub mod orphans;
 mod pauses;
+mod places;
 pub mod server;
 mod shown;
 pub mod snapshots;

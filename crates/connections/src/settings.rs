@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
-use lifecycle::admission::{self, Budget, NoBudget};
+use lifecycle::admission::{self, Budgets, NoBudget};
 use lifecycle::limits::{Limits, NoLimits};
 use lifecycle::{Problem, maintenance};
 
@@ -65,12 +65,13 @@ impl Settings {
         Limits::read(set(&self.config, "transfer-rate-limit"))
     }
 
-    /// How many Uploads may read from one datastore at a time.
-    ///
-    /// # Errors
-    /// The setting cannot be read.
-    pub fn uploads_per_datastore(&self) -> Result<Budget, NoBudget> {
-        admission::budget(set(&self.config, "uploads-per-datastore"))
+    /// How many Uploads may use one datastore and one ESXi host at a time, and what is wrong with the settings: one that
+    /// cannot be followed bounds nothing.
+    pub fn budgets(&self) -> (Budgets, Vec<NoBudget>) {
+        let read = |setting| admission::budget(setting, set(&self.config, setting));
+        let (datastore, host) = (read("uploads-per-datastore"), read("uploads-per-host"));
+        let wrong = [&datastore, &host].into_iter().filter_map(|read| read.clone().err()).collect();
+        (Budgets { datastore: datastore.unwrap_or_default(), host: host.unwrap_or_default() }, wrong)
     }
 
     /// When and how the space of deleted backups is freed.
@@ -101,6 +102,16 @@ mod tests {
         assert_eq!(none.vcenter_secret_namespace("backup"), "backup");
         assert_eq!(none.vcenter_secret_name(), "velero-vsphere-config-secret");
         assert_eq!((none.upload_retry_max(), none.shares_the_csi_drivers_secret()), (None, false));
+    }
+
+    #[test]
+    fn a_budget_that_cannot_be_followed_takes_the_other_one_not_away() {
+        let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let config = BTreeMap::from([set("uploads-per-datastore", "2"), set("uploads-per-host", "many")]);
+        let (budgets, wrong) = Settings { config, ..Settings::default() }.budgets();
+        assert_eq!((budgets.datastore.map(u32::from), budgets.host), (Some(2), None));
+        assert_eq!(wrong.len(), 1);
+        assert!(wrong[0].to_string().starts_with("uploads-per-host is `many`"), "{}", wrong[0]);
     }
 
     #[test]

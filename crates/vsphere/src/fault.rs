@@ -32,6 +32,10 @@ pub enum Act {
     DeleteVolume,
     /// Looking for a virtual machine.
     FindMachine,
+    /// Asking which hosts virtual machines run on.
+    FindHosts,
+    /// Reading the names of hosts.
+    NameHosts,
     /// Switching change tracking of a virtual machine.
     TrackMachine,
     /// Switching change tracking of a disk.
@@ -55,6 +59,8 @@ impl Act {
             Self::CreateVolume => "create volume",
             Self::DeleteVolume => "delete volume",
             Self::FindMachine => "find the virtual machine with UUID",
+            Self::FindHosts => "find the hosts of",
+            Self::NameHosts => "read the names of hosts",
             Self::TrackMachine => "switch change tracking of virtual machine",
             Self::TrackDisk => "switch change tracking of disk",
         }

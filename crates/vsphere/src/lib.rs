@@ -29,6 +29,7 @@ mod config;
 mod disks;
 mod error;
 mod fault;
+mod hosts;
 mod machines;
 mod pace;
 mod refusals;

@@ -42,12 +42,23 @@ impl Vcenter {
     /// # Errors
     /// When vCenter does not say what of one that it found.
     pub async fn machines_with_uuid(&self, uuid: &str) -> Result<Vec<Machine>, Error> {
-        let found = async {
-            let of_bios = self.found_by_uuid(uuid, false).await?;
-            let all = if of_bios.is_empty() { self.found_by_uuid(uuid, true).await? } else { of_bios };
-            self.described(&all).await
-        };
+        let found = async { self.described(&self.found_by_any_uuid(uuid).await?).await };
         found.await.map_err(|cause| Error::new(Act::FindMachine, uuid, cause))
+    }
+
+    /// The managed object ids of these machines alone, such as `vm-61`: nothing is read of them.
+    ///
+    /// # Errors
+    /// When vCenter does not answer.
+    pub async fn machine_ids_with_uuid(&self, uuid: &str) -> Result<Vec<String>, Error> {
+        let found = self.found_by_any_uuid(uuid).await;
+        let found = found.map_err(|cause| Error::new(Act::FindMachine, uuid, cause))?;
+        Ok(found.into_iter().map(|machine| machine.id).collect())
+    }
+
+    async fn found_by_any_uuid(&self, uuid: &str) -> Result<Vec<Reference>, Cause> {
+        let of_bios = self.found_by_uuid(uuid, false).await?;
+        if of_bios.is_empty() { self.found_by_uuid(uuid, true).await } else { Ok(of_bios) }
     }
 
     async fn found_by_uuid(&self, uuid: &str, of_vcenter: bool) -> Result<Vec<Reference>, Cause> {

@@ -162,6 +162,14 @@ impl Claim {
         })
     }
 
+    pub(crate) fn client(&self) -> kube::Client {
+        self.world.client()
+    }
+
+    pub(crate) fn control(&self) -> crate::Control {
+        self.world.control()
+    }
+
     /// Size of the disk in bytes.
     ///
     /// # Errors

@@ -118,6 +118,14 @@ impl Control {
         self.get("/disks").await
     }
 
+    /// The virtual machines: what they are called, what they are known by, and where they run.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub async fn machines(&self) -> Result<Value> {
+        self.get("/machines").await
+    }
+
     /// Removes a disk behind everyone's back.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ mod claim;
 mod control;
 mod deletion;
 mod explained;
+mod hosts;
 mod left;
 mod midway;
 mod namespace;

@@ -10,6 +10,7 @@ use disk::{DiskId, DiskSnapshot};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
+use lifecycle::admission::{self, Turn};
 use lifecycle::snapshot::status::{self, Record};
 use lifecycle::snapshot::{self, Source, is_local, source};
 use lifecycle::{Again, Problem};
@@ -71,8 +72,8 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
         ctx.publish(asked, &status::kept_in_vsphere(&before, record, ctx.now())).await?;
         return Ok(Action::await_change());
     }
-    let datastore = bounded_datastore(&vcenter, &source.disk, ctx).await;
-    let upload = match make_upload(asked, &taken, &source, datastore, ctx).await? {
+    let turn = turn(&vcenter, &source.disk, ctx).await;
+    let upload = match make_upload(asked, &taken, &source, turn, ctx).await? {
         Ok(upload) => upload,
         Err(problem) => {
             undo(&vcenter, &source.disk, &token).await;
@@ -111,18 +112,22 @@ async fn ready(asked: &Snapshot, source: &Source, ctx: &Context) -> Result<Vcent
     Ok(vcenter)
 }
 
-/// The datastore of a disk, where its Uploads are to take turns. What cannot be found out holds no backup up.
-async fn bounded_datastore(vcenter: &Vcenter, disk: &DiskId, ctx: &Context) -> Option<String> {
-    let settings = ctx.vcenters.settings().await.ok()?;
-    settings.uploads_per_datastore().ok()??; // the log of `admissions` tells what is wrong with it
-    match vcenter.retrieve_disk(disk).await {
-        Ok(disk) => Some(disk.datastore),
-        Err(error) => {
-            let error = Problem::chain(&error);
-            tracing::warn!(%disk, error, "its datastore is not known, so its upload waits for no other");
-            None
-        }
-    }
+/// Whether the Upload of a disk waits for its turn. What cannot be found out holds no backup up.
+async fn turn(vcenter: &Vcenter, disk: &DiskId, ctx: &Context) -> Turn {
+    // the log of `admissions` tells what is wrong with the settings
+    let Ok((budgets, _)) = ctx.vcenters.settings().await.map(|settings| settings.budgets()) else {
+        return Turn::AtOnce;
+    };
+    let datastore = match budgets.datastore {
+        Some(_) => vcenter.retrieve_disk(disk).await.map(|disk| Some(disk.datastore)),
+        None => Ok(None),
+    };
+    let datastore = datastore.unwrap_or_else(|error| {
+        let error = Problem::chain(&error);
+        tracing::warn!(%disk, error, "its datastore is not known, so its upload waits for no other of it");
+        None
+    });
+    admission::turn(budgets, datastore)
 }
 
 /// Makes the Upload; finds the one that is there already. The inner error is final.
@@ -130,11 +135,11 @@ async fn make_upload(
     asked: &Snapshot,
     taken: &DiskSnapshot,
     source: &Source,
-    datastore: Option<String>,
+    turn: Turn,
     ctx: &Context,
 ) -> Result<Result<Upload, Problem>, Error> {
     let uploads: Api<Upload> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let wanted = snapshot::upload(asked, taken, source, datastore, &ctx.cluster, ctx.now());
+    let wanted = snapshot::upload(asked, taken, source, turn, &ctx.cluster, ctx.now());
     match uploads.create(&PostParams::default(), &wanted).await {
         Ok(upload) => Ok(Ok(upload)),
         Err(e) if is_code(&e, 409) => {

@@ -11,6 +11,7 @@ use disk::DiskSnapshot;
 
 pub use source::{Source, disk_of, source};
 
+use crate::admission::Turn;
 use crate::age::{self, Finished};
 
 /// What to do now.
@@ -96,16 +97,19 @@ pub fn reference(snapshot: &Snapshot) -> String {
     format!("{}/{}", text(&snapshot.metadata.namespace), text(&snapshot.metadata.name))
 }
 
-/// The Upload for a disk snapshot, with its status: it is made in one POST. One whose `datastore` has a budget starts when
-/// it is admitted.
+/// The Upload for a disk snapshot, with its status: it is made in one POST.
 pub fn upload(
     snapshot: &Snapshot,
     taken: &DiskSnapshot,
     source: &Source,
-    datastore: Option<String>,
+    turn: Turn,
     cluster: &str,
     now: Timestamp,
 ) -> Upload {
+    let (admitted, datastore) = match turn {
+        Turn::AtOnce => (None, None),
+        Turn::WhenAdmitted { datastore } => (Some(false), datastore),
+    };
     let spec = api::UploadSpec {
         snapshot_id: Some(format!("ivd:{taken}")),
         backup_timestamp: Some(api::Time(now)),
@@ -115,7 +119,7 @@ pub fn upload(
         source_claim: Some(source.claim.clone()),
         cluster_id: Some(cluster.to_owned()),
         backup_name: snapshot.metadata.labels.as_ref().and_then(|l| l.get(labels::BACKUP_NAME)).cloned(),
-        admitted: datastore.is_some().then_some(false),
+        admitted,
         datastore,
         ..api::UploadSpec::default()
     };
@@ -222,7 +226,7 @@ mod tests {
     #[test]
     fn a_snapshot_that_reuses_a_name_does_not_follow_the_old_ones_upload() {
         let source = Source { disk: "d".parse().unwrap(), namespace: "shop".to_owned(), claim: "data-0".to_owned() };
-        let made = upload(&fresh(), &"d:s".parse().unwrap(), &source, None, "c", noon());
+        let made = upload(&fresh(), &"d:s".parse().unwrap(), &source, Turn::AtOnce, "c", noon());
         assert!(is_upload_of(&made, &fresh()));
         let mut again = fresh();
         again.metadata.uid = Some("u-2".to_owned());
@@ -238,7 +242,7 @@ mod tests {
     #[test]
     fn an_upload_carries_what_repository_and_original_need() {
         let source = Source { disk: "d".parse().unwrap(), namespace: "shop".to_owned(), claim: "data-0".to_owned() };
-        let made = upload(&fresh(), &"d:s".parse().unwrap(), &source, None, "cluster", noon());
+        let made = upload(&fresh(), &"d:s".parse().unwrap(), &source, Turn::AtOnce, "cluster", noon());
         assert_eq!(made.metadata.name.as_deref(), Some("upload-s"));
         assert_eq!(made.spec.snapshot_id.as_deref(), Some("ivd:d:s"));
         assert_eq!(made.spec.snapshot_reference.as_deref(), Some("shop/snap-1"));
@@ -246,7 +250,8 @@ mod tests {
         assert!(made.status.unwrap().next_retry_timestamp.is_some(), "the original crashes without it");
         assert_eq!((made.spec.admitted, made.spec.datastore), (None, None), "it may start at once");
         let datastore = Some("datastore-39".to_owned());
-        let bounded = upload(&fresh(), &"d:s".parse().unwrap(), &source, datastore.clone(), "cluster", noon());
+        let turn = Turn::WhenAdmitted { datastore: datastore.clone() };
+        let bounded = upload(&fresh(), &"d:s".parse().unwrap(), &source, turn, "cluster", noon());
         assert_eq!(
             (bounded.spec.admitted, bounded.spec.datastore),
             (Some(false), datastore),

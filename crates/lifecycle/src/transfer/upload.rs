@@ -32,19 +32,18 @@ pub fn new(now: Timestamp) -> UploadStatus {
     status
 }
 
-/// The driver does not let it start yet.
-pub fn held_back(before: &UploadStatus, why: &str, now: Timestamp) -> UploadStatus {
+/// The driver does not let it start yet, for [`Reason::DatastoreBusy`] or [`Reason::HostBusy`].
+pub fn held_back(before: &UploadStatus, reason: Reason, why: &str, now: Timestamp) -> UploadStatus {
     let mut status = before.clone();
-    tell(&mut status, Status::False, Reason::DatastoreBusy, why, now);
+    tell(&mut status, Status::False, reason, why, now);
     status
 }
 
 /// The driver lets it start; says nothing new of one that it never held back.
 pub fn admitted(before: &UploadStatus, now: Timestamp) -> UploadStatus {
     let mut status = before.clone();
-    let held_back =
-        conditions::get(&before.conditions, READY).is_some_and(|c| c.reason == Reason::DatastoreBusy.as_str());
-    if held_back {
+    let says = |reason: Reason| conditions::get(&before.conditions, READY).is_some_and(|c| c.reason == reason.as_str());
+    if says(Reason::DatastoreBusy) || says(Reason::HostBusy) {
         tell(&mut status, Status::False, Reason::Queued, WAITS_FOR_A_NODE, now);
     }
     status

@@ -9,7 +9,7 @@ use super::Raised::{AtOnce, InTask};
 use super::Recovery::{AlreadyDone, GiveUp, Reconcile, Retry};
 use super::*;
 
-const ALL_ACTS: [Act; 15] = [
+const ALL_ACTS: [Act; 17] = [
     Act::Login,
     Act::ReadAbout,
     Act::ReadThumbprint,
@@ -23,6 +23,8 @@ const ALL_ACTS: [Act; 15] = [
     CreateVolume,
     DeleteVolume,
     Act::FindMachine,
+    Act::FindHosts,
+    Act::NameHosts,
     Act::TrackMachine,
     Act::TrackDisk,
 ];

@@ -4,6 +4,7 @@
 mod changes;
 mod double;
 mod faults;
+mod hosts;
 mod recorded;
 mod session;
 mod snapshots;

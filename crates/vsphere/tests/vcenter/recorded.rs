@@ -12,12 +12,12 @@ const DISK: &str = include_str!("../../testdata/retrieve-disk.xml");
 const NO_PERMISSION: &str = include_str!("../../testdata/no-permission.xml");
 const COOKIE: &str = "Set-Cookie: vmware_soap_session=\"52f0-11\"; Path=/; HttpOnly; Secure;\r\n";
 
-fn ok(body: &str) -> Answer {
+pub(crate) fn ok(body: &str) -> Answer {
     Answer::Http(200, String::new(), body.to_owned())
 }
 
 /// What every conversation begins with. Like a real server it sets the cookie with its first reply, not at the login.
-fn begin(request: &Received) -> Option<Answer> {
+pub(crate) fn begin(request: &Received) -> Option<Answer> {
     let asks = |method: &str| request.body.contains(&format!("<{method} "));
     if asks("RetrieveServiceContent") {
         return Some(Answer::Http(200, COOKIE.to_owned(), CONTENT.to_owned()));

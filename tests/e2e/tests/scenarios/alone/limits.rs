@@ -1,14 +1,18 @@
 //! How much of nodes and datastores the user lets transfers have.
 
 use anyhow::{Result, ensure};
-use api::{Reason, SnapshotPhase, Upload, UploadPhase, conditions, names};
-use e2e::{Claim, DEADLINE, Namespace, Snapshot, World, nothing_left, wait_until};
+use api::{ClonePhase, Reason, SnapshotPhase, Upload, UploadPhase, conditions, names};
+use e2e::{Claim, DEADLINE, Disks, Namespace, Snapshot, World, nothing_left, wait_until};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
+
+use super::back_up;
 
 crate::scenarios![
     a_limit_holds_an_upload_up_says_so_and_may_be_lifted_meanwhile,
     uploads_of_one_datastore_take_turns_where_the_user_says_so,
+    uploads_of_one_host_take_turns_until_a_machine_moves_away,
+    a_restore_takes_room_from_uploads_and_waits_for_none,
 ];
 
 /// Without the limit this disk takes a second, with it eight minutes.
@@ -60,13 +64,13 @@ async fn take_turns(world: &World, shop: &Namespace, claims: &[Claim]) -> Result
     let first = shop.snapshot(&claims[0]).await?;
     first.copying().await?;
     let second = shop.snapshot(&claims[1]).await?;
-    waits_for(&second, "1 upload reads from datastore datastore-").await?;
+    waits_for(&second, Reason::DatastoreBusy, "1 upload reads from datastore datastore-").await?;
 
     world.set(names::CONFIG, &json!({"uploads-per-datastore": "2"})).await?;
     second.copying().await?;
     ensure!(first.upload().await?.phase() == Some(&UploadPhase::InProgress), "the first one reads still");
     let third = shop.snapshot(&claims[2]).await?;
-    waits_for(&third, "2 uploads read from datastore datastore-").await?;
+    waits_for(&third, Reason::DatastoreBusy, "2 uploads read from datastore datastore-").await?;
     ensure!(third.upload().await?.phase() == Some(&UploadPhase::New), "nobody may take it");
 
     world.control().heal(claims[0].disk.as_str()).await?;
@@ -75,12 +79,97 @@ async fn take_turns(world: &World, shop: &Namespace, claims: &[Claim]) -> Result
     Ok([first, second, third])
 }
 
-/// Waits until a Snapshot says that it waits for others of its datastore.
-async fn waits_for(asked: &Snapshot, words: &str) -> Result<()> {
+/// Waits until a Snapshot says that it waits for others of its datastore or host.
+async fn waits_for(asked: &Snapshot, reason: Reason, words: &str) -> Result<()> {
     let says_so = |seen: Option<&api::Snapshot>| {
         let ready = seen.and_then(|s| conditions::get(&s.status.as_ref()?.conditions, conditions::READY));
-        ready.is_some_and(|c| c.reason == Reason::DatastoreBusy.as_str() && c.message.contains(words))
+        ready.is_some_and(|c| c.reason == reason.as_str() && c.message.contains(words))
     };
     wait_until(&asked.api(), &asked.name, DEADLINE, "says what it waits for", says_so).await?;
     Ok(())
+}
+
+/// Two nodes, one host: their disks take turns, whichever datastore they lie on, and one that no node has does not. When
+/// vMotion takes a node away, its disk waits no longer.
+async fn uploads_of_one_host_take_turns_until_a_machine_moves_away(world: World) -> Result<()> {
+    let shop = world.namespace("hosts").await?;
+    world.nodes_name_their_machines().await?;
+    let (shared, other) = (world.host_of("node-a").await?, world.host_of("node-b").await?);
+    world.vmotion("node-b", &shared).await?;
+    let mut claims = Vec::new();
+    for (name, seed, node) in [("on-a", 86, Some("node-a")), ("on-b", 87, Some("node-b")), ("idle", 88, None)] {
+        let claim = shop.claim(name).mib(48).create().await?;
+        claim.fill_random(seed)?;
+        if let Some(node) = node {
+            claim.attach(node).await?;
+        }
+        claims.push(claim);
+    }
+    world.control().slow(claims[0].disk.as_str(), "Read").await?;
+    world.control().slow(claims[1].disk.as_str(), "Read").await?;
+    world.set(names::CONFIG, &json!({"uploads-per-host": "1"})).await?;
+    let outcome = follow_a_machine(&world, &shop, &claims, &shared, &other).await;
+    world.set(names::CONFIG, &json!({"uploads-per-host": null})).await?;
+    for claim in &claims {
+        world.control().heal(claim.disk.as_str()).await?;
+    }
+    world.vmotion("node-b", &other).await?;
+    for asked in outcome? {
+        asked.wait_for(SnapshotPhase::Uploaded).await?;
+    }
+    for claim in &claims[..2] {
+        claim.detach().await?;
+    }
+    nothing_left(&world, &shop, 3).await
+}
+
+async fn follow_a_machine(
+    world: &World,
+    shop: &Namespace,
+    claims: &[Claim],
+    shared: &str,
+    other: &str,
+) -> Result<[Snapshot; 3]> {
+    let on_a = shop.snapshot(&claims[0]).await?;
+    on_a.copying().await?;
+    let on_b = shop.snapshot(&claims[1]).await?;
+    waits_for(&on_b, Reason::HostBusy, &format!("1 upload reads from host {shared} already")).await?;
+    let idle = shop.snapshot(&claims[2]).await?;
+    idle.wait_for(SnapshotPhase::Uploaded).await?;
+    ensure!(on_b.upload().await?.phase() == Some(&UploadPhase::New), "nobody may take it");
+
+    world.vmotion("node-b", other).await?;
+    on_b.copying().await?;
+    ensure!(on_a.upload().await?.phase() == Some(&UploadPhase::InProgress), "the first one reads still");
+    Ok([on_a, on_b, idle])
+}
+
+/// A restore that is being written is counted, and begins however many uploads read.
+async fn a_restore_takes_room_from_uploads_and_waits_for_none(world: World) -> Result<()> {
+    let shop = world.namespace("room").await?;
+    let (claim, size) = (shop.claim("data").mib(54).create().await?, Disks::OfMib(54));
+    claim.fill_random(89)?;
+    let backed_up = back_up(&shop, &claim).await?;
+    world.set(names::CONFIG, &json!({"uploads-per-datastore": "1"})).await?;
+    let outcome = async {
+        world.control().slow(size.clone(), "Write").await?;
+        let restore = shop.clone_as(&backed_up, "back").await?;
+        restore.copying().await?;
+        let upload = shop.snapshot(&claim).await?;
+        waits_for(&upload, Reason::DatastoreBusy, "1 restore writes to datastore datastore-").await?;
+        world.control().heal(size.clone()).await?;
+        world.control().slow(claim.disk.as_str(), "Read").await?;
+        restore.wait_for(ClonePhase::Completed).await?;
+
+        upload.copying().await?;
+        shop.clone_as(&backed_up, "again").await?.wait_for(ClonePhase::Completed).await?;
+        ensure!(upload.upload().await?.phase() == Some(&UploadPhase::InProgress), "the upload reads still");
+        anyhow::Ok(upload)
+    }
+    .await;
+    world.set(names::CONFIG, &json!({"uploads-per-datastore": null})).await?;
+    world.control().heal(size).await?;
+    world.control().heal(claim.disk.as_str()).await?;
+    outcome?.wait_for(SnapshotPhase::Uploaded).await?;
+    nothing_left(&world, &shop, 2).await
 }

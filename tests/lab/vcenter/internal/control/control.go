@@ -42,7 +42,7 @@ func New(vcenter *double.Double, front *gate.Gate) http.Handler {
 	mux.HandleFunc("POST /tracking", s.track)
 	mux.HandleFunc("POST /relocate", s.relocate)
 	mux.HandleFunc("GET /machines", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.vcenter.Machines()) })
-	mux.HandleFunc("POST /machines", s.trackMachine)
+	mux.HandleFunc("POST /machines", s.changeMachine)
 	mux.HandleFunc("GET /faults", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.vcenter.Rules.All()) })
 	mux.HandleFunc("POST /faults", s.addFault)
 	mux.HandleFunc("DELETE /faults", func(w http.ResponseWriter, _ *http.Request) { s.vcenter.Rules.Clear(); done(w, nil) })

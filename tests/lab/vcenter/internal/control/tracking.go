@@ -31,19 +31,29 @@ func (s *server) track(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *server) trackMachine(w http.ResponseWriter, r *http.Request) {
+// changeMachine switches what a virtual machine tracks, or moves it to another
+// host, or both.
+func (s *server) changeMachine(w http.ResponseWriter, r *http.Request) {
 	var request struct {
 		VM       string
 		Tracking *bool
+		Host     string
 	}
 	if !read(w, r, &request) {
 		return
 	}
-	if request.Tracking == nil {
-		http.Error(w, "say whether the vm is to track changes", http.StatusBadRequest)
+	if request.Tracking == nil && request.Host == "" {
+		http.Error(w, "say whether the vm is to track changes, or on which host it is to run", http.StatusBadRequest)
 		return
 	}
-	done(w, s.vcenter.TrackMachine(request.VM, *request.Tracking))
+	var err error
+	if request.Host != "" {
+		err = s.vcenter.MoveMachine(request.VM, request.Host)
+	}
+	if err == nil && request.Tracking != nil {
+		err = s.vcenter.TrackMachine(request.VM, *request.Tracking)
+	}
+	done(w, err)
 }
 
 func (s *server) relocate(w http.ResponseWriter, r *http.Request) {

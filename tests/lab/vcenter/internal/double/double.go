@@ -91,14 +91,18 @@ func (d *Double) start(login Login) {
 	d.serveVim25()
 }
 
-// nameMachines calls the simulated virtual machines as the lab's nodes.
+// nameMachines calls the simulated virtual machines as the lab's nodes, and
+// puts each on a host of its own, where the simulator throws dice.
 func nameMachines(registry *simulator.Registry) {
 	machines := registry.All("VirtualMachine")
 	slices.SortFunc(machines, func(a, b mo.Entity) int {
 		return strings.Compare(a.Reference().Value, b.Reference().Value)
 	})
+	hosts := hostsOf(registry)
 	for i, machine := range machines {
 		vm := machine.(*simulator.VirtualMachine)
+		on := hosts[i%len(hosts)].Self
+		vm.Runtime.Host, vm.Summary.Runtime.Host = &on, &on
 		vm.Name = fmt.Sprintf("node-%c", 'a'+i)
 		vm.Config.Name, vm.Summary.Config.Name = vm.Name, vm.Name
 	}

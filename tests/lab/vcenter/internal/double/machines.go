@@ -18,6 +18,7 @@ type Machine struct {
 	UUID         string `json:"uuid"`         // its BIOS's
 	InstanceUUID string `json:"instanceUuid"` // that which vCenter gave it
 	Tracking     bool   `json:"tracking"`     // changeTrackingEnabled of its configuration
+	Host         string `json:"host"`         // the name of the ESXi host it runs on
 }
 
 // Machines are the virtual machines in the order of their names.
@@ -29,6 +30,7 @@ func (d *Double) Machines() []Machine {
 			all = append(all, Machine{
 				Name: vm.Name, ID: vm.Self.Value, UUID: vm.Config.Uuid, InstanceUUID: vm.Config.InstanceUuid,
 				Tracking: isTrue(vm.Config.ChangeTrackingEnabled),
+				Host:     d.model.Map().Get(*vm.Runtime.Host).(*simulator.HostSystem).Name,
 			})
 		})
 	}
@@ -56,6 +58,36 @@ func (d *Double) TrackMachine(name string, on bool) error {
 	vm := d.model.Map().Get(types.ManagedObjectReference{Type: "VirtualMachine", Value: found.ID})
 	d.model.Map().AtomicUpdate(d.inside(), vm, []types.PropertyChange{{Name: "config.changeTrackingEnabled", Val: on}})
 	return nil
+}
+
+// MoveMachine does to a virtual machine what vMotion does: it runs on the ESXi
+// host of that name from now on.
+func (d *Double) MoveMachine(name, host string) error {
+	found, ok := d.machine(name)
+	if !ok {
+		return &store.Refusal{Kind: store.NotFound, Subject: "vm " + name, Why: "there is no such virtual machine"}
+	}
+	hosts := hostsOf(d.model.Map())
+	i := slices.IndexFunc(hosts, func(h *simulator.HostSystem) bool { return h.Name == host })
+	if i < 0 {
+		return &store.Refusal{Kind: store.NotFound, Subject: "host " + host, Why: "there is no such host"}
+	}
+	vm := d.model.Map().Get(types.ManagedObjectReference{Type: "VirtualMachine", Value: found.ID})
+	to := hosts[i].Self
+	d.model.Map().AtomicUpdate(d.inside(), vm, []types.PropertyChange{
+		{Name: "runtime.host", Val: &to}, {Name: "summary.runtime.host", Val: &to},
+	})
+	return nil
+}
+
+// hostsOf are the ESXi hosts in the order of their names.
+func hostsOf(registry *simulator.Registry) []*simulator.HostSystem {
+	var hosts []*simulator.HostSystem
+	for _, entity := range registry.All("HostSystem") {
+		hosts = append(hosts, entity.(*simulator.HostSystem))
+	}
+	slices.SortFunc(hosts, func(a, b *simulator.HostSystem) int { return strings.Compare(a.Name, b.Name) })
+	return hosts
 }
 
 // inside is a context for reaching into the simulator without a call.
