@@ -26,6 +26,7 @@ mod context;
 pub mod deletes;
 pub mod elsewhere;
 mod error;
+mod leases;
 mod locks;
 pub mod maintenance;
 pub mod orphans;

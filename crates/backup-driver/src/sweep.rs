@@ -13,7 +13,7 @@ use api::{CloneFromSnapshot, Download, Reason, labels, names};
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::api::{DeleteParams, ListParams, Preconditions};
+use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt};
@@ -23,8 +23,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clones::{delete, doom, settle_volume};
-use crate::error::is_code;
-use crate::{Context, Error};
+use crate::{Context, Error, leases};
 
 /// Pause between two looks at a node that was asked to stop writing; it sends no event.
 const LETTING_GO: Duration = Duration::from_millis(500);
@@ -145,8 +144,8 @@ async fn stop_writing(uid: &str, left: &Left, ctx: &Context) -> Result<bool, Err
 
 /// The node that holds a lease of a clone's Download. Leases that nobody holds any more are deleted.
 async fn writer(uid: &str, ctx: &Context) -> Result<Option<String>, Error> {
-    let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let all = leases.list(&ListParams::default()).await.map_err(Error::cluster("list leases of transfers"))?;
+    let api: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let all = api.list(&ListParams::default()).await.map_err(Error::cluster("list leases of transfers"))?;
     let (begins, ends) = (names::download_lease(""), format!("-{uid}"));
     let of_clone = |name: &str| name.starts_with(&begins) && name.ends_with(&ends);
     for lease in all.items.iter().filter(|lease| of_clone(&lease.name_any())) {
@@ -154,13 +153,7 @@ async fn writer(uid: &str, ctx: &Context) -> Result<Option<String>, Error> {
         if let Some((holder, _)) = ctx.transfers.held_by_another(&name).await? {
             return Ok(Some(holder));
         }
-        let unchanged = Preconditions { uid: lease.uid(), resource_version: lease.resource_version() };
-        let params = DeleteParams { preconditions: Some(unchanged), ..DeleteParams::default() };
-        match leases.delete(&name, &params).await {
-            Ok(_) => {}
-            Err(e) if is_code(&e, 404) || is_code(&e, 409) => {}
-            Err(e) => return Err(Error::cluster(format!("delete lease {name}"))(e)),
-        }
+        leases::forget(&api, lease).await?;
     }
     Ok(None)
 }

@@ -17,6 +17,8 @@ pub(crate) enum Step {
     SnapshotClosed,
     /// The disk snapshot is deleted.
     DiskSnapshotDeleted,
+    /// The Upload says what became of it.
+    UploadTold,
     /// The Download says that this node writes.
     DownloadBegun,
     /// The repository is locked for the restore.
@@ -31,6 +33,8 @@ pub(crate) enum Step {
     VolumeClosed,
     /// The lock of the restore is gone.
     RestoreUnlocked,
+    /// The Download says what became of it.
+    DownloadTold,
 }
 
 impl Step {
@@ -47,7 +51,7 @@ mod tests {
     use super::*;
 
     /// Every step, in the order of the work.
-    const ALL: [Step; 14] = [
+    const ALL: [Step; 16] = [
         Step::UploadBegun,
         Step::UploadLocked,
         Step::SnapshotOpened,
@@ -55,6 +59,7 @@ mod tests {
         Step::CheckpointsForgotten,
         Step::SnapshotClosed,
         Step::DiskSnapshotDeleted,
+        Step::UploadTold,
         Step::DownloadBegun,
         Step::DownloadLocked,
         Step::VolumeOpened,
@@ -62,6 +67,7 @@ mod tests {
         Step::VolumeWritten,
         Step::VolumeClosed,
         Step::RestoreUnlocked,
+        Step::DownloadTold,
     ];
 
     /// A step that is in no scenario could leak what it made, or lose what it wrote, without anybody seeing it.

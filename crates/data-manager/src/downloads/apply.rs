@@ -21,6 +21,7 @@ pub(super) async fn perform(ctx: &Context, Claimed { object, found, work, lease 
         let interrupt = Interrupt::new(place.stop.clone(), lease.lost(), ctx.shutdown.clone());
         copy(ctx, &report, &interrupt, touched).await;
     }
+    Step::DownloadTold.done();
     lease.release().await;
 }
 

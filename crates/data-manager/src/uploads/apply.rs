@@ -38,6 +38,7 @@ pub(super) async fn perform(ctx: &Context, Claimed { object, work, lease, .. }: 
         Work::CleanUp => clean_up(ctx, &report).await,
         Work::Cancel => cancel(ctx, &report).await,
     }
+    Step::UploadTold.done();
     lease.release().await;
 }
 

@@ -38,6 +38,7 @@ async fn a_backup_survives_a_node_killed_after_any_step(world: World) -> Result<
         "CheckpointsForgotten",
         "SnapshotClosed",
         "DiskSnapshotDeleted",
+        "UploadTold",
     ];
     let shop = world.namespace("step-backup").await?;
     let claim = shop.claim("data").mib(3).create().await?;
@@ -71,6 +72,7 @@ async fn a_restore_survives_a_node_killed_after_any_step(world: World) -> Result
         "VolumeWritten",
         "VolumeClosed",
         "RestoreUnlocked",
+        "DownloadTold",
     ];
     let shop = world.namespace("step-restore").await?;
     let claim = shop.claim("data").mib(3).create().await?;

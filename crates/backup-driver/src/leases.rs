@@ -1,0 +1,75 @@
+//! Removes leases of transfers that have ended: a node that died between its last word on a transfer and the return of its
+//! lease would leave it for good. A lease of a transfer that goes on is never touched, whoever holds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Download, DownloadPhase, Upload, UploadPhase, labels, names};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{DeleteParams, ListParams, Preconditions};
+use kube::{Api, ResourceExt};
+use lifecycle::Problem;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::is_code;
+use crate::{Context, Error};
+
+/// Looks every `every`, until `stop`. A lease is removed at the second look that finds it as it was, when it has run out.
+pub(crate) async fn run(ctx: Arc<Context>, every: Duration, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            swept = sweep(&ctx) => if let Err(error) = swept {
+                tracing::warn!(error = Problem::chain(&error), "leases of transfers that have ended were not removed");
+            },
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+        }
+    }
+}
+
+async fn sweep(ctx: &Context) -> Result<(), Error> {
+    let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let all = leases.list(&ListParams::default()).await.map_err(Error::cluster("list leases of transfers"))?;
+    for lease in all
+        .items
+        .iter()
+        .filter(|lease| labels::ours().iter().all(|own| lease.labels().get_key_value(own.0) == Some(own)))
+    {
+        let name = lease.name_any();
+        if is_of_an_ended_transfer(ctx, &name).await? && ctx.transfers.held_by_another(&name).await?.is_none() {
+            tracing::info!(lease = name, "its transfer has ended; removing the lease");
+            forget(&leases, lease).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a lease as it was seen: one that was taken meanwhile stays.
+pub(crate) async fn forget(leases: &Api<Lease>, lease: &Lease) -> Result<(), Error> {
+    let name = lease.name_any();
+    let unchanged = Preconditions { uid: lease.uid(), resource_version: lease.resource_version() };
+    let params = DeleteParams { preconditions: Some(unchanged), ..DeleteParams::default() };
+    match leases.delete(&name, &params).await {
+        Ok(_) => Ok(()),
+        Err(e) if is_code(&e, 404) || is_code(&e, 409) => Ok(()),
+        Err(e) => Err(Error::cluster(format!("delete lease {name}"))(e)),
+    }
+}
+
+/// Whether the transfer that a lease is named after has ended or is gone. `false` for other leases.
+async fn is_of_an_ended_transfer(ctx: &Context, lease: &str) -> Result<bool, Error> {
+    if let Some(upload) = lease.strip_prefix(&names::upload_lease("")) {
+        let uploads = Api::<Upload>::namespaced(ctx.client.clone(), &ctx.namespace);
+        let upload = uploads.get_opt(upload).await.map_err(Error::cluster("read the Upload of a lease"))?;
+        return Ok(upload.is_none_or(|upload| upload.phase().is_some_and(UploadPhase::is_terminal)));
+    }
+    if let Some(download) = lease.strip_prefix(&names::download_lease("")) {
+        let downloads = Api::<Download>::namespaced(ctx.client.clone(), &ctx.namespace);
+        let download = downloads.get_opt(download).await.map_err(Error::cluster("read the Download of a lease"))?;
+        return Ok(download.is_none_or(|download| download.phase().is_some_and(DownloadPhase::is_terminal)));
+    }
+    Ok(false)
+}
