@@ -9,6 +9,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::{Api, ResourceExt};
 use lifecycle::Problem;
+use lifecycle::orphans::{Transfer, lease_goes};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::is_code;
@@ -30,19 +31,26 @@ pub(crate) async fn run(ctx: Arc<Context>, every: Duration, stop: CancellationTo
     }
 }
 
+/// One lease that cannot be looked at keeps no other one. There are as many of them as transfers run.
 async fn sweep(ctx: &Context) -> Result<(), Error> {
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let all = leases.list(&ListParams::default()).await.map_err(Error::cluster("list leases of transfers"))?;
-    for lease in all
-        .items
-        .iter()
-        .filter(|lease| labels::ours().iter().all(|own| lease.labels().get_key_value(own.0) == Some(own)))
-    {
-        let name = lease.name_any();
-        if is_of_an_ended_transfer(ctx, &name).await? && ctx.transfers.held_by_another(&name).await?.is_none() {
-            tracing::info!(lease = name, "its transfer has ended; removing the lease");
-            forget(&leases, lease).await?;
+    let ours: Vec<_> = labels::ours().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let listed = leases.list(&ListParams::default().labels(&ours.join(","))).await;
+    for lease in &listed.map_err(Error::cluster("list leases of transfers"))?.items {
+        if let Err(error) = look(ctx, &leases, lease).await {
+            tracing::warn!(lease = lease.name_any(), error = Problem::chain(&error), "a lease was not looked at");
         }
+    }
+    Ok(())
+}
+
+async fn look(ctx: &Context, leases: &Api<Lease>, lease: &Lease) -> Result<(), Error> {
+    let name = lease.name_any();
+    let Some(transfer) = transfer_of(ctx, &name).await? else { return Ok(()) };
+    let is_held = ctx.transfers.held_by_another(&name).await?.is_some();
+    if lease_goes(transfer, is_held) {
+        tracing::info!(lease = name, "its transfer has ended; removing the lease");
+        forget(leases, lease).await?;
     }
     Ok(())
 }
@@ -59,17 +67,17 @@ pub(crate) async fn forget(leases: &Api<Lease>, lease: &Lease) -> Result<(), Err
     }
 }
 
-/// Whether the transfer that a lease is named after has ended or is gone. `false` for other leases.
-async fn is_of_an_ended_transfer(ctx: &Context, lease: &str) -> Result<bool, Error> {
+/// The transfer that a lease is named after; `None` for other leases.
+async fn transfer_of(ctx: &Context, lease: &str) -> Result<Option<Transfer>, Error> {
     if let Some(upload) = lease.strip_prefix(&names::upload_lease("")) {
         let uploads = Api::<Upload>::namespaced(ctx.client.clone(), &ctx.namespace);
         let upload = uploads.get_opt(upload).await.map_err(Error::cluster("read the Upload of a lease"))?;
-        return Ok(upload.is_none_or(|upload| upload.phase().is_some_and(UploadPhase::is_terminal)));
+        return Ok(Some(Transfer::of(upload.map(|upload| upload.phase().is_some_and(UploadPhase::is_terminal)))));
     }
     if let Some(download) = lease.strip_prefix(&names::download_lease("")) {
         let downloads = Api::<Download>::namespaced(ctx.client.clone(), &ctx.namespace);
         let download = downloads.get_opt(download).await.map_err(Error::cluster("read the Download of a lease"))?;
-        return Ok(download.is_none_or(|download| download.phase().is_some_and(DownloadPhase::is_terminal)));
+        return Ok(Some(Transfer::of(download.map(|d| d.phase().is_some_and(DownloadPhase::is_terminal)))));
     }
-    Ok(false)
+    Ok(None)
 }

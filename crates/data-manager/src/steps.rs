@@ -1,8 +1,20 @@
 //! Names of a transfer's steps. With `DATA_MANAGER_DIE_AFTER=<step>` the process dies after that step ([`operator::dying`]).
 
-/// A step after which the process may die in a test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+/// Makes the steps and the list of all of them from one text.
+macro_rules! steps {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A step after which the process may die in a test.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Step {
+            $($(#[$doc])* $name,)*
+        }
+
+        #[cfg(test)]
+        const ALL: &[Step] = &[$(Step::$name,)*];
+    };
+}
+
+steps! {
     /// The Upload says that this node copies.
     UploadBegun,
     /// The repository is locked for the copy.
@@ -49,26 +61,6 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Every step, in the order of the work.
-    const ALL: [Step; 16] = [
-        Step::UploadBegun,
-        Step::UploadLocked,
-        Step::SnapshotOpened,
-        Step::PointWritten,
-        Step::CheckpointsForgotten,
-        Step::SnapshotClosed,
-        Step::DiskSnapshotDeleted,
-        Step::UploadTold,
-        Step::DownloadBegun,
-        Step::DownloadLocked,
-        Step::VolumeOpened,
-        Step::WritingNoted,
-        Step::VolumeWritten,
-        Step::VolumeClosed,
-        Step::RestoreUnlocked,
-        Step::DownloadTold,
-    ];
 
     /// A step that is in no scenario could leak what it made, or lose what it wrote, without anybody seeing it.
     #[test]

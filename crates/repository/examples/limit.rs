@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
         ("backup SHA-256", hash),
         ("backup zstd", compress),
         ("backup AES", seal),
-        ("backup names", name),
+        ("names SHA-256", name),
         ("restore AES", open),
         ("restore zstd", decompress),
         ("restore SHA-256", hash_again),

@@ -19,24 +19,30 @@ const MAX_BLOBS: usize = 4096;
 /// touched cost nothing.
 const ROOM: usize = 33 << 20;
 
-/// Memory that packs are filled in, one after another: new memory costs a page fault for each 4 KiB, a fifth of what a
-/// backup spends in the kernel. Clones share it. It holds as many buffers as there were packs at once.
+/// Buffers that are kept while nobody fills them: as many as a backup whose store keeps up goes round with.
+const KEPT: usize = 3;
+
+/// Memory that packs of chunks are filled in, one after another: new memory costs a page fault for each 4 KiB, a fifth of what
+/// a backup spends in the kernel. Clones share it. Packs of trees are few and small, and have memory of their own.
 #[derive(Clone, Default)]
 pub(crate) struct Buffers {
     idle: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Buffers {
-    fn take(&self) -> PackBytes {
+    fn take(&self, kind: BlobKind) -> PackBytes {
+        if kind == BlobKind::Tree {
+            return PackBytes { bytes: Vec::with_capacity(ROOM), home: None };
+        }
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        PackBytes { bytes: idle.unwrap_or_else(|| Vec::with_capacity(ROOM)), home: self.clone() }
+        PackBytes { bytes: idle.unwrap_or_else(|| Vec::with_capacity(ROOM)), home: Some(self.clone()) }
     }
 }
 
 /// The bytes of a pack; the memory goes back when they are dropped.
 pub(crate) struct PackBytes {
     bytes: Vec<u8>,
-    home: Buffers,
+    home: Option<Buffers>,
 }
 
 impl AsRef<[u8]> for PackBytes {
@@ -47,9 +53,13 @@ impl AsRef<[u8]> for PackBytes {
 
 impl Drop for PackBytes {
     fn drop(&mut self) {
+        let Some(home) = &self.home else { return };
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
-        self.home.idle.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+        let mut idle = home.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < KEPT {
+            idle.push(bytes);
+        }
     }
 }
 
@@ -135,7 +145,7 @@ pub(crate) struct SealedPack {
 
 impl PackBuilder {
     pub(crate) fn new(kind: BlobKind, buffers: &Buffers) -> Self {
-        Self { kind, content: buffers.take(), blobs: Vec::new(), plain_bytes: 0 }
+        Self { kind, content: buffers.take(kind), blobs: Vec::new(), plain_bytes: 0 }
     }
 
     pub(crate) fn kind(&self) -> BlobKind {

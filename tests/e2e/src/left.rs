@@ -15,9 +15,11 @@ use kube::{Api, ResourceExt as _};
 use crate::world::LOOK;
 use crate::{Namespace, World};
 
-/// How long leases, locks and volumes may take to go after the status that said the end: what a dead node left runs out within a
-/// minute, and the driver looks every minute.
-const GOING: Duration = Duration::from_secs(150);
+/// How long leases, locks and volumes may take to go after the status that said the end.
+const GOING: Duration = Duration::from_secs(60);
+
+/// How long what nobody returns may stay: it runs out within a minute, and the driver looks every minute.
+const SWEPT: Duration = Duration::from_secs(150);
 
 /// Waits until the jobs of a namespace have left no disk snapshot, transfer lease, lock, checkpoint, scratch claim or marked volume;
 /// then its repository must hold exactly `points` restore points, and no key without its config.
@@ -25,17 +27,29 @@ const GOING: Duration = Duration::from_secs(150);
 /// # Errors
 /// When something stays; the message names it.
 pub async fn nothing_left(world: &World, namespace: &Namespace, points: usize) -> Result<()> {
+    nothing_left_within(world, namespace, points, GOING).await
+}
+
+/// Like [`nothing_left`], where a node died that would have cleaned up: what it left has the time until it is swept.
+///
+/// # Errors
+/// As there.
+pub async fn nothing_left_of_the_dead(world: &World, namespace: &Namespace, points: usize) -> Result<()> {
+    nothing_left_within(world, namespace, points, SWEPT).await
+}
+
+async fn nothing_left_within(world: &World, namespace: &Namespace, points: usize, time: Duration) -> Result<()> {
     let waiting = async {
         while !still_there(world, namespace).await?.is_empty() {
             tokio::time::sleep(LOOK).await;
         }
         anyhow::Ok(())
     };
-    if let Ok(waited) = tokio::time::timeout(GOING, waiting).await {
+    if let Ok(waited) = tokio::time::timeout(time, waiting).await {
         waited?;
     }
     let left = still_there(world, namespace).await?;
-    ensure!(left.is_empty(), "left behind after {} s: {left:?}", GOING.as_secs());
+    ensure!(left.is_empty(), "left behind after {} s: {left:?}", time.as_secs());
     let repository = world.repository_folder(namespace.name());
     let found = files(&repository.join("snapshots"))?;
     ensure!(found.len() == points, "{points} restore points, not {found:?}");
@@ -56,11 +70,11 @@ pub async fn nothing_left_at_all(world: &World) -> Result<()> {
         }
         anyhow::Ok(())
     };
-    if let Ok(waited) = tokio::time::timeout(GOING, waiting).await {
+    if let Ok(waited) = tokio::time::timeout(SWEPT, waiting).await {
         waited?;
     }
     let left = left_at_all(world).await?;
-    ensure!(left.is_empty(), "left behind after {} s: {left:?}", GOING.as_secs());
+    ensure!(left.is_empty(), "left behind after {} s: {left:?}", SWEPT.as_secs());
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub use bucket::Bucket;
 pub use claim::{Claim, NewClaim, digest};
 pub use control::{Control, DiskFault, Disks};
 pub use explained::{explained, warned};
-pub use left::{nothing_left, nothing_left_at_all, still_there};
+pub use left::{nothing_left, nothing_left_at_all, nothing_left_of_the_dead, still_there};
 pub use midway::written_for_good;
 pub use namespace::{Clone, Namespace, Snapshot};
 pub use requests::{Program, Request, tally};

@@ -209,6 +209,9 @@ async fn copy_open(
         error = died => Err(NotDone::from(from_vddk(ACT, &error))),
     };
     let outcome = with_last_words(ACT, outcome, &helper).await;
+    if matches!(outcome, Err(NotDone::Failed(_))) {
+        report.say(|status, now| says::opened(status, &transport, now)).await; // what it failed by is worth knowing
+    }
     drop(disk);
     if let Err(error) = helper.stop().await {
         tracing::warn!(error = %Problem::chain(&error), "the disk's helper did not end in order");

@@ -74,15 +74,25 @@ impl Image {
         mut each: impl FnMut(u64, Result<&[ChunkId], Error>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut last: Option<([u8; 32], u64, Vec<ChunkId>)> = None;
+        let mut damaged: Option<([u8; 32], String, Damage)> = None; // many folders of a thin disk share a tree
         let mut digests = Vec::with_capacity(self.folders.len());
         for (id, number) in self.folders.iter().zip(0_u64..) {
             let size = self.layout.folder_chunks(number);
             let again =
                 |(known, length, _): &([u8; 32], u64, Vec<ChunkId>)| known == id && *length == size.end - size.start;
+            if let Some((known, act, damage)) = &damaged
+                && known == id
+            {
+                each(number, Err(Error::damaged(act, damage.clone())))?;
+                continue;
+            }
             if !last.as_ref().is_some_and(again) {
                 match self.read_folder(repository, number, id).await {
                     Ok(ids) => last = Some((*id, size.end - size.start, ids)),
                     Err(error) => {
+                        if let Error::Damaged { act, source } = &error {
+                            damaged = Some((*id, act.clone(), source.clone()));
+                        }
                         each(number, Err(error))?;
                         continue;
                     }

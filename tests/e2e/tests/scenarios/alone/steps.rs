@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use api::{ClonePhase, SnapshotPhase};
-use e2e::{Claim, World, nothing_left};
+use e2e::{Claim, World, nothing_left_of_the_dead};
 
 use super::{DATA_MANAGERS, back_up};
 
@@ -26,7 +26,10 @@ async fn revived(world: &World, step: &str) -> Result<()> {
         world.kill(NODE).await?;
     }
     world.start_process(NODE).await?;
-    died.with_context(|| format!("the node never came to step {step}"))
+    died.with_context(|| format!("the node never came to step {step}"))?;
+    let mark = world.folder().join("pods").join(NODE).join("scratch").join(format!("died-after-{step}"));
+    ensure!(mark.is_file(), "the node ended before step {step} for another reason");
+    Ok(())
 }
 
 async fn a_backup_survives_a_node_killed_after_any_step(world: World) -> Result<()> {
@@ -43,18 +46,23 @@ async fn a_backup_survives_a_node_killed_after_any_step(world: World) -> Result<
     let shop = world.namespace("step-backup").await?;
     let claim = shop.claim("data").mib(3).create().await?;
     world.kill(OTHER).await?;
+    let mut survived = Ok(());
     for (step, number) in steps.into_iter().zip(1_u8..) {
-        let survived = async {
+        let once = async {
             claim.fill_random(100 + u64::from(number))?;
             doomed(&world, step).await?;
             let asked = shop.snapshot(&claim).await?;
             revived(&world, step).await?;
             asked.wait_for(SnapshotPhase::Uploaded).await?;
-            nothing_left(&world, &shop, usize::from(number)).await
+            nothing_left_of_the_dead(&world, &shop, usize::from(number)).await
         };
-        survived.await.with_context(|| format!("killed after {step}"))?;
+        survived = once.await.with_context(|| format!("killed after {step}"));
+        if survived.is_err() {
+            break;
+        }
     }
-    world.start_process(OTHER).await?;
+    world.start_process(OTHER).await?; // the scenarios that follow need it, whatever became of this one
+    survived?;
     world.restic(shop.name()).check().await?;
     let snapshot = back_up(&shop, &claim).await?;
     shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
@@ -79,8 +87,9 @@ async fn a_restore_survives_a_node_killed_after_any_step(world: World) -> Result
     claim.fill_random(110)?;
     let snapshot = back_up(&shop, &claim).await?;
     world.kill(OTHER).await?;
+    let mut survived = Ok(());
     for (number, step) in steps.into_iter().enumerate() {
-        let survived = async {
+        let once = async {
             let name = format!("back-{number}");
             doomed(&world, step).await?;
             let clone = shop.clone_as(&snapshot, &name).await?;
@@ -88,9 +97,13 @@ async fn a_restore_survives_a_node_killed_after_any_step(world: World) -> Result
             clone.wait_for(ClonePhase::Completed).await?;
             let back = Claim::bound(&world, shop.name(), &name).await?;
             ensure!(back.digest()? == claim.digest()?, "came back different");
-            nothing_left(&world, &shop, 1).await
+            nothing_left_of_the_dead(&world, &shop, 1).await
         };
-        survived.await.with_context(|| format!("killed after {step}"))?;
+        survived = once.await.with_context(|| format!("killed after {step}"));
+        if survived.is_err() {
+            break;
+        }
     }
-    world.start_process(OTHER).await
+    world.start_process(OTHER).await?;
+    survived
 }
