@@ -114,7 +114,8 @@ async fn write_locked(
     let transport = &open.transport;
     report.say(|status, now| says::saved(&says::opened(status, transport, now), start.checkpoint())).await;
     Step::WritingNoted.done();
-    write_open(ctx, report, interrupt, &reader, open, &start).await
+    // boxed, as with an Upload: too much for the stack of a thread in one piece
+    Box::pin(write_open(ctx, report, interrupt, &reader, open, &start)).await
 }
 
 async fn find(repository: &Repository, source: &DiskSnapshot) -> Result<RestorePoint, Problem> {

@@ -121,7 +121,8 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
             let point = new_point(&upload, &vcenter, &snapshot, &disk, &taken);
             let target = Target { repository: &repository, snapshot: &snapshot, transfer: &name, point };
             let transport = open.transport.clone();
-            let copied = copy_open(ctx, report, interrupt, target, open, found).await;
+            // boxed: what a copy holds across its waits is too much for the stack of a thread in one piece
+            let copied = Box::pin(copy_open(ctx, report, interrupt, target, open, found)).await;
             copied.map(|(source, progress)| (source, transport, progress))
         }
         Err(problem) => Err(problem.into()),
@@ -190,7 +191,7 @@ async fn copy_open(
     let (disk, helper) = open.split();
     found = found.of_size(disk.size());
     let copying = async {
-        let copied = copy_found(ctx, report, interrupt, &target, &disk, &transport, &found).await;
+        let copied = Box::pin(copy_found(ctx, report, interrupt, &target, &disk, &transport, &found)).await;
         let Err(NotDone::Failed(problem)) = &copied else { return copied };
         if problem.reason != Reason::TrackingUntrue {
             return copied;
@@ -199,7 +200,7 @@ async fn copy_open(
         found.doubt(target.repository, target.snapshot).await; // before anything that may fail
         report.say(|status, now| says::waits(status, Reason::TrackingUntrue, &doubt, now)).await;
         found = found.untrue();
-        copy_found(ctx, report, interrupt, &target, &disk, &transport, &found).await
+        Box::pin(copy_found(ctx, report, interrupt, &target, &disk, &transport, &found)).await
     };
     let died = helper.exited();
     let outcome = tokio::select! {
