@@ -144,7 +144,7 @@ impl Finder {
     async fn find_datastores(&mut self, downloads: &[Arc<Download>], ctx: &Context) {
         let written = downloads.iter().filter(|download| is_written(download));
         let written = written.filter_map(|download| written_disk(download)).collect();
-        let new = self.datastores.to_ask(&written, &late(), Instant::now());
+        let new = self.datastores.begin(&written, &late(), Instant::now());
         if new.is_empty() {
             return;
         }
@@ -167,7 +167,7 @@ impl Finder {
         let alive = uploads.iter().filter(|upload| !upload.phase().is_some_and(UploadPhase::is_terminal));
         let alive: HashMap<DiskId, &Upload> =
             alive.filter_map(|upload| Some((read_disk(upload)?, upload.as_ref()))).collect();
-        let new = self.volumes.to_ask(&alive.keys().cloned().collect(), &late(), Instant::now());
+        let new = self.volumes.begin(&alive.keys().cloned().collect(), &late(), Instant::now());
         let new: Vec<_> = new.into_iter().filter_map(|disk| Some((*alive.get(&disk)?, disk))).collect();
         let find = |(upload, disk)| async move { (volume_of(&disk, upload, ctx).await, disk) };
         let mut found = stream::iter(new).map(find).buffer_unordered(AT_ONCE);
@@ -202,7 +202,7 @@ impl Finder {
 
     /// Finds out which machines nodes are. One that cannot be found out holds no other up.
     async fn find_machines(&mut self, nodes: &HashSet<String>, vcenter: &Vcenter, ctx: &Context) {
-        let new: HashSet<_> = self.machines.to_ask(nodes, &late(), Instant::now()).into_iter().collect();
+        let new: HashSet<_> = self.machines.begin(nodes, &late(), Instant::now()).into_iter().collect();
         if new.is_empty() {
             return;
         }
@@ -216,7 +216,7 @@ impl Finder {
             Err(problem) => return self.machines.fail(new, &problem, Instant::now()),
         };
         let asked = new.into_iter().map(|node| (uuids.remove(&node), node));
-        let find = |(uuid, node)| async move { (machine_of(&node, uuid, vcenter).await, node) };
+        let find = |(uuid, node): (_, String)| async move { (machine_of(&node, uuid, vcenter).await, node) };
         let mut found = stream::iter(Vec::from_iter(asked)).map(find).buffer_unordered(AT_ONCE);
         while let Some((machine, node)) = found.next().await {
             self.machines.take(node, machine, Instant::now());

@@ -31,7 +31,7 @@ impl<K: Eq + Hash + Clone, V> Answers<K, V> {
 
     /// Forgets what is not in `wanted`, and gives what is to be asked now. One that is never [taken](Self::take), because it
     /// was cut off, counts as failed for the reason `late`.
-    pub(super) fn to_ask(&mut self, wanted: &HashSet<K>, late: &str, now: Instant) -> Vec<K> {
+    pub(super) fn begin(&mut self, wanted: &HashSet<K>, late: &str, now: Instant) -> Vec<K> {
         self.all.retain(|key, _| wanted.contains(key));
         let due = |key: &&K| self.all.get(*key).is_none_or(|answer| answer.again.is_some_and(|at| at <= now));
         let due: Vec<_> = wanted.iter().filter(due).cloned().collect();
@@ -101,15 +101,15 @@ mod tests {
     fn what_failed_is_asked_again_after_a_pause_and_not_with_each_change() {
         let (start, wanted) = (Instant::now(), HashSet::from(["disk"]));
         let mut answers = Answers::new(None, PAUSE);
-        assert_eq!(answers.to_ask(&wanted, "late", start), ["disk"]);
+        assert_eq!(answers.begin(&wanted, "late", start), ["disk"]);
         answers.take("disk", failed(), start);
-        assert_eq!(answers.to_ask(&wanted, "late", start + PAUSE / 2), [""; 0]);
+        assert_eq!(answers.begin(&wanted, "late", start + PAUSE / 2), [""; 0]);
         assert!(answers.hidden().unwrap().contains("vCenter is away"), "said until it is known");
-        assert_eq!(answers.to_ask(&wanted, "late", start + PAUSE), ["disk"]);
+        assert_eq!(answers.begin(&wanted, "late", start + PAUSE), ["disk"]);
         answers.take("disk", Ok(7), start + PAUSE);
         assert_eq!((answers.get(&"disk"), answers.hidden()), (Some(&7), None));
-        assert_eq!(answers.to_ask(&wanted, "late", start + 100 * GOOD_FOR), [""; 0], "that does not change");
-        answers.to_ask(&HashSet::new(), "late", start + PAUSE);
+        assert_eq!(answers.begin(&wanted, "late", start + 100 * GOOD_FOR), [""; 0], "that does not change");
+        answers.begin(&HashSet::new(), "late", start + PAUSE);
         assert_eq!(answers.known().count(), 0, "nobody needs it any more");
     }
 
@@ -117,9 +117,9 @@ mod tests {
     fn what_was_cut_off_failed_and_what_was_answered_beside_it_stays() {
         let (start, wanted) = (Instant::now(), HashSet::from(["a", "b", "c"]));
         let mut answers = Answers::new(None, PAUSE);
-        assert_eq!(answers.to_ask(&wanted, "late", start).len(), 3);
+        assert_eq!(answers.begin(&wanted, "late", start).len(), 3);
         answers.take("b", Ok(7), start);
-        assert_eq!(answers.to_ask(&wanted, "late", start), [""; 0]);
+        assert_eq!(answers.begin(&wanted, "late", start), [""; 0]);
         assert_eq!((answers.get(&"b"), answers.hidden().as_deref()), (Some(&7), Some("late (and 1 more)")));
     }
 
@@ -127,13 +127,13 @@ mod tests {
     fn an_answer_that_is_old_is_asked_for_again_and_stays_when_that_fails() {
         let (start, wanted) = (Instant::now(), HashSet::from(["node"]));
         let mut answers = Answers::new(Some(GOOD_FOR), PAUSE);
-        answers.to_ask(&wanted, "late", start);
+        answers.begin(&wanted, "late", start);
         answers.take("node", Ok(7), start);
-        assert_eq!(answers.to_ask(&wanted, "late", start + GOOD_FOR / 2), [""; 0]);
-        assert_eq!(answers.to_ask(&wanted, "late", start + GOOD_FOR), ["node"]);
+        assert_eq!(answers.begin(&wanted, "late", start + GOOD_FOR / 2), [""; 0]);
+        assert_eq!(answers.begin(&wanted, "late", start + GOOD_FOR), ["node"]);
         answers.take("node", failed(), start + GOOD_FOR);
         assert_eq!(answers.get(&"node"), Some(&7));
         answers.forget();
-        assert_eq!(answers.to_ask(&wanted, "late", start + GOOD_FOR), ["node"]);
+        assert_eq!(answers.begin(&wanted, "late", start + GOOD_FOR), ["node"]);
     }
 }

@@ -266,7 +266,7 @@ fn a_restore_that_is_written_takes_room_of_its_datastore_and_of_no_host() {
         among(&[reads("a"), asks("second", 9)], restores, budgets(2, 0), &places(&[], &["r", "q"]))
     };
     let (r, q) = (restore("r", DownloadPhase::InProgress), restore("q", DownloadPhase::InProgress));
-    let one = beside(&[r.clone()]);
+    let one = beside(std::slice::from_ref(&r));
     assert_eq!(one, named([("second", waits(2))]));
     assert_eq!(beside(&[r, q]), one, "one more restore writes nothing to those that wait");
 }
