@@ -82,10 +82,10 @@ reasons! {
         RateLimited: "The transfer is as fast as the setting transfer-rate-limit allows on its node, and no faster.",
             "All transfers of a node share the limit of this time of day.",
             "Nothing, or raise the limit in the ConfigMap; it counts at once.";
-        DatastoreBusy: "As many uploads as the setting uploads-per-datastore allows read from the datastore of this disk.",
-            "Uploads of one datastore take turns while the setting is there.",
+        DatastoreBusy: "The datastore of this disk has as many uploads or restores as the setting uploads-per-datastore allows.",
+            "Uploads of one datastore take turns while the setting is there; restores count and wait for nobody.",
             "Nothing, or raise or remove the setting in the ConfigMap; it counts within a minute.";
-        HostBusy: "As many uploads as the setting uploads-per-host allows read from the ESXi host that serves this disk.",
+        HostBusy: "The ESXi host that serves this disk has as many uploads as the setting uploads-per-host allows, or is not known yet.",
             "Uploads of the disks that one host serves take turns while the setting is there.",
             "Nothing, or raise or remove the setting in the ConfigMap; it counts within a minute.";
         TakenOver: "Another node continues this transfer.",

@@ -16,6 +16,7 @@ use lifecycle::Problem;
 use lifecycle::admission::{Budgets, Places, Verdict, anyone_asks, verdicts};
 use lifecycle::transfer::upload;
 use serde_json::json;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::is_code;
@@ -25,6 +26,8 @@ use crate::{Context, Error};
 
 /// How long the others wait for a change of a setting, for a machine that moves, or for a failed attempt to be due.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// How long Uploads wait for the first list of restores, which count beside them.
+const RESTORES_WITHIN: Duration = Duration::from_secs(30);
 /// Changes that one look answers, when so many have come.
 const CHANGES: usize = 1000;
 
@@ -45,15 +48,22 @@ pub(crate) async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     let (downloads, written) = shown::<Download>(Api::namespaced(ctx.client.clone(), &ctx.namespace));
     let mut changed = pin!(stream::select(changed.map(drop), written.map(drop)).ready_chunks(CHANGES));
     let mut admissions = Admissions::default();
-    let (mut restores_are_known, mut some_wait) = (false, false);
+    let mut restores = pin!(timeout(RESTORES_WITHIN, downloads.wait_until_ready()));
+    let (mut may_begin, mut some_wait) = (false, false);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             change = changed.next() => if change.is_none() { return },
-            known = downloads.wait_until_ready(), if !restores_are_known => restores_are_known = known.is_ok(),
+            listed = &mut restores, if !may_begin => {
+                may_begin = true;
+                if listed.is_err() {
+                    let within = RESTORES_WITHIN.as_secs();
+                    tracing::warn!("Downloads could not be listed within {within} s: restores are not counted until they are");
+                }
+            }
             () = tokio::time::sleep(LOOK_AGAIN), if some_wait => {}
         }
-        if restores_are_known {
+        if may_begin {
             some_wait = admissions.look(&uploads.state(), &downloads.state(), &ctx).await;
         }
     }

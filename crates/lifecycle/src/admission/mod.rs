@@ -2,20 +2,28 @@
 //! `uploads-per-host`.
 //!
 //! The driver makes an Upload with `admitted: false` where one of the settings is in force, and lets it start when there is
-//! room wherever it reads from. Whoever waits longest goes first. A failed attempt gives its room back and asks again for
-//! the next one. A restore that is being written takes room as an Upload does, and is never held back.
+//! room wherever it reads from. Whoever waits longest goes first: an Upload that has room in one of its places and not in the
+//! other keeps it, where nobody older waits in either, so that others do not overtake it for good. A failed attempt gives its
+//! room back and asks again for the next one. A restore that is being written takes room of its datastore, and is never held
+//! back; on hosts restores are not counted, because the volume that is written is attached to no node.
+//!
+//! What a waiting Upload says counts nobody: each transfer that begins or ends would write to all that wait.
 
 mod places;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 
 use api::{Download, Reason, Timestamp, Upload, UploadPhase};
+use k8s_openapi::jiff::SignedDuration;
 
 pub use places::{Host, Places, attached_to, is_written, read_disk, written_disk};
 use places::{Place, of_download, of_upload};
+
+/// Longest time that Uploads are held back because the driver, which has just started, does not know the hosts yet.
+const HOSTS_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// How many transfers one place may have at a time; `None` is any number.
 pub type Budget = Option<NonZeroU32>;
@@ -82,7 +90,7 @@ pub enum Verdict {
     Admit,
     /// It waits.
     HoldBack {
-        /// What has no room: [`Reason::DatastoreBusy`] or [`Reason::HostBusy`].
+        /// What has no room, or is not known: [`Reason::DatastoreBusy`] or [`Reason::HostBusy`].
         reason: Reason,
         /// For what it waits, in words; they stay the same while it waits for the same.
         why: String,
@@ -100,7 +108,7 @@ pub fn anyone_asks(uploads: &[impl AsRef<Upload>], granted: impl Fn(&Upload) -> 
 /// Decides about all Uploads of an installation at once; those that nothing is to be written to are left out.
 ///
 /// `granted` tells of an Upload that it was admitted a moment ago, though it does not show that yet. A place that `places`
-/// does not know has no budget.
+/// does not know has no budget; while no host is known at all, whoever asks waits up to a minute for the first answer.
 pub fn verdicts<'u>(
     uploads: &'u [impl AsRef<Upload>],
     downloads: &[impl AsRef<Download>],
@@ -114,59 +122,65 @@ pub fn verdicts<'u>(
     for upload in uploads.iter().map(AsRef::as_ref) {
         match stands(upload, granted(upload), now) {
             Stands::Asks => asking.push(upload),
-            Stands::Reads => of_upload(upload, places).for_each(|place| used.entry(place).or_default().uploads += 1),
+            Stands::Reads => of_upload(upload, places).for_each(|place| used.entry(place).or_default().transfers += 1),
             Stands::Failed if concerns(budgets, upload) => verdicts.push((upload, Verdict::TakeBack)),
             Stands::Failed | Stands::Rests => {}
         }
     }
     for download in downloads.iter().map(AsRef::as_ref).filter(|download| is_written(download)) {
-        of_download(download, places).for_each(|place| used.entry(place).or_default().restores += 1);
+        of_download(download, places).into_iter().for_each(|place| used.entry(place).or_default().transfers += 1);
+    }
+    let hosts_unknown_since = places.hosts_unknown_since.filter(|_| budgets.host.is_some());
+    if hosts_unknown_since.is_some_and(|since| now.duration_since(since) < HOSTS_WITHIN) {
+        verdicts.extend(asking.into_iter().map(|upload| (upload, hosts_are_unknown())));
+        return verdicts;
     }
     asking.sort_by_key(|upload| (upload.metadata.creation_timestamp.as_ref().map(|t| t.0), &upload.metadata.name));
+    let mut waited_for: HashSet<Place<'_>> = HashSet::new();
     for upload in asking {
-        let room = |place: &Place<'_>| used.get(place).copied().unwrap_or_default();
-        let is_full = |place: &Place<'_>| budgets.of(*place).is_some_and(|budget| room(place).all() >= budget.get());
-        let full: Vec<_> = of_upload(upload, places).filter(is_full).collect();
-        let verdict = match full.first() {
-            Some(first) => {
-                let why: Vec<_> = full.iter().map(|place| room(place).sentence(*place)).collect();
-                Verdict::HoldBack { reason: first.reason(), why: why.join(", and ") }
-            }
-            None => {
-                of_upload(upload, places).for_each(|place| used.entry(place).or_default().uploads += 1);
-                Verdict::Admit
-            }
+        let of_it: Vec<_> =
+            of_upload(upload, places).filter_map(|place| Some((place, budgets.of(place)?.get()))).collect();
+        let full = of_it.iter().filter_map(|(place, budget)| Some((*place, used.get(place)?.full(*place, *budget)?)));
+        let full: Vec<_> = full.collect();
+        let Some((first, _)) = full.first() else {
+            of_upload(upload, places).for_each(|place| used.entry(place).or_default().transfers += 1);
+            verdicts.push((upload, Verdict::Admit));
+            continue;
         };
-        verdicts.push((upload, verdict));
+        let why: Vec<_> = full.iter().map(|(_, why)| why.as_str()).collect();
+        verdicts.push((upload, Verdict::HoldBack { reason: first.reason(), why: why.join(", and ") }));
+        // one per place keeps room: if all did, places would stand idle for those that wait behind others
+        if of_it.iter().fold(true, |is_next, (place, _)| waited_for.insert(*place) && is_next) {
+            let has_room = of_it.iter().filter(|(place, _)| full.iter().all(|(taken, _)| taken != place));
+            has_room.for_each(|(place, _)| used.entry(*place).or_default().is_kept = true);
+        }
     }
     verdicts
+}
+
+fn hosts_are_unknown() -> Verdict {
+    let why = "which hosts serve the disks is not known yet; it is waited for a minute at the longest".to_owned();
+    Verdict::HoldBack { reason: Reason::HostBusy, why }
 }
 
 /// Who uses a place.
 #[derive(Debug, Clone, Copy, Default)]
 struct Used {
-    uploads: u32,
-    restores: u32,
+    /// Uploads and restores.
+    transfers: u32,
+    /// One more may not start: who waits longest for this place and another one goes first.
+    is_kept: bool,
 }
 
 impl Used {
-    fn all(self) -> u32 {
-        self.uploads.saturating_add(self.restores)
-    }
-
-    fn sentence(self, place: Place<'_>) -> String {
-        let uploads = match self.uploads {
-            0 => None,
-            1 => Some("1 upload reads from".to_owned()),
-            many => Some(format!("{many} uploads read from")),
-        };
-        let restores = match self.restores {
-            0 => None,
-            1 => Some("1 restore writes to".to_owned()),
-            many => Some(format!("{many} restores write to")),
-        };
-        let both: Vec<_> = uploads.into_iter().chain(restores).collect();
-        format!("{} {place} already", both.join(" and "))
+    /// Why one more has no room, if so.
+    fn full(self, place: Place<'_>, budget: u32) -> Option<String> {
+        if self.transfers >= budget {
+            let (who, setting) = (place.who(), place.setting());
+            return Some(format!("{place} has as many {who} as {setting} allows ({budget})"));
+        }
+        let has_no_other = self.is_kept && self.transfers.saturating_add(1) >= budget;
+        has_no_other.then(|| format!("the room that {place} has is kept for an upload that waits longer"))
     }
 }
 

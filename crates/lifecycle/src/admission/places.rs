@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use api::entity::DiskEntity;
-use api::{Download, DownloadPhase, Reason, Upload, labels};
+use api::{Download, DownloadPhase, Reason, Timestamp, Upload, labels};
 use disk::DiskId;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 
@@ -26,6 +26,8 @@ pub struct Places {
     /// The hosts that serve disks. A disk that no virtual machine has is served by whichever vCenter chooses for each
     /// connection: it is not in here.
     pub hosts: HashMap<DiskId, Host>,
+    /// Since when the hosts are asked for, while there was no answer at all.
+    pub hosts_unknown_since: Option<Timestamp>,
 }
 
 /// What may have a budget.
@@ -41,6 +43,22 @@ impl Place<'_> {
         match self {
             Self::Datastore(_) => Reason::DatastoreBusy,
             Self::Host(_) => Reason::HostBusy,
+        }
+    }
+
+    /// The setting that says how many it may have.
+    pub(super) fn setting(self) -> &'static str {
+        match self {
+            Self::Datastore(_) => "uploads-per-datastore",
+            Self::Host(_) => "uploads-per-host",
+        }
+    }
+
+    /// Which transfers count there.
+    pub(super) fn who(self) -> &'static str {
+        match self {
+            Self::Datastore(_) => "uploads and restores",
+            Self::Host(_) => "uploads",
         }
     }
 }
@@ -59,11 +77,9 @@ pub(super) fn of_upload<'p>(upload: &'p Upload, places: &'p Places) -> impl Iter
     datastore(upload).map(Place::Datastore).into_iter().chain(host.map(Place::Host))
 }
 
-pub(super) fn of_download<'p>(download: &Download, places: &'p Places) -> impl Iterator<Item = Place<'p>> {
-    let disk = written_disk(download);
-    let datastore = disk.as_ref().and_then(|disk| places.datastores.get(disk));
-    let host = disk.as_ref().and_then(|disk| places.hosts.get(disk));
-    datastore.map(|id| Place::Datastore(id)).into_iter().chain(host.map(Place::Host))
+/// No host: the volume that is written is attached to no node.
+pub(super) fn of_download<'p>(download: &Download, places: &'p Places) -> Option<Place<'p>> {
+    places.datastores.get(&written_disk(download)?).map(|id| Place::Datastore(id))
 }
 
 pub(super) fn datastore(upload: &Upload) -> Option<&str> {

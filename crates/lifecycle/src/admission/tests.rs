@@ -54,6 +54,7 @@ fn places(hosts: &[&str], on_datastore_1: &[&str]) -> Places {
     Places {
         hosts: served.map(|(disk, name)| (disk.parse().unwrap(), host(name))).collect(),
         datastores: on_datastore_1.iter().map(|disk| (disk.parse().unwrap(), "datastore-1".to_owned())).collect(),
+        hosts_unknown_since: None,
     }
 }
 
@@ -76,9 +77,19 @@ fn of(uploads: &[Box<Upload>], datastore: u32) -> Vec<(String, Verdict)> {
     among(uploads, &[], budgets(datastore, 0), &Places::default())
 }
 
-fn waits(count: u32) -> Verdict {
-    let verb = if count == 1 { "upload reads" } else { "uploads read" };
-    datastore_busy(&format!("{count} {verb} from datastore datastore-1 already"))
+/// On `datastore-1`, which may have so many.
+fn waits(budget: u32) -> Verdict {
+    datastore_busy(&format!(
+        "datastore datastore-1 has as many uploads and restores as uploads-per-datastore allows ({budget})"
+    ))
+}
+
+fn waits_for_host_1(budget: u32) -> Verdict {
+    host_busy(&format!("host esx-1 has as many uploads as uploads-per-host allows ({budget})"))
+}
+
+fn waits_behind(place: &str) -> String {
+    format!("the room that {place} has is kept for an upload that waits longer")
 }
 
 fn datastore_busy(why: &str) -> Verdict {
@@ -134,7 +145,7 @@ fn uploads_of_one_host_take_turns_wherever_their_disks_lie() {
     let far = |name: &str, second, datastore| upload(name, second, Some(datastore), Some(false));
     let uploads =
         [reads("a"), far("b", 1, "datastore-2"), far("c", 2, "datastore-3"), upload("d", 3, None, Some(false))];
-    let host_is_full = || host_busy("1 upload reads from host esx-1 already");
+    let host_is_full = || waits_for_host_1(1);
     let cases = [
         ("only that host's", places(&["a@1", "b@1", "c@2"], &[]), [host_is_full(), Verdict::Admit, Verdict::Admit]),
         ("a move gives room", places(&["a@2", "b@1", "c@3"], &[]), [Verdict::Admit, Verdict::Admit, Verdict::Admit]),
@@ -154,19 +165,15 @@ fn uploads_of_one_host_take_turns_wherever_their_disks_lie() {
 fn an_upload_starts_when_both_budgets_have_room() {
     let two_read = [reads("a"), reads("b"), asks("c", 1)];
     let on_one_host = places(&["a@1", "b@1", "c@1"], &[]);
-    let (of_datastore, of_host) =
-        ("2 uploads read from datastore datastore-1 already", "2 uploads read from host esx-1 already");
+    let both = "datastore datastore-1 has as many uploads and restores as uploads-per-datastore allows (2), \
+                and host esx-1 has as many uploads as uploads-per-host allows (2)";
     let cases = [
         ("no budget", budgets(0, 0), Verdict::Admit),
         ("room in both", budgets(3, 3), Verdict::Admit),
-        ("the datastore is full", budgets(2, 3), datastore_busy(of_datastore)),
-        ("the host is full", budgets(3, 2), host_busy(of_host)),
-        ("more read than may, since it was lowered", budgets(3, 1), host_busy(of_host)),
-        (
-            "both are: raising one alone would not help",
-            budgets(2, 2),
-            datastore_busy(&format!("{of_datastore}, and {of_host}")),
-        ),
+        ("the datastore is full", budgets(2, 3), waits(2)),
+        ("the host is full", budgets(3, 2), waits_for_host_1(2)),
+        ("more read than may, since it was lowered", budgets(3, 1), waits_for_host_1(1)),
+        ("both are: raising one alone would not help", budgets(2, 2), datastore_busy(both)),
     ];
     for (case, budgets, want) in cases {
         assert_eq!(among(&two_read, &[], budgets, &on_one_host), named([("c", want)]), "{case}");
@@ -174,7 +181,72 @@ fn an_upload_starts_when_both_budgets_have_room() {
 }
 
 #[test]
-fn a_restore_that_is_written_takes_room_of_its_datastore_and_of_a_host_that_is_known_to_serve_it() {
+fn who_waits_longest_for_two_places_is_not_overtaken_for_good_by_those_that_need_one_of_them() {
+    let on = |name: &str, second, datastore| upload(name, second, Some(datastore), Some(false));
+    let may_begin = |name: &str, datastore| upload(name, 0, Some(datastore), Some(true));
+    let (x, crossing) = (|| on("x", 1, "datastore-1"), || on("y", 2, "datastore-1"));
+    let hosts = places(&["r@1", "x@1", "y@2", "z@1", "v@2"], &[]);
+    let cases = [
+        (
+            "its host is full: it keeps its datastore",
+            vec![may_begin("r", "datastore-2"), x(), crossing()],
+            budgets(1, 1),
+            vec![("x", waits_for_host_1(1)), ("y", datastore_busy(&waits_behind("datastore datastore-1")))],
+        ),
+        (
+            "its datastore is full: it keeps its host",
+            vec![may_begin("r", "datastore-1"), x(), on("z", 3, "datastore-2")],
+            budgets(1, 2),
+            vec![("x", waits(1)), ("z", host_busy(&waits_behind("host esx-1")))],
+        ),
+        (
+            "both have room at last: it goes before both",
+            vec![x(), crossing(), on("z", 3, "datastore-2")],
+            budgets(1, 1),
+            vec![("x", Verdict::Admit), ("y", waits(1)), ("z", waits_for_host_1(1))],
+        ),
+        (
+            "it keeps no more than it needs",
+            vec![may_begin("r", "datastore-2"), x(), crossing()],
+            budgets(2, 1),
+            vec![("x", waits_for_host_1(1)), ("y", Verdict::Admit)],
+        ),
+        (
+            "whoever waits behind it keeps nothing: that would stand idle",
+            vec![may_begin("r", "datastore-2"), x(), crossing(), on("v", 3, "datastore-3")],
+            budgets(1, 1),
+            vec![
+                ("x", waits_for_host_1(1)),
+                ("y", datastore_busy(&waits_behind("datastore datastore-1"))),
+                ("v", Verdict::Admit),
+            ],
+        ),
+    ];
+    for (case, uploads, budgets, want) in cases {
+        let want: Vec<_> = want.into_iter().map(|(name, verdict)| (name.to_owned(), verdict)).collect();
+        assert_eq!(among(&uploads, &[], budgets, &hosts), want, "{case}");
+    }
+}
+
+#[test]
+fn a_driver_that_has_just_started_lets_not_all_start_before_it_knows_the_hosts() {
+    let seconds_ago = |seconds| Some(noon() - k8s_openapi::jiff::SignedDuration::from_secs(seconds));
+    let held = || host_busy("which hosts serve the disks is not known yet; it is waited for a minute at the longest");
+    let cases = [
+        ("it asks", budgets(0, 1), seconds_ago(0), held()),
+        ("still within a minute", budgets(0, 1), seconds_ago(59), held()),
+        ("nothing holds a backup up for longer", budgets(0, 1), seconds_ago(60), Verdict::Admit),
+        ("known", budgets(0, 1), None, Verdict::Admit),
+        ("hosts have no budget", budgets(9, 0), seconds_ago(0), Verdict::Admit),
+    ];
+    for (case, budgets, hosts_unknown_since, want) in cases {
+        let places = Places { hosts_unknown_since, ..Places::default() };
+        assert_eq!(among(&[asks("a", 1)], &[], budgets, &places), named([("a", want)]), "{case}");
+    }
+}
+
+#[test]
+fn a_restore_that_is_written_takes_room_of_its_datastore_and_of_no_host() {
     let cases = [
         ("it writes", DownloadPhase::InProgress, true),
         ("it waits for a node", DownloadPhase::New, false),
@@ -184,24 +256,19 @@ fn a_restore_that_is_written_takes_room_of_its_datastore_and_of_a_host_that_is_k
     ];
     for (case, phase, takes_room) in cases {
         let (asking, restores) = ([asks("second", 9)], [restore("r", phase)]);
-        let either = |verdict| if takes_room { verdict } else { Verdict::Admit };
         let on_datastore = among(&asking, &restores, budgets(1, 1), &places(&[], &["r"]));
-        let want = either(datastore_busy("1 restore writes to datastore datastore-1 already"));
+        let want = if takes_room { waits(1) } else { Verdict::Admit };
         assert_eq!(on_datastore, named([("second", want)]), "{case}");
         let on_host = among(&asking, &restores, budgets(1, 1), &places(&["r@1", "second@1"], &[]));
-        let want = either(host_busy("1 restore writes to host esx-1 already"));
-        assert_eq!(on_host, named([("second", want)]), "{case}");
-        let elsewhere = among(&asking, &restores, budgets(1, 1), &places(&["r@2", "second@1"], &[]));
-        assert_eq!(elsewhere, named([("second", Verdict::Admit)]), "{case}");
+        assert_eq!(on_host, named([("second", Verdict::Admit)]), "{case}");
     }
-    let both = among(
-        &[reads("a"), asks("second", 9)],
-        &[restore("r", DownloadPhase::InProgress), restore("q", DownloadPhase::InProgress)],
-        budgets(3, 0),
-        &places(&[], &["r", "q"]),
-    );
-    let why = "1 upload reads from and 2 restores write to datastore datastore-1 already";
-    assert_eq!(both, named([("second", datastore_busy(why))]));
+    let beside = |restores: &[Box<Download>]| {
+        among(&[reads("a"), asks("second", 9)], restores, budgets(2, 0), &places(&[], &["r", "q"]))
+    };
+    let (r, q) = (restore("r", DownloadPhase::InProgress), restore("q", DownloadPhase::InProgress));
+    let one = beside(std::slice::from_ref(&r));
+    assert_eq!(one, named([("second", waits(2))]));
+    assert_eq!(beside(&[r, q]), one, "one more restore writes nothing to those that wait");
 }
 
 #[test]

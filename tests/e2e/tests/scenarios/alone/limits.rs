@@ -64,13 +64,13 @@ async fn take_turns(world: &World, shop: &Namespace, claims: &[Claim]) -> Result
     let first = shop.snapshot(&claims[0]).await?;
     first.copying().await?;
     let second = shop.snapshot(&claims[1]).await?;
-    waits_for(&second, Reason::DatastoreBusy, "1 upload reads from datastore datastore-").await?;
+    waits_for(&second, Reason::DatastoreBusy, "as uploads-per-datastore allows (1)").await?;
 
     world.set(names::CONFIG, &json!({"uploads-per-datastore": "2"})).await?;
     second.copying().await?;
     ensure!(first.upload().await?.phase() == Some(&UploadPhase::InProgress), "the first one reads still");
     let third = shop.snapshot(&claims[2]).await?;
-    waits_for(&third, Reason::DatastoreBusy, "2 uploads read from datastore datastore-").await?;
+    waits_for(&third, Reason::DatastoreBusy, "as uploads-per-datastore allows (2)").await?;
     ensure!(third.upload().await?.phase() == Some(&UploadPhase::New), "nobody may take it");
 
     world.control().heal(claims[0].disk.as_str()).await?;
@@ -133,7 +133,7 @@ async fn follow_a_machine(
     let on_a = shop.snapshot(&claims[0]).await?;
     on_a.copying().await?;
     let on_b = shop.snapshot(&claims[1]).await?;
-    waits_for(&on_b, Reason::HostBusy, &format!("1 upload reads from host {shared} already")).await?;
+    waits_for(&on_b, Reason::HostBusy, &format!("host {shared} has as many uploads as uploads-per-host")).await?;
     let idle = shop.snapshot(&claims[2]).await?;
     idle.wait_for(SnapshotPhase::Uploaded).await?;
     ensure!(on_b.upload().await?.phase() == Some(&UploadPhase::New), "nobody may take it");
@@ -156,7 +156,7 @@ async fn a_restore_takes_room_from_uploads_and_waits_for_none(world: World) -> R
         let restore = shop.clone_as(&backed_up, "back").await?;
         restore.copying().await?;
         let upload = shop.snapshot(&claim).await?;
-        waits_for(&upload, Reason::DatastoreBusy, "1 restore writes to datastore datastore-").await?;
+        waits_for(&upload, Reason::DatastoreBusy, "has as many uploads and restores as").await?;
         world.control().heal(size.clone()).await?;
         world.control().slow(claim.disk.as_str(), "Read").await?;
         restore.wait_for(ClonePhase::Completed).await?;
