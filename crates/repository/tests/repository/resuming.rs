@@ -144,12 +144,12 @@ async fn a_backup_killed_after_any_put_goes_on_with_the_truth() {
         };
         let finished = finished.await;
         store.heal();
-        if finished.is_ok() {
+        // one that was killed right after it put the snapshot file stands as well: it must be whole, too
+        if finished.is_ok() || !place.objects("snapshots").is_empty() {
             break;
         }
-        assert!(place.objects("snapshots").is_empty());
     }
-    assert!(rounds > 5, "{rounds} rounds");
+    assert!(rounds > 2, "{rounds} rounds");
     drop(repository);
     assert_finished(&place, &disk).await;
 }
