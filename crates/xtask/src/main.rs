@@ -7,6 +7,7 @@ mod crates;
 mod crds;
 mod files;
 mod manifests;
+mod promises;
 mod reasons;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ enum Task {
     CheckGenerated,
     /// Fail when a crate uses another one that it may not use.
     CheckCrates,
+    /// Fail when docs/promises.md lacks a row, or names a test that is not there.
+    CheckPromises,
     /// Write deploy/manifests: the chart as helm renders it by default. HELM names the program, else it is looked up.
     GenerateManifests,
     /// Fail when `generate-manifests` would change a file.
@@ -43,6 +46,7 @@ fn main() -> Result<()> {
         Task::Generate => generated(&root)?.write(&root),
         Task::CheckGenerated => generated(&root)?.check(&root, "cargo xtask generate"),
         Task::CheckCrates => crates::check(&root),
+        Task::CheckPromises => promises::check(&root),
         Task::GenerateManifests => manifests::render(&root)?.write(&root),
         Task::CheckManifests => manifests::render(&root)?.check(&root, "cargo xtask generate-manifests"),
     }

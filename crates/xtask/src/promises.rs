@@ -1,0 +1,302 @@
+//! Whether `docs/promises.md` can be believed: each weakness of the original has its row, and the tests that rows name are
+//! there.
+//!
+//! Only names are looked at. That a test shows what its row says is for people to read; this keeps them from reading in
+//! vain after a test was renamed or taken away.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// The page.
+const PAGE: &str = "docs/promises.md";
+/// Weaknesses of the original: W-01 to this one.
+const WEAKNESSES: u32 = 50;
+/// In place of a test: nothing shows it yet, or not all of it.
+const OPEN: &str = "open";
+/// In place of a test, for [`MAY_WAIT`] alone.
+const WAITS: &str = "waits";
+/// Needs a guest cluster, which the lab does not have.
+const MAY_WAIT: &str = "W-43";
+/// Functions in a list behind one of these words are tests, too.
+const LISTS: [&str; 2] = ["scenarios![", "scenes!("];
+
+/// How a promise stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Shown,
+    Open,
+    Waits,
+}
+
+/// A row of the page.
+#[derive(Debug)]
+struct Row<'p> {
+    id: &'p str,
+    standing: Standing,
+    /// As `crate::module::function`.
+    tests: Vec<&'p str>,
+}
+
+/// Fails when the page lacks a row, has one twice, names a test that is not there, or counts wrong.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let page = fs::read_to_string(root.join(PAGE)).with_context(|| format!("read {PAGE}"))?;
+    let complaints = complaints(&page, |test| is_there(root, test));
+    if !complaints.is_empty() {
+        bail!("{PAGE} promises what it does not show:\n  {}", complaints.join("\n  "));
+    }
+    println!("every test that {PAGE} names is there");
+    Ok(())
+}
+
+/// What is wrong with the page. `is_there` says what is wrong with the name of a test.
+fn complaints(page: &str, is_there: impl Fn(&str) -> Result<(), String>) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let mut rows = Vec::new();
+    for line in page.lines().map(str::trim).filter(|line| is_row(line)) {
+        match read(line) {
+            Ok(row) => rows.push(row),
+            Err(why) => complaints.push(why),
+        }
+    }
+    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+    for row in &rows {
+        *times.entry(row.id).or_default() += 1;
+        for test in &row.tests {
+            complaints.extend(is_there(test).err().map(|why| format!("{}: {why}", row.id)));
+        }
+    }
+    complaints
+        .extend(times.iter().filter(|(_, times)| **times > 1).map(|(id, _)| format!("{id} has more than one row")));
+    let missing = weaknesses().filter(|id| !times.contains_key(id.as_str()));
+    complaints.extend(missing.map(|id| format!("{id} has no row")));
+    let counts = counts(&rows);
+    if !page.lines().any(|line| line == counts) {
+        complaints.push(format!("the line with the counts should read: {counts}"));
+    }
+    complaints
+}
+
+/// The line at the top of the page.
+fn counts(rows: &[Row<'_>]) -> String {
+    let of = |standing| rows.iter().filter(|row| row.standing == standing).count();
+    let (shown, open, waits) = (of(Standing::Shown), of(Standing::Open), of(Standing::Waits));
+    format!("**{shown} rows are shown by tests, {open} are open, {waits} waits for guest clusters.**")
+}
+
+fn weaknesses() -> impl Iterator<Item = String> {
+    (1..=WEAKNESSES).map(|number| format!("W-{number:02}"))
+}
+
+/// Whether a line is a row of a table, and not its head.
+fn is_row(line: &str) -> bool {
+    line.starts_with('|') && !line.starts_with("| id |") && !line.starts_with("|---")
+}
+
+fn read(line: &str) -> Result<Row<'_>, String> {
+    let inside = line.strip_prefix('|').and_then(|rest| rest.strip_suffix('|')).unwrap_or_default();
+    let cells: Vec<&str> = inside.split('|').map(str::trim).collect();
+    let [id, what, tests] = cells[..] else { return Err(format!("a row has three cells, unlike this one: {line}")) };
+    if !is_id(id) {
+        return Err(format!("`{id}` is no id such as {MAY_WAIT} or M-0-4"));
+    }
+    if what.is_empty() {
+        return Err(format!("{id} does not say what happens"));
+    }
+    let (standing, tests) = tests_in(tests).map_err(|why| format!("{id}: {why}"))?;
+    if standing == Standing::Waits && id != MAY_WAIT {
+        return Err(format!("{id}: only {MAY_WAIT} may say `{WAITS}`"));
+    }
+    Ok(Row { id, standing, tests })
+}
+
+fn is_id(id: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_rule = |rest: &str| rest.split_once('-').is_some_and(|(section, n)| is_number(section) && is_number(n));
+    weaknesses().any(|weakness| weakness == id) || id.strip_prefix("M-").is_some_and(is_rule)
+}
+
+/// The last cell of a row: names between backticks, and at most one word of ours beside them.
+fn tests_in(cell: &str) -> Result<(Standing, Vec<&str>), String> {
+    let parts: Vec<&str> = cell.split('`').collect();
+    if parts.len() % 2 == 0 {
+        return Err("a backtick of the last cell has no other end".to_owned());
+    }
+    let tests: Vec<&str> = parts.iter().skip(1).step_by(2).copied().collect();
+    let words: Vec<&str> =
+        parts.iter().step_by(2).flat_map(|part| part.split([',', ' '])).filter(|word| !word.is_empty()).collect();
+    match words.as_slice() {
+        [] if tests.is_empty() => Err(format!("it names no test, and does not say `{OPEN}`")),
+        [] => Ok((Standing::Shown, tests)),
+        [OPEN] => Ok((Standing::Open, tests)),
+        [WAITS] => Ok((Standing::Waits, tests)),
+        other => Err(format!("the last cell holds names of tests and `{OPEN}`, not `{}`", other.join(" "))),
+    }
+}
+
+/// Whether a test is there: the modules of its name are the path of its file, below `src` or `tests` of its crate.
+fn is_there(root: &Path, test: &str) -> Result<(), String> {
+    let path: Vec<&str> = test.split("::").collect();
+    let [package, modules @ .., function] = path.as_slice() else {
+        return Err(format!("`{test}` is no `crate::module::function`"));
+    };
+    let places: Vec<PathBuf> = folders(root, package).iter().flat_map(|folder| files(folder, modules)).collect();
+    let sources: Vec<String> = places.iter().filter_map(|file| fs::read_to_string(file).ok()).collect();
+    if sources.is_empty() {
+        return Err(format!("`{test}`: no file is called like its modules"));
+    }
+    let found = sources.iter().any(|source| is_test(source, function));
+    if found { Ok(()) } else { Err(format!("`{test}`: no test of that name is in its file")) }
+}
+
+/// Where a crate's files with tests are.
+fn folders(root: &Path, package: &str) -> Vec<PathBuf> {
+    let home = match package {
+        "scenarios" => return vec![root.join("tests/e2e/tests/scenarios")],
+        "lab" => root.join("tests/lab"),
+        other => root.join("crates").join(other.replace('_', "-")),
+    };
+    vec![home.join("src"), home.join("tests")]
+}
+
+/// The files in which a module may be.
+fn files(folder: &Path, modules: &[&str]) -> Vec<PathBuf> {
+    let module = modules.iter().fold(folder.to_owned(), |path, name| path.join(name));
+    let mut files = vec![module.join("mod.rs"), module.join("main.rs"), module.join("lib.rs")];
+    if !modules.is_empty() {
+        files.push(module.with_extension("rs"));
+    }
+    files
+}
+
+/// Whether a function of that name is run as a test.
+fn is_test(source: &str, name: &str) -> bool {
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    let Some(at) = lines.iter().position(|line| declares(line, name)) else { return false };
+    let above = lines[..at].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("//"));
+    let attributes: Vec<&&str> = above.collect();
+    let has = |attribute: &str| attributes.iter().any(|line| line.starts_with(attribute));
+    (has("#[test]") || has("#[tokio::test") || is_listed(source, name)) && !has("#[ignore")
+}
+
+fn declares(line: &str, name: &str) -> bool {
+    let declaration = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+    declaration.and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with('('))
+}
+
+fn is_listed(source: &str, name: &str) -> bool {
+    let within = |list: &str| source.split_once(list).and_then(|(_, rest)| rest.split([']', ')']).next());
+    LISTS.iter().filter_map(|list| within(list)).any(|names| names.split([',', ' ', '\n']).any(|one| one == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page on which every weakness is shown by one test, and the line with its counts.
+    fn page(changed: impl Fn(String) -> String, counts: &str) -> String {
+        let rows = weaknesses().map(|id| changed(format!("| {id} | it does not happen | `house::door::it_opens` |\n")));
+        let head = format!("{counts}\n\n| id | what | test |\n|---|---|---|\n");
+        rows.fold(head, |page, row| page + &row)
+    }
+
+    fn all_shown(rows: usize) -> String {
+        format!("**{rows} rows are shown by tests, 0 are open, 0 waits for guest clusters.**")
+    }
+
+    fn of(page: &str) -> Vec<String> {
+        complaints(page, |test| if test == "house::door::it_opens" { Ok(()) } else { Err(format!("no {test}")) })
+    }
+
+    #[test]
+    fn a_row_that_is_missing_or_empty_or_there_twice_is_noticed() {
+        assert_eq!(of(&page(|row| row, &all_shown(50))), Vec::<String>::new());
+        let gone = page(|row| if row.contains("W-17") { String::new() } else { row }, &all_shown(49));
+        assert_eq!(of(&gone), ["W-17 has no row"]);
+        let twice = page(|row| if row.contains("W-17") { row.clone() + &row } else { row }, &all_shown(51));
+        assert_eq!(of(&twice), ["W-17 has more than one row"]);
+        let rule = "| M-0-4 | kept | `house::door::it_opens` |\n";
+        assert_eq!(of(&(page(|row| row, &all_shown(52)) + rule + rule)), ["M-0-4 has more than one row"]);
+        let mute = page(|row| row.replace("it does not happen", ""), &all_shown(0));
+        assert!(of(&mute).contains(&"W-50 does not say what happens".to_owned()), "{:?}", of(&mute));
+        for odd in ["| W-51 | x | open |", "| w-17 | x | open |", "| M-0 | x | open |", "| M-0-x | x | open |"] {
+            let complaints = of(&(page(|row| row, &all_shown(50)) + odd));
+            assert!(complaints.len() == 1 && complaints[0].contains("is no id"), "{odd}: {complaints:?}");
+        }
+        for odd in ["| M-0-1 | x |", "| M-0-1 | x | open", "| M-0-1 | x | y | open |"] {
+            let complaints = of(&(page(|row| row, &all_shown(50)) + odd));
+            assert!(complaints.len() == 1 && complaints[0].contains("three cells"), "{odd}: {complaints:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_without_a_test_that_is_there_has_to_say_so() {
+        let cases = [
+            ("`house::door::it_opens`, `house::roof::it_is_tight`", 50, "W-17: no house::roof::it_is_tight"),
+            ("", 49, "names no test"),
+            ("soon", 49, "not `soon`"),
+            ("waits", 49, "only W-43 may"),
+            ("`house::door::it_opens", 49, "no other end"),
+        ];
+        for (cell, shown, why) in cases {
+            let with = |row: String| match row.contains("W-17") {
+                true => row.replace("`house::door::it_opens`", cell),
+                false => row,
+            };
+            let complaints = of(&page(with, &all_shown(shown)));
+            assert!(complaints.iter().any(|said| said.contains(why)), "{cell}: {complaints:?}");
+        }
+    }
+
+    #[test]
+    fn the_counts_are_of_the_rows() {
+        let open = |row: String| match &row[2..6] {
+            "W-43" => row.replace("`house::door::it_opens`", "waits"),
+            "W-16" => row.replace("`house::door::it_opens`", "open"),
+            "W-17" => row.replace("`house::door::it_opens`", "open, `house::door::it_opens`"),
+            _ => row,
+        };
+        let counts = "**47 rows are shown by tests, 2 are open, 1 waits for guest clusters.**";
+        assert_eq!(of(&page(open, counts)), Vec::<String>::new());
+        assert_eq!(of(&page(open, &all_shown(50))), [format!("the line with the counts should read: {counts}")]);
+    }
+
+    #[test]
+    fn only_what_is_run_as_a_test_counts() {
+        let source = "
+            crate::scenarios![a_listed_one, another,];
+            async fn a_listed_one(world: World) -> Result<()> {
+            fn helper() {}
+            #[test]
+            fn a_plain_one() {}
+            /// With a word about it.
+            #[tokio::test(start_paused = true)]
+            // and another
+            async fn an_async_one() {}
+            #[test]
+            #[ignore = \"not today\"]
+            fn an_ignored_one() {}
+            #[test]
+            fn a_plain_one_with_more() {}
+        ";
+        for (name, want) in [
+            ("a_listed_one", true),
+            ("a_plain_one", true),
+            ("an_async_one", true),
+            ("another", false),
+            ("helper", false),
+            ("an_ignored_one", false),
+            ("a_plain", false),
+        ] {
+            assert_eq!(is_test(source, name), want, "{name}");
+        }
+        let here = crate::root();
+        let this = "xtask::promises::only_what_is_run_as_a_test_counts";
+        assert_eq!(is_there(&here, this), Ok(()));
+        for gone in ["xtask::promises::nothing", "xtask::vows::nothing", "attic::x::y", "nothing"] {
+            assert!(is_there(&here, gone).is_err(), "{gone}");
+        }
+    }
+}
