@@ -121,7 +121,7 @@ fn is_id(id: &str) -> bool {
 /// The last cell of a row: names between backticks, and at most one word of ours beside them.
 fn tests_in(cell: &str) -> Result<(Standing, Vec<&str>), String> {
     let parts: Vec<&str> = cell.split('`').collect();
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return Err("a backtick of the last cell has no other end".to_owned());
     }
     let tests: Vec<&str> = parts.iter().skip(1).step_by(2).copied().collect();
