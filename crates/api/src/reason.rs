@@ -183,6 +183,9 @@ reasons! {
         RestorePointDamaged: "The restore point cannot be read completely.",
             "Objects were deleted or changed in the bucket.",
             "Restore another one; run `restic check` on the repository.";
+        OldBackupIncomplete: "A backup in the original's layout is not whole, so nothing of it is restored.",
+            "A segment is missing, or is longer or shorter than it must be; the original would have restored zeroes.",
+            "Bring back the object that the message names, or restore another backup.";
         BucketMissing: "The bucket does not exist.",
             "It was removed, or its name or region is wrong.",
             "Check bucket, region and URL.";

@@ -27,7 +27,7 @@ mod settings;
 mod usable;
 mod vcenters;
 
-pub use problems::{from_kube, from_repository, from_vsphere};
+pub use problems::{from_kube, from_original, from_repository, from_vsphere};
 pub use repositories::{Opened, Repositories, location_of};
 pub use settings::Settings;
 pub use usable::check;

@@ -34,6 +34,26 @@ pub fn from_repository(act: &str, error: &repository::Error) -> Problem {
     Problem { reason, cause: format!("{act}: {}", Problem::chain(error)), fix: None, again }
 }
 
+/// What an error about a backup in the original's layout means to an object.
+pub fn from_original(act: &str, error: &astrolabe::Error) -> Problem {
+    match error {
+        astrolabe::Error::Store { source, .. } => {
+            use repository::store::ErrorKind as Kind;
+            let reason = match source.kind() {
+                Kind::BucketMissing => Reason::BucketMissing,
+                Kind::AccessDenied => Reason::StoreAccessDenied,
+                Kind::Unreachable => Reason::StoreUnreachable,
+                Kind::NotFound | Kind::Failed => Reason::StoreFailed,
+            };
+            Problem::passing(reason, format!("{act}: {}", Problem::chain(error)))
+        }
+        // nobody mends it while we back off
+        astrolabe::Error::Broken { .. } => {
+            Problem::lasting(Reason::OldBackupIncomplete, format!("{act}: {}", Problem::chain(error)))
+        }
+    }
+}
+
 /// What vCenter's answer means to an object.
 pub fn from_vsphere(act: &str, error: &vsphere::Error) -> Problem {
     let (reason, again) = match error.reason_kind() {

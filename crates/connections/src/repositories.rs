@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::parameters::RepositoryParameters;
+use api::parameters::{LEGACY_PREFIX, RepositoryParameters};
 use api::{BackupRepository, Reason, names};
+use astrolabe::Tree;
 use kube::{Api, Client};
 use lifecycle::Problem;
 use repository::store::{S3Store, Store};
@@ -57,6 +58,23 @@ struct Reach {
     options: S3Options,
     password: SecretString,
     client: StoreClient,
+}
+
+/// A whole bucket and the keys to it.
+struct Keyed {
+    options: S3Options,
+    /// The keys as they are written, to tell changed ones.
+    credentials_text: String,
+}
+
+/// With the bucket's region, where nobody says it and AWS has to be asked.
+async fn with_region(mut options: S3Options) -> Result<S3Options, repository::Error> {
+    if options.endpoint.is_none() && options.region.is_empty() {
+        let region = S3Store::region_of_bucket(&options).await;
+        options.region =
+            region.map_err(|source| repository::Error::Store { act: "find the bucket's region".to_owned(), source })?;
+    }
+    Ok(options)
 }
 
 /// The prefix of the repository of claims that are backed up from `source_namespace`.
@@ -118,13 +136,7 @@ impl Repositories {
             tracing::warn!(place = open.place(), "the repository is not the one it was; opening it anew");
             *slot = None;
         }
-        let mut options = reach.options;
-        if options.endpoint.is_none() && options.region.is_empty() {
-            let region = S3Store::region_of_bucket(&options).await;
-            options.region = region.map_err(|source| {
-                failed(repository::Error::Store { act: "find the bucket's region".to_owned(), source })
-            })?;
-        }
+        let options = with_region(reach.options).await.map_err(failed)?;
         let store: Arc<dyn Store> = Arc::new(reach.client.open(options).await?);
         let opened = match make {
             true => repository::initialise(store, &reach.password).await,
@@ -135,17 +147,41 @@ impl Repositories {
         Ok(Opened { repository, well_known_key })
     }
 
+    /// The original's folders in the bucket of a repository. Needs no password: the original encrypts nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the description or the keys; nothing is asked of the store but, at times, its region.
+    pub async fn original(&self, described: &BackupRepository) -> Result<Tree, Problem> {
+        let usable = Usable::read(described)?;
+        let Keyed { options, .. } = self.keyed(described, &usable).await?;
+        let act = format!("reach bucket {}", options.bucket);
+        let options = with_region(options).await.map_err(|error| from_repository(&act, &error))?;
+        let Usable { parameters, client, .. } = usable;
+        let named = parameters.legacy_prefix.filter(|prefix| prefix != LEGACY_PREFIX);
+        Ok(Tree::new(client.open(options).await?, named.into_iter().chain([LEGACY_PREFIX.to_owned()]).collect()))
+    }
+
+    /// The options of the whole bucket, with all that Secrets say.
+    async fn keyed(&self, described: &BackupRepository, usable: &Usable) -> Result<Keyed, Problem> {
+        let Usable { parameters, options, .. } = usable;
+        let (credentials, credentials_text) = self.credentials(described, parameters).await?;
+        let trusted = location::trusted(&self.known, &self.namespace, parameters).await?;
+        let encryption = location::encryption(&self.known, &self.namespace, parameters).await?;
+        let options = S3Options { ca_pem: trusted, encryption, credentials, ..options.clone() };
+        Ok(Keyed { options, credentials_text })
+    }
+
     async fn reach(&self, described: &BackupRepository, from: &str) -> Result<Reach, Problem> {
-        let Usable { parameters, options, client } = Usable::read(described)?;
+        let usable = Usable::read(described)?;
         let password = self.password().await?;
-        let (credentials, credentials_text) = self.credentials(described, &parameters).await?;
-        let trusted = location::trusted(&self.known, &self.namespace, &parameters).await?;
-        let encryption = location::encryption(&self.known, &self.namespace, &parameters).await?;
+        let Keyed { options, credentials_text } = self.keyed(described, &usable).await?;
+        let Usable { parameters, client, .. } = usable;
         let prefix = location_of(&parameters, from);
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-        let S3Options { region, path_style, skip_tls_verify, tagging, checksum, .. } = &options;
+        let S3Options { region, path_style, skip_tls_verify, tagging, checksum, encryption, .. } = &options;
         let settings = format!("{region:?} {path_style} {encryption:?} {skip_tls_verify} {tagging:?} {checksum:?}");
-        for part in [password.expose_secret(), &credentials_text, trusted.as_deref().unwrap_or_default(), &settings] {
+        let trusted = options.ca_pem.as_deref().unwrap_or_default();
+        for part in [password.expose_secret(), &credentials_text, trusted, &settings] {
             digest.update(&(part.len() as u64).to_le_bytes());
             digest.update(part.as_bytes());
         }
@@ -156,8 +192,7 @@ impl Repositories {
             prefix: prefix.clone(),
             secrets,
         };
-        let options = S3Options { prefix, ca_pem: trusted, encryption, credentials, ..options };
-        Ok(Reach { place, options, password, client })
+        Ok(Reach { place, options: S3Options { prefix, ..options }, password, client })
     }
 
     /// The key of the repositories. We never invent one: a key that dies with the cluster is data loss.

@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use disk::ByteRange;
-use repository::Reader;
+
+use crate::source::Source;
 
 /// The chunks of one restore point that need not be written again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,16 +52,16 @@ pub enum Unfit {
 
 impl Checkpoint {
     /// Of a restore that has not begun.
-    pub fn nothing(reader: &Reader) -> Self {
-        Self::nothing_of(Content::of(reader))
+    pub fn nothing(source: &dyn Source) -> Self {
+        Self::nothing_of(Content::of(source))
     }
 
     /// One that was noted: `digest`, `chunk_size`, `up_to` and `beyond` are what its methods of these names gave.
     ///
     /// # Errors
     /// When it is not of this restore point, or makes no sense.
-    pub fn noted(reader: &Reader, digest: &str, chunk_size: u64, up_to: u64, beyond: &str) -> Result<Self, Unfit> {
-        let content = Content::of(reader);
+    pub fn noted(source: &dyn Source, digest: &str, chunk_size: u64, up_to: u64, beyond: &str) -> Result<Self, Unfit> {
+        let content = Content::of(source);
         if digest != content.digest || chunk_size != content.chunk_size {
             return Err(Unfit::OtherContent);
         }
@@ -125,8 +126,8 @@ impl Checkpoint {
     }
 
     /// Whether it is one of this restore point.
-    pub(crate) fn is_of(&self, reader: &Reader) -> bool {
-        self.content == Content::of(reader)
+    pub(crate) fn is_of(&self, source: &dyn Source) -> bool {
+        self.content == Content::of(source)
     }
 
     fn contains(&self, chunk: u64) -> bool {
@@ -150,8 +151,8 @@ impl Checkpoint {
 }
 
 impl Content {
-    fn of(reader: &Reader) -> Self {
-        Self { digest: reader.digest().to_owned(), size: reader.size(), chunk_size: reader.chunk_size() }
+    fn of(source: &dyn Source) -> Self {
+        Self { digest: source.digest().to_owned(), size: source.size(), chunk_size: source.chunk_size() }
     }
 
     fn chunks(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! The copy engine: a disk behind NBD into a restore point, a restore point onto a disk, and whether the two match.
 //!
-//! [`backup()`], [`restore()`] and [`verify()`] move the bytes between a [`Disk`] and the repository's writer and reader;
+//! [`backup()`], [`restore()`] and [`verify()`] move the bytes between a [`Disk`] and the repository's writer and reader,
+//! `restore` also from the original's layout (any [`Source`]);
 //! [`Progress`] may be read meanwhile. Memory is bounded by the constants in [`limits`], every wait ends by the NBD
 //! client's and the store's deadlines, and a cancelled token ends a transfer within seconds.
 //!
@@ -33,6 +34,7 @@ mod progress;
 mod restore;
 mod retreat;
 mod select;
+mod source;
 mod throttle;
 mod verify;
 mod waits;
@@ -44,6 +46,7 @@ pub use disk_access::Disk;
 pub use error::{Error, ErrorKind};
 pub use progress::{Counts, Progress};
 pub use restore::{RestoreOptions, RestoreReport, TargetContent, restore};
+pub use source::Source;
 pub use throttle::Throttle;
 pub use verify::{VerifyReport, verify};
 pub use waits::Waits;

@@ -23,6 +23,9 @@ pub const WINDOW_BYTES: u64 = 1 << 30;
 /// Ranged reads of packs under way at once, each of at most 8 MiB of plaintext.
 pub const FETCHES_IN_FLIGHT: usize = 4;
 
+/// Bytes of one read of a disk in the original's layout; those of packs are about as large.
+pub const FETCH_BYTES: u64 = 8 << 20;
+
 /// Writes under way at once.
 pub const WRITES_IN_FLIGHT: usize = 8;
 

@@ -1,4 +1,4 @@
-//! Repository to disk: writes data, leaves holes, flushes. Any error from a write, the flush or the goodbye is a failure.
+//! Repository to disk, or the original's layout to disk: writes data, leaves holes, flushes. Any error from a write, the flush or the goodbye is a failure.
 //!
 //! Where checkpoints are asked for, the disk is flushed over and over, and what was written before a flush that succeeded
 //! is noted: so a checkpoint never names bytes that the disk may still lose.
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use disk::{ByteRange, Ranges};
 use futures::{StreamExt, TryStreamExt, stream};
-use repository::{ChunkRef, ReadChunk, Reader, Unread};
+use repository::{ChunkRef, ReadChunk, Reader, Unread, is_zero};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, Written};
@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::limits::{FETCHES_IN_FLIGHT, WINDOW_BYTES, WRITES_IN_FLIGHT, ZERO_BYTES};
 use crate::progress::{Counts, Progress};
 use crate::select;
+use crate::source::Source;
 use crate::waits::{Full, Waited, Waits};
 
 /// How long the last checkpoint of a restore that ends early may take.
@@ -67,7 +68,7 @@ pub struct RestoreReport {
 /// [`Error::TargetTooSmall`] and [`Error::TargetReadOnly`] come before anything is written; after any other error, and
 /// after `cancel`, nothing is known of the target but what the checkpoints say.
 pub async fn restore(
-    reader: &Reader,
+    reader: &dyn Source,
     target: Disk,
     options: &RestoreOptions,
     progress: &Progress,
@@ -100,7 +101,7 @@ pub async fn restore(
 }
 
 /// What is not the disk's is shared by store and CPU, as they took turns.
-fn waits(elapsed: Duration, for_disk: Duration, reader: &Reader) -> Waits {
+fn waits(elapsed: Duration, for_disk: Duration, reader: &dyn Source) -> Waits {
     let (reading, opening) = reader.spent();
     let both = (reading + opening).as_secs_f64().max(f64::EPSILON);
     let rest = elapsed.saturating_sub(for_disk);
@@ -120,7 +121,7 @@ async fn unless_cancelled(
 
 /// A restore under way.
 struct Restore<'r> {
-    reader: &'r Reader,
+    reader: &'r dyn Source,
     target: &'r Disk,
     content: TargetContent,
     written: Written,
@@ -133,7 +134,7 @@ struct Restore<'r> {
 }
 
 impl<'r> Restore<'r> {
-    fn new(reader: &'r Reader, target: &'r Disk, options: &RestoreOptions, progress: &'r Progress) -> Self {
+    fn new(reader: &'r dyn Source, target: &'r Disk, options: &RestoreOptions, progress: &'r Progress) -> Self {
         let checkpoints = options.checkpoints.as_deref();
         let noted = checkpoints.map(Checkpoints::latest).filter(|noted| noted.is_of(reader));
         let begin = noted.unwrap_or_else(|| Checkpoint::nothing(reader));
@@ -163,16 +164,19 @@ impl<'r> Restore<'r> {
 
     async fn write_window(&self, window: ByteRange) -> Result<(), Error> {
         let missing = self.written.missing(select::chunks(window, self.reader.chunk_size()));
-        let (zero, data): (Vec<u64>, Vec<u64>) =
-            missing.into_iter().partition(|index| self.reader.chunk(*index) == ChunkRef::Zero);
+        let (zero, data): (Vec<u64>, Vec<u64>) = missing.into_iter().partition(|index| self.reader.is_zero(*index));
         self.settle_zeroes(window, zero.into_iter().map(|index| self.reader.chunk_range(index)).collect()).await?;
 
-        let chunks = self.reader.examine(self.reader.plan(data), FETCHES_IN_FLIGHT);
+        let chunks = self.reader.read(data, FETCHES_IN_FLIGHT);
         let places = chunks.map(|chunk| {
             let (at, data) = self.content_of(chunk)?;
             Ok(stream::iter(at.into_iter().map(move |index| Ok::<_, Error>((index, data.clone())))))
         });
         let writes = places.try_flatten().map_ok(async |(index, data)| match data {
+            Some(data) if self.reader.has_unknown_zeroes() && is_zero(&data) => {
+                let range = self.reader.chunk_range(index);
+                self.settle_zeroes(range, Ranges::from_iter([range])).await
+            }
             Some(data) => self.write_chunk(index, data).await,
             None => self.write_damaged(index).await,
         });

@@ -8,8 +8,19 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// What programs may use: every room, never another program.
-const ROOMS: &[&str] =
-    &["disk", "api", "lifecycle", "vsphere", "nbd", "vddk", "repository", "data-path", "operator", "connections"];
+const ROOMS: &[&str] = &[
+    "disk",
+    "api",
+    "lifecycle",
+    "vsphere",
+    "nbd",
+    "vddk",
+    "repository",
+    "astrolabe",
+    "data-path",
+    "operator",
+    "connections",
+];
 
 /// A crate and those of ours it may use. What only tests use is not counted.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -20,10 +31,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("nbd", &["disk"]),
     ("lanes", &[]),
     ("repository", &["disk", "lanes"]),
+    ("astrolabe", &["disk", "repository"]),
     ("vddk", &["nbd", "disk"]),
-    ("data-path", &["nbd", "repository", "disk"]),
+    ("data-path", &["nbd", "repository", "astrolabe", "disk"]),
     ("operator", &["api"]),
-    ("connections", &["api", "disk", "lifecycle", "vsphere", "repository"]),
+    ("connections", &["api", "disk", "lifecycle", "vsphere", "repository", "astrolabe"]),
     ("backup-driver", ROOMS),
     ("data-manager", ROOMS),
     ("cli", ROOMS),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use api::conditions::{self, READY};
-use api::{CloneFromSnapshot, Download, Reason, Timestamp, labels};
-use connections::from_repository;
+use api::{BackupRepository, CloneFromSnapshot, Download, Reason, Timestamp, labels};
+use connections::{from_original, from_repository};
+use disk::DiskSnapshot;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -93,10 +94,7 @@ async fn scratch_claim(
     Ok(claims::scratch(asked, &like, disk_bytes, &ctx.namespace, node.as_deref()))
 }
 
-/// Finds the restore point and reads how large its disk is, in bytes.
-///
-/// It opens the whole restore point, index included, where one number would do: this is also the proof that all of its
-/// chunks are there, which must come before a volume is made. The index stays open for the next restore.
+/// How large the disk is, in bytes, in the repository, or else in the original's layout.
 async fn disk_size(asked: &CloneFromSnapshot, ctx: &Context) -> Result<u64, Problem> {
     let source = claims::source(asked)?;
     let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
@@ -105,7 +103,25 @@ async fn disk_size(asked: &CloneFromSnapshot, ctx: &Context) -> Result<u64, Prob
         let cause = "neither the id nor the repository says from which namespace the claim was backed up";
         Problem::lasting(Reason::InvalidSpec, cause)
     })?;
-    let repository = ctx.repositories.open(&described, &from).await?;
+    match restore_point_size(&described, &from, &source.disk_snapshot, ctx).await {
+        Err(problem) if clone::may_be_of_the_original(&problem) => {
+            original_size(&described, &source.disk_snapshot, ctx).await?.ok_or(problem)
+        }
+        found => found,
+    }
+}
+
+/// Finds the restore point and reads how large its disk is.
+///
+/// It opens the whole restore point, index included, where one number would do: this is also the proof that all of its
+/// chunks are there, which must come before a volume is made. The index stays open for the next restore.
+async fn restore_point_size(
+    described: &BackupRepository,
+    from: &str,
+    disk_snapshot: &DiskSnapshot,
+    ctx: &Context,
+) -> Result<u64, Problem> {
+    let repository = ctx.repositories.open(described, from).await?;
     let failed = |e: repository::Error| {
         let problem = from_repository("look for the restore point", &e);
         match problem.reason {
@@ -113,12 +129,24 @@ async fn disk_size(asked: &CloneFromSnapshot, ctx: &Context) -> Result<u64, Prob
             _ => problem,
         }
     };
-    let found = repository.find(&source.disk_snapshot).await.map_err(failed)?;
+    let found = repository.find(disk_snapshot).await.map_err(failed)?;
     let point = found.ok_or_else(|| {
-        let cause = format!("look for the restore point of {}: the repository has none", source.disk_snapshot);
+        let cause = format!("look for the restore point of {disk_snapshot}: the repository has none");
         Problem::lasting(Reason::RestorePointMissing, cause)
     })?;
     Ok(repository.reader(&point.id).await.map_err(failed)?.size())
+}
+
+/// Finds the original's backup and checks that all of its objects are there.
+async fn original_size(
+    described: &BackupRepository,
+    disk_snapshot: &DiskSnapshot,
+    ctx: &Context,
+) -> Result<Option<u64>, Problem> {
+    let original = ctx.repositories.original(described).await?;
+    let found = original.open(disk_snapshot).await;
+    let found = found.map_err(|e| from_original("look for the backup in the original's layout", &e))?;
+    Ok(found.map(|disk| disk.size()))
 }
 
 /// The node to name on the claim, where the class waits for a first consumer: the one the scheduler has chosen for the

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use api::{DeleteSnapshot, Reason, Upload};
-use connections::{from_repository, from_vsphere};
+use api::{BackupRepository, DeleteSnapshot, Reason, Upload};
+use connections::{from_original, from_repository, from_vsphere};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
@@ -137,19 +137,48 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
         let cause = "neither the id nor the repository says from which namespace the claim was backed up";
         Problem::lasting(Reason::InvalidSpec, cause)
     })?;
-    let repository = match ctx.repositories.open(&described, &from).await {
+    let ours = forget_point(&described, &from, target, ctx).await;
+    if let Ok(true) = ours {
+        return Ok(()); // no disk snapshot was ever backed up in both formats
+    }
+    let theirs = forget_original(&described, target, ctx).await;
+    ours.and(theirs)
+}
+
+/// Removes the restore point from the repository; `false` when there is none.
+async fn forget_point(
+    described: &BackupRepository,
+    from: &str,
+    target: &Target,
+    ctx: &Context,
+) -> Result<bool, Problem> {
+    let repository = match ctx.repositories.open(described, from).await {
         Ok(repository) => repository,
         // nobody ever wrote there: nothing to delete
-        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(()),
+        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
         Err(problem) => return Err(problem),
     };
     let failed = |e: repository::Error| from_repository("delete the restore point", &e);
+    let mut found = false;
     while let Some(point) = repository.find_readable(&target.disk_snapshot).await.map_err(failed)? {
         repository.forget(&point.id).await.map_err(failed)?;
         tracing::info!(point = %point.id, disk_snapshot = %target.disk_snapshot, "deleted the restore point");
+        found = true;
     }
     // also where there was no restore point: what a cancelled upload had sent lies there
-    note_deletion(&described, ctx).await;
+    note_deletion(described, ctx).await;
+    Ok(found)
+}
+
+/// Removes what lies in the original's layout of it: a whole backup, or what was never finished.
+async fn forget_original(described: &BackupRepository, target: &Target, ctx: &Context) -> Result<(), Problem> {
+    let original = ctx.repositories.original(described).await?;
+    let removed = original.delete(&target.disk_snapshot).await;
+    let removed = removed.map_err(|e| from_original("delete the backup", &e))?;
+    if removed != astrolabe::Removed::default() {
+        let (objects, uploads) = (removed.objects, removed.uploads);
+        tracing::info!(disk_snapshot = %target.disk_snapshot, objects, uploads, "deleted in the original's layout");
+    }
     Ok(())
 }
 

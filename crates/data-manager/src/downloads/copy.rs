@@ -2,14 +2,14 @@
 
 use api::entity::DiskEntity;
 use api::{Download, Reason};
-use connections::{from_repository, from_vsphere};
-use data_path::Progress;
+use connections::{from_original, from_repository, from_vsphere};
+use data_path::{Progress, Source};
 use disk::{DiskId, DiskSnapshot};
 use kube::ResourceExt as _;
 use lifecycle::Problem;
+use lifecycle::clone::may_be_of_the_original;
 use lifecycle::transfer::download as says;
 use repository::{Repository, RestorePoint};
-use vsphere::Vcenter;
 
 use super::resume::Start;
 use crate::attempt::{NotDone, in_order, is_ready, once_the_cluster_answers};
@@ -19,7 +19,7 @@ use crate::interrupt::Interrupt;
 use crate::problems::from_copy;
 use crate::report::{Report, at_the_end};
 use crate::steps::Step;
-use crate::uploads::open_repository;
+use crate::uploads::{describe_repository, open_repository};
 
 /// What a failure says was being done.
 const ACT: &str = "restore the disk";
@@ -51,71 +51,97 @@ async fn write(
     touched: bool,
 ) -> Result<Written, NotDone> {
     let download = report.object().await;
-    let name = download.name_any();
     let (source, volume) = (source_of(&download)?, volume_of(&download)?);
-    let spec = &download.spec;
-    let repository =
-        open_repository(ctx, spec.backup_repository_name.as_deref(), spec.source_namespace.as_deref()).await?;
-    let failed = |act: &str, e: repository::Error| NotDone::from(from_repository(act, &e));
-    repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
-    let lock = repository.lock_to_read(&name).await.map_err(|e| failed("lock the repository", e))?;
-    Step::DownloadLocked.done();
-    let vcenter = ctx.vcenters.get().await;
-    let written = match vcenter {
-        Ok(vcenter) => {
-            let vcenter = vcenter.for_operation(name.as_str());
-            write_locked(ctx, report, interrupt, &repository, &vcenter, &source, &volume, touched).await
-        }
-        Err(problem) => Err(problem.into()),
+    let attempt = Attempt { ctx, report, interrupt, download: &download, source: &source, volume: &volume, touched };
+    let progress = match attempt.write_restore_point().await {
+        Err(NotDone::Failed(problem)) if may_be_of_the_original(&problem) => attempt.write_original(problem).await?,
+        written => written?,
     };
-    if let Err(error) = lock.release().await {
-        tracing::warn!(error = %Problem::chain(&error), "the lock may be left until it is swept");
-    }
-    let progress = written?;
-    Step::RestoreUnlocked.done();
     Ok(Written { volume, progress })
 }
 
-#[allow(clippy::too_many_arguments, reason = "what one attempt needs, all of it different")]
-async fn write_locked(
-    ctx: &Context,
-    report: &Report<Download>,
-    interrupt: &Interrupt,
-    repository: &Repository,
-    vcenter: &Vcenter,
-    source: &DiskSnapshot,
-    volume: &DiskId,
+/// What one attempt needs.
+struct Attempt<'a> {
+    ctx: &'a Context,
+    report: &'a Report<Download>,
+    interrupt: &'a Interrupt,
+    download: &'a Download,
+    source: &'a DiskSnapshot,
+    volume: &'a DiskId,
     touched: bool,
-) -> Result<api::Progress, NotDone> {
-    let reader = match repository.reader(&find(repository, source).await?.id).await {
-        // its snapshot file was written anew under another name meanwhile, as for a tag
-        Err(repository::Error::PointMissing { .. }) => repository.reader(&find(repository, source).await?.id).await,
-        opened => opened,
-    };
-    let reader = reader.map_err(|e| damaged("read the restore point", &e))?;
-    let target = vcenter.retrieve_disk(volume).await;
-    let target = target.map_err(|e| from_vsphere(&format!("look at target disk {volume}"), &e))?;
-    if target.attached {
-        let cause = format!("write disk {volume}: a virtual machine uses it");
-        return Err(Problem::passing(Reason::DiskBusy, cause).into());
+}
+
+impl Attempt<'_> {
+    /// Writes the restore point of the repository, under its lock.
+    async fn write_restore_point(&self) -> Result<api::Progress, NotDone> {
+        let name = self.download.name_any();
+        let spec = &self.download.spec;
+        let repository =
+            open_repository(self.ctx, spec.backup_repository_name.as_deref(), spec.source_namespace.as_deref()).await?;
+        let failed = |act: &str, e: repository::Error| NotDone::from(from_repository(act, &e));
+        repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
+        let lock = repository.lock_to_read(&name).await.map_err(|e| failed("lock the repository", e))?;
+        Step::DownloadLocked.done();
+        let written = self.write_locked(&repository).await;
+        if let Err(error) = lock.release().await {
+            tracing::warn!(error = %Problem::chain(&error), "the lock may be left until it is swept");
+        }
+        let progress = written?;
+        Step::RestoreUnlocked.done();
+        Ok(progress)
     }
-    if target.capacity_bytes < reader.size() {
-        let (needed, there) = (reader.size(), target.capacity_bytes);
-        let cause = format!(
-            "write disk {volume}: the restore point has {needed} bytes, the disk only {there}; nothing was written"
-        );
-        return Err(Problem::lasting(Reason::TargetTooSmall, cause).into());
+
+    async fn write_locked(&self, repository: &Repository) -> Result<api::Progress, NotDone> {
+        let reader = match repository.reader(&find(repository, self.source).await?.id).await {
+            // its snapshot file was written anew under another name meanwhile, as for a tag
+            Err(repository::Error::PointMissing { .. }) => {
+                repository.reader(&find(repository, self.source).await?.id).await
+            }
+            opened => opened,
+        };
+        let reader = reader.map_err(|e| damaged("read the restore point", &e))?;
+        self.write(&reader).await
     }
-    let open = ctx.disks.write(vcenter, volume, interrupt).await?;
-    open.count(ctx.publisher.metrics());
-    Step::VolumeOpened.done();
-    let start = Start::find(ctx, &report.object().await, &reader, volume, touched).await?;
-    // before the first write, so that a checkpoint always names what is being written
-    let transport = &open.transport;
-    report.say(|status, now| says::saved(&says::opened(status, transport, now), start.checkpoint())).await;
-    Step::WritingNoted.done();
-    // boxed, as with an Upload: too much for the stack of a thread in one piece
-    Box::pin(write_open(ctx, report, interrupt, &reader, open, &start)).await
+
+    /// Writes the backup in the original's layout; where there is none, what was `missing` before stays the answer.
+    async fn write_original(&self, missing: Problem) -> Result<api::Progress, NotDone> {
+        let described = describe_repository(self.ctx, self.download.spec.backup_repository_name.as_deref()).await?;
+        let original = self.ctx.repositories.original(&described).await?;
+        let found = original.open(self.source).await;
+        let found = found.map_err(|e| from_original("look for the backup in the original's layout", &e))?;
+        let disk = found.ok_or(missing)?;
+        tracing::info!(bytes = disk.size(), "the backup is in the original's layout");
+        self.write(&disk).await
+    }
+
+    /// Writes what `reader` has onto the volume.
+    async fn write(&self, reader: &dyn Source) -> Result<api::Progress, NotDone> {
+        let Self { ctx, report, interrupt, volume, touched, .. } = *self;
+        let vcenter = ctx.vcenters.get().await?.for_operation(self.download.name_any().as_str());
+        let target = vcenter.retrieve_disk(volume).await;
+        let target = target.map_err(|e| from_vsphere(&format!("look at target disk {volume}"), &e))?;
+        if target.attached {
+            let cause = format!("write disk {volume}: a virtual machine uses it");
+            return Err(Problem::passing(Reason::DiskBusy, cause).into());
+        }
+        if target.capacity_bytes < reader.size() {
+            let (needed, there) = (reader.size(), target.capacity_bytes);
+            let cause = format!(
+                "write disk {volume}: the restore point has {needed} bytes, the disk only {there}; nothing was written"
+            );
+            return Err(Problem::lasting(Reason::TargetTooSmall, cause).into());
+        }
+        let open = ctx.disks.write(&vcenter, volume, interrupt).await?;
+        open.count(ctx.publisher.metrics());
+        Step::VolumeOpened.done();
+        let start = Start::find(ctx, &report.object().await, reader, volume, touched).await?;
+        // before the first write, so that a checkpoint always names what is being written
+        let transport = &open.transport;
+        report.say(|status, now| says::saved(&says::opened(status, transport, now), start.checkpoint())).await;
+        Step::WritingNoted.done();
+        // boxed, as with an Upload: too much for the stack of a thread in one piece
+        Box::pin(write_open(ctx, report, interrupt, reader, open, &start)).await
+    }
 }
 
 async fn find(repository: &Repository, source: &DiskSnapshot) -> Result<RestorePoint, Problem> {
@@ -130,7 +156,7 @@ async fn write_open(
     ctx: &Context,
     report: &Report<Download>,
     interrupt: &Interrupt,
-    reader: &repository::Reader,
+    reader: &dyn Source,
     open: OpenDisk,
     start: &Start,
 ) -> Result<api::Progress, NotDone> {

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use api::{Download, DownloadCheckpoint, labels};
 use connections::from_kube;
-use data_path::{Checkpoint, Checkpoints, RestoreOptions, TargetContent};
+use data_path::{Checkpoint, Checkpoints, RestoreOptions, Source, TargetContent};
 use disk::DiskId;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::clone::claims::scratch_name_of;
 use lifecycle::snapshot::disk_of;
-use repository::Reader;
 
 use crate::context::Context;
 
@@ -34,7 +33,7 @@ impl Start {
     pub(super) async fn find(
         ctx: &Context,
         download: &Download,
-        reader: &Reader,
+        reader: &dyn Source,
         disk: &DiskId,
         touched: bool,
     ) -> Result<Self, Problem> {
@@ -75,7 +74,7 @@ impl Start {
     }
 }
 
-fn read(noted: &DownloadCheckpoint, reader: &Reader, disk: &DiskId) -> Result<Checkpoint, String> {
+fn read(noted: &DownloadCheckpoint, reader: &dyn Source, disk: &DiskId) -> Result<Checkpoint, String> {
     if noted.is_untouched() {
         return Ok(Checkpoint::nothing(reader));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::entity::DiskEntity;
-use api::{Reason, Upload, UploadStatus, WITHOUT_BACKUP_REPOSITORY};
+use api::{BackupRepository, Reason, Upload, UploadStatus, WITHOUT_BACKUP_REPOSITORY};
 use connections::{from_repository, from_vsphere};
 use data_path::{BackupOptions, Progress};
 use disk::DiskSnapshot;
@@ -68,23 +68,31 @@ pub(crate) async fn repository_of(ctx: &Context, upload: &Upload) -> Result<Repo
     open_repository(ctx, name, upload.spec.source_namespace.as_deref()).await
 }
 
+/// The BackupRepository that a transfer names.
+pub(crate) async fn describe_repository(ctx: &Context, name: Option<&str>) -> Result<BackupRepository, Problem> {
+    match name.filter(|n| !n.is_empty() && *n != WITHOUT_BACKUP_REPOSITORY) {
+        Some(name) => ctx.repositories.find(name).await,
+        None => {
+            let cause = "find the repository: the transfer names none";
+            Err(Problem::lasting(Reason::RepositoryUnknown, cause))
+        }
+    }
+}
+
 /// Opens a BackupRepository by name for claims of one namespace.
 pub(crate) async fn open_repository(
     ctx: &Context,
     name: Option<&str>,
     source_namespace: Option<&str>,
 ) -> Result<Repository, Problem> {
-    let Some(name) = name.filter(|n| !n.is_empty() && *n != WITHOUT_BACKUP_REPOSITORY) else {
-        let cause = "find the repository: the transfer names none";
-        return Err(Problem::lasting(Reason::RepositoryUnknown, cause));
-    };
-    let described = ctx.repositories.find(name).await?;
+    let described = describe_repository(ctx, name).await?;
     let from = match (source_namespace, &described.allowed_namespaces[..]) {
         (Some(namespace), _) => namespace,
         (None, [only]) => only,
         (None, _) => {
             let cause = format!(
-                "find the repository: neither spec.sourceNamespace nor a single allowed namespace of BackupRepository {name} says which namespace it is for"
+                "find the repository: neither spec.sourceNamespace nor a single allowed namespace of BackupRepository {} says which namespace it is for",
+                described.name_any()
             );
             return Err(Problem::lasting(Reason::InvalidSpec, cause));
         }

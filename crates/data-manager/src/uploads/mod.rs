@@ -13,7 +13,7 @@ use crate::attempt::Claimed;
 use crate::context::Context;
 use crate::kind::Kind;
 
-pub(crate) use copy::open_repository;
+pub(crate) use copy::{describe_repository, open_repository};
 
 impl Kind for Upload {
     fn lease(name: &str) -> String {

@@ -255,6 +255,13 @@ pub fn look_by(clone: &CloneFromSnapshot, at: Option<Timestamp>, now: Timestamp)
     }
 }
 
+/// Whether the backup may lie in the original's layout, since `problem` says that it has no restore point. Without the key of
+/// a repository nobody here ever made one.
+pub fn may_be_of_the_original(problem: &Problem) -> bool {
+    use Reason::{RepositoryMissing, RepositoryPasswordMissing, RestorePointMissing};
+    matches!(problem.reason, RepositoryMissing | RepositoryPasswordMissing | RestorePointMissing)
+}
+
 /// Whether an end was decided and is being prepared.
 pub fn is_ending(clone: &CloneFromSnapshot) -> bool {
     clone.status.as_ref().is_some_and(|status| ending(&status.conditions).is_some())

@@ -1,9 +1,12 @@
 //! What a bucket is asked to do about encryption at rest, as headers. Everything we store is encrypted before; this is for
 //! buckets that refuse objects without them.
 
+use aws_sdk_s3::operation::complete_multipart_upload::builders::CompleteMultipartUploadFluentBuilder;
+use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 use aws_sdk_s3::operation::head_object::builders::HeadObjectFluentBuilder;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
+use aws_sdk_s3::operation::upload_part::builders::UploadPartFluentBuilder;
 use aws_sdk_s3::types::ServerSideEncryption;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -58,16 +61,26 @@ macro_rules! with_customer_key {
     };
 }
 
-impl Encrypted for PutObjectFluentBuilder {
-    fn encrypted(self, how: &StoreEncryption) -> Self {
-        match how {
-            StoreEncryption::AsTheBucketDoes => self,
-            StoreEncryption::Algorithm(word) => self.server_side_encryption(ServerSideEncryption::from(word.as_str())),
-            StoreEncryption::Kms(id) => self.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(id),
-            StoreEncryption::CustomerKey(key) => with_customer_key!(self, key),
+macro_rules! encrypted_in_every_way {
+    ($($request:ty),+) => {$(
+        impl Encrypted for $request {
+            fn encrypted(self, how: &StoreEncryption) -> Self {
+                match how {
+                    StoreEncryption::AsTheBucketDoes => self,
+                    StoreEncryption::Algorithm(word) => {
+                        self.server_side_encryption(ServerSideEncryption::from(word.as_str()))
+                    }
+                    StoreEncryption::Kms(id) => {
+                        self.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(id)
+                    }
+                    StoreEncryption::CustomerKey(key) => with_customer_key!(self, key),
+                }
+            }
         }
-    }
+    )+};
 }
+
+encrypted_in_every_way!(PutObjectFluentBuilder, CreateMultipartUploadFluentBuilder);
 
 macro_rules! encrypted_with_customer_key_only {
     ($($request:ty),+) => {$(
@@ -82,4 +95,9 @@ macro_rules! encrypted_with_customer_key_only {
     )+};
 }
 
-encrypted_with_customer_key_only!(GetObjectFluentBuilder, HeadObjectFluentBuilder);
+encrypted_with_customer_key_only!(
+    GetObjectFluentBuilder,
+    HeadObjectFluentBuilder,
+    UploadPartFluentBuilder,
+    CompleteMultipartUploadFluentBuilder
+);

@@ -7,6 +7,7 @@ mod checksum;
 mod encryption;
 mod faulty;
 mod folder;
+mod multipart;
 mod region;
 mod retry;
 mod s3;
@@ -23,6 +24,7 @@ pub use checksum::Checksum;
 pub use encryption::{CustomerKey, StoreEncryption};
 pub use faulty::{Fault, FaultyStore, Operation};
 pub use folder::FolderStore;
+pub use multipart::{Multipart, Part};
 pub use s3::S3Store;
 
 /// What a store says about a failure.

@@ -45,16 +45,16 @@ const PUT_TIMEOUT: Duration = Duration::from_secs(300);
 /// A bucket, or what lies under a prefix of it.
 #[derive(Clone)]
 pub struct S3Store {
-    client: Client,
-    bucket: String,
+    pub(super) client: Client,
+    pub(super) bucket: String,
     /// Empty, or ends in `/`.
-    prefix: String,
-    place: String,
+    pub(super) prefix: String,
+    pub(super) place: String,
     timeout: Duration,
-    put_timeout: TimeoutConfig,
+    pub(super) put_timeout: TimeoutConfig,
     retries: RetryConfig,
-    encryption: StoreEncryption,
-    tagging: Option<String>,
+    pub(super) encryption: StoreEncryption,
+    pub(super) tagging: Option<String>,
     checksum: Option<Checksum>,
 }
 
@@ -125,11 +125,11 @@ impl S3Store {
         })
     }
 
-    fn name(&self, key: &str) -> String {
+    pub(super) fn name(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 
-    fn failed<E, R>(&self, operation: &'static str, key: &str, cause: SdkError<E, R>) -> Error
+    pub(super) fn failed<E, R>(&self, operation: &'static str, key: &str, cause: SdkError<E, R>) -> Error
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
         R: fmt::Debug + Send + Sync + 'static,
@@ -249,7 +249,7 @@ impl Intercept for KnownHash {
 }
 
 /// The number of an answer, where there was one.
-trait HttpStatus {
+pub(super) trait HttpStatus {
     fn status(&self) -> Option<u16>;
 }
 

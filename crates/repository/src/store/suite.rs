@@ -224,3 +224,26 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_in_parts_is_gone_on_with_completed_and_given_up() {
+    let server = Versitygw::start();
+    let store = S3Store::new(server.options("a/prefix")).await.unwrap();
+    let part = |byte: u8| Bytes::from(vec![byte; 5 << 20]);
+    let begun = store.begin_upload("x/large:1").await.unwrap();
+    store.put_part(&begun, 2, part(2)).await.unwrap();
+    store.put_part(&begun, 1, part(1)).await.unwrap();
+    let other = store.begin_upload("x/large:2").await.unwrap();
+    assert_eq!(store.uploads("x/large:1").await.unwrap(), std::slice::from_ref(&begun), "found by another process");
+    assert_eq!(store.size("x/large:1").await.unwrap(), None, "no object before it is completed");
+    let mut parts = store.parts(&begun).await.unwrap();
+    assert_eq!(parts.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>(), [(1, 5 << 20), (2, 5 << 20)]);
+    parts.push(store.put_part(&begun, 3, Bytes::from_static(b"end")).await.unwrap());
+    store.complete_upload(&begun, &parts).await.unwrap();
+    let whole = store.get("x/large:1").await.unwrap();
+    assert!(whole == [&part(1)[..], &part(2), b"end"].concat());
+    store.abort_upload(&other).await.unwrap();
+    store.abort_upload(&other).await.unwrap();
+    assert_eq!(store.uploads("").await.unwrap(), []);
+    assert_eq!(store.parts(&other).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
