@@ -2,8 +2,12 @@
 #![allow(clippy::unwrap_used, missing_docs)] // a panic is how a test fails
 
 mod incremental;
+mod original;
 mod peers;
 mod restore_again;
+#[allow(dead_code)] // it serves other tests too
+#[path = "../../../repository/tests/repository/versitygw.rs"]
+mod versitygw;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +16,7 @@ use std::time::{Duration, Instant};
 use data_path::{BackupOptions, BackupReport, Disk, Error, ErrorKind, Progress, RestoreOptions, TargetContent};
 use peers::{Server, random, raw_file, same};
 use repository::store::FolderStore;
+use repository::{Credentials, S3Options}; // of `versitygw`
 use repository::{DiskFacts, NewRestorePoint, Reader, Repository, WriterOptions};
 use tokio_util::sync::CancellationToken;
 

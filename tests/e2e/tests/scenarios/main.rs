@@ -11,6 +11,7 @@ mod cancelling;
 mod changed_areas;
 mod command_line;
 mod disk_faults;
+mod original;
 mod round_trip;
 mod stage;
 mod velero;
@@ -67,6 +68,7 @@ fn main() -> Result<ExitCode> {
         cancelling::SCENARIOS,
         changed_areas::SCENARIOS,
         command_line::SCENARIOS,
+        original::SCENARIOS,
     ];
     all.extend(trials(&side_by_side, lists.into_iter().flatten()));
     all.extend(trials(&through_velero, velero::scenarios()));

@@ -1,0 +1,160 @@
+//! Backups that the original made: their objects are laid into the bucket one by one, as it lays them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use api::entity::PvcSnapshotId;
+use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Reason};
+use disk::DiskSnapshot;
+use e2e::{Claim, DEADLINE, Namespace, World, asked, explained, nothing_left, wait_until};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{Api, ResourceExt as _};
+use uuid::Uuid;
+
+crate::scenarios![
+    a_backup_of_the_original_comes_back_byte_for_byte_and_keeps_its_holes,
+    a_backup_of_the_original_without_one_segment_makes_no_volume,
+    a_deleted_backup_of_the_original_leaves_nothing_in_the_bucket,
+];
+
+/// A backup as the original leaves it in the bucket.
+struct OldBackup {
+    /// `pvc:<namespace>/<claim>:…`
+    id: String,
+    /// `ivd:<disk>:<disk snapshot>`
+    entity: String,
+    /// The folder `ivd` on the S3 server's own disk.
+    folder: PathBuf,
+    /// The claim as the original noted it.
+    claim: PersistentVolumeClaim,
+}
+
+impl OldBackup {
+    /// Lays the disk of a claim there, cut at `cut` bytes. The claim stays.
+    async fn of(world: &World, shop: &Namespace, claim: &Claim, cut: usize) -> Result<Self> {
+        let disk_snapshot = DiskSnapshot { disk: claim.disk.clone(), snapshot: Uuid::new_v4().to_string().parse()? };
+        let entity = format!("ivd:{disk_snapshot}");
+        let id = PvcSnapshotId { namespace: claim.namespace.clone(), claim: claim.name.clone(), disk_snapshot };
+        let ours = world.repository_folder(shop.name());
+        let bucket = ours.ancestors().nth(3).context("a repository lies three folders deep in its bucket")?;
+        let folder = bucket.join("plugins/vsphere-astrolabe-repo/ivd");
+        let mut noted = shop.claims().get(&claim.name).await?;
+        noted.metadata.name = Some("back".to_owned());
+        let old = Self { id: id.to_string(), entity, folder, claim: noted };
+        let bytes = std::fs::read(&claim.file)?;
+        put(&old.data().join("000000-0000000000000000"), &bytes[..cut])?;
+        put(&old.data().join(format!("000001-{cut:016}")), &bytes[cut..])?;
+        put(&old.description().join("000000-0000000000000000"), description(bytes.len() >> 20).as_bytes())?;
+        put(&old.peinfo(), peinfo(&old.entity).as_bytes())?;
+        Ok(old)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data").join(format!("{}.data", self.entity))
+    }
+
+    fn description(&self) -> PathBuf {
+        self.folder.join("md").join(format!("{}.md", self.entity))
+    }
+
+    fn peinfo(&self) -> PathBuf {
+        self.folder.join("peinfo").join(&self.entity)
+    }
+
+    async fn restore(&self, shop: &Namespace) -> Result<e2e::Clone> {
+        shop.clone_with(&self.id, &self.claim, shop.repository()).await
+    }
+}
+
+fn put(file: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::create_dir_all(file.parent().context("a folder")?)?;
+    Ok(std::fs::write(file, bytes)?)
+}
+
+fn description(mib: usize) -> String {
+    format!(
+        "  <metadata>\n      <virtualStorageObject>\n          <config>\n              <capacityInMB>{mib}</capacityInMB>\n          \
+         </config>\n      </virtualStorageObject>\n  </metadata>"
+    )
+}
+
+fn peinfo(entity: &str) -> String {
+    format!(
+        r#"{{"combinedTransports":[],"componentSpecs":[],"dataTransports":[{{"params":{{}},"transportType":"s3"}}],"id":"{entity}","metadataTransports":[{{"params":{{}},"transportType":"s3"}}],"name":"pvc-old"}}"#
+    )
+}
+
+/// A claim of 24 MiB with data in its first and last MiB and in between.
+async fn claim_with_holes(shop: &Namespace) -> Result<Claim> {
+    let claim = shop.claim("data").mib(24).create().await?;
+    for (seed, mib) in [(81, 0), (82, 11), (83, 23)] {
+        claim.write_random(seed, mib << 20, 1 << 20)?;
+    }
+    Ok(claim)
+}
+
+async fn a_backup_of_the_original_comes_back_byte_for_byte_and_keeps_its_holes(world: World) -> Result<()> {
+    let shop = world.namespace("oldback").await?;
+    let claim = claim_with_holes(&shop).await?;
+    // the cut lies within what is one chunk to us
+    let old = OldBackup::of(&world, &shop, &claim, (11 << 20) + 4096).await?;
+    let before = claim.digest()?;
+    let clone = old.restore(&shop).await?;
+    clone.wait_for(ClonePhase::Completed).await?;
+    let back = Claim::bound(&world, shop.name(), "back").await?;
+    ensure!(back.disk != claim.disk && back.digest()? == before, "it came back different");
+    ensure!(back.allocated()? <= 4 << 20, "holes were written: {} bytes are allocated", back.allocated()?);
+    nothing_left(&world, &shop, 0).await
+}
+
+async fn a_backup_of_the_original_without_one_segment_makes_no_volume(world: World) -> Result<()> {
+    let shop = world.namespace("oldgap").await?;
+    let claim = claim_with_holes(&shop).await?;
+    let old = OldBackup::of(&world, &shop, &claim, 8 << 20).await?;
+    let lost = old.data().join(format!("000001-{:016}", 8 << 20));
+    std::fs::remove_file(&lost)?;
+    let clone = old.restore(&shop).await?;
+    let seen = clone.wait_for(ClonePhase::Failed).await?;
+    let conditions = seen.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+    // which object, and what was expected
+    let words = ["000000-0000000000000000", "expected 25165824", Reason::OldBackupIncomplete.fix()];
+    explained(&world, shop.name(), &clone.name, &conditions, Reason::OldBackupIncomplete, &words).await?;
+    ensure!(clone.download().await.is_err(), "a Download was made");
+    ensure!(shop.claims().get_opt("back").await?.is_none(), "a claim was made");
+    nothing_left(&world, &shop, 0).await
+}
+
+async fn a_deleted_backup_of_the_original_leaves_nothing_in_the_bucket(world: World) -> Result<()> {
+    let shop = world.namespace("olddelete").await?;
+    let claim = claim_with_holes(&shop).await?;
+    let (old, other) =
+        (OldBackup::of(&world, &shop, &claim, 8 << 20).await?, OldBackup::of(&world, &shop, &claim, 8 << 20).await?);
+    let unfinished = OldBackup::of(&world, &shop, &claim, 8 << 20).await?;
+    std::fs::remove_file(unfinished.peinfo())?;
+    for gone in [&old, &unfinished] {
+        delete(&world, gone, shop.repository()).await?;
+        let segment = |stream: PathBuf, offset: u64| stream.join(format!("{:06}-{offset:016}", u64::from(offset > 0)));
+        for left in
+            [gone.peinfo(), segment(gone.description(), 0), segment(gone.data(), 0), segment(gone.data(), 8 << 20)]
+        {
+            ensure!(!left.exists(), "{} is still there", left.display());
+        }
+    }
+    ensure!(other.peinfo().is_file(), "another backup of the same disk is gone too");
+    other.restore(&shop).await?.wait_for(ClonePhase::Completed).await?;
+    let back = Claim::bound(&world, shop.name(), "back").await?;
+    ensure!(back.digest()? == claim.digest()?, "the other backup was damaged");
+    nothing_left(&world, &shop, 0).await
+}
+
+async fn delete(world: &World, old: &OldBackup, repository: &str) -> Result<()> {
+    let spec = DeleteSnapshotSpec { snapshot_id: old.id.clone(), backup_repository: repository.to_owned() };
+    let api: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
+    let name = asked(&api, &DeleteSnapshot::new(&api::names::delete_snapshot(Uuid::new_v4()), spec)).await?;
+    let done = |seen: Option<&DeleteSnapshot>| {
+        seen.and_then(|seen| seen.status.as_ref()?.phase.clone()) == Some(DeletePhase::Completed)
+    };
+    let seen = wait_until(&api, &name, DEADLINE, "is Completed", done).await?;
+    ensure!(seen.is_some_and(|seen| seen.name_any() == name));
+    Ok(())
+}
