@@ -108,6 +108,17 @@ pub enum RepositoryFormat {
     Legacy,
 }
 
+impl RepositoryFormat {
+    /// The format of that word, if it is one.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "restic" => Some(Self::Restic),
+            "legacy" => Some(Self::Legacy),
+            _ => None,
+        }
+    }
+}
+
 /// S3 keys in clear among the parameters, as the original writes them. We read them and never write them.
 #[derive(Debug, Clone)]
 pub struct StaticKeys {
@@ -311,11 +322,7 @@ fn checksum(word: &str) -> Result<Checksum, ParametersError> {
 }
 
 fn format(word: &str) -> Result<RepositoryFormat, ParametersError> {
-    match word {
-        "restic" => Ok(RepositoryFormat::Restic),
-        "legacy" => Ok(RepositoryFormat::Legacy),
-        other => Err(ParametersError::UnknownFormat(other.to_owned())),
-    }
+    RepositoryFormat::from_word(word).ok_or_else(|| ParametersError::UnknownFormat(word.to_owned()))
 }
 
 #[cfg(test)]

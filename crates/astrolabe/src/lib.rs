@@ -8,9 +8,10 @@
 //!
 //! ```no_run
 //! # async fn example(bucket: repository::store::S3Store) -> Result<(), Box<dyn std::error::Error>> {
-//! use astrolabe::Tree;
+//! use astrolabe::{Address, Tree};
 //!
-//! let tree = Tree::new(bucket, vec!["plugins/vsphere-astrolabe-repo".to_owned()]);
+//! let prefixes = vec!["plugins/vsphere-astrolabe-repo".to_owned()];
+//! let tree = Tree::new(bucket, Address { bucket: "backups".to_owned(), host: String::new(), prefixes });
 //! let snapshot = "2b6d0f5e-1c3a-4e57-9d1b-0a8c6f3e7d42:c9f1d7aa-60b2-4c1e-8f3d-5e2b9a714c06".parse()?;
 //! if let Some(disk) = tree.open(&snapshot).await? {
 //!     let first = disk.read(disk::ByteRange::new(0, 1 << 20)).await?;
@@ -29,6 +30,7 @@ mod old_disk;
 mod peinfo;
 mod segments;
 mod tree;
+mod writer;
 
 pub use description::Description;
 pub use error::{Broken, Error};
@@ -36,4 +38,5 @@ pub use keys::Keys;
 pub use old_disk::OldDisk;
 pub use peinfo::Peinfo;
 pub use segments::{Segment, Segments};
-pub use tree::{Removed, Tree};
+pub use tree::{Address, Removed, Tree};
+pub use writer::{Cut, OpenSegment, Writer};

@@ -18,11 +18,22 @@ const LONGEST_DESCRIPTION: u64 = 16 << 20;
 const OPEN: &str = "open a backup in the original's layout";
 const DELETE: &str = "delete a backup in the original's layout";
 
-/// The original's folders of one bucket, in the order in which a backup is looked for.
+/// Where the original keeps its backups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Name of the bucket, for what is noted in `peinfo`.
+    pub bucket: String,
+    /// Address of the server as somebody configured it, perhaps empty, for the same.
+    pub host: String,
+    /// Folders in the order in which a backup is looked for; new ones are written below the first.
+    pub prefixes: Vec<String>,
+}
+
+/// The original's folders of one bucket.
 #[derive(Debug, Clone)]
 pub struct Tree {
     bucket: S3Store,
-    prefixes: Vec<String>,
+    address: Address,
 }
 
 /// What a deletion has removed.
@@ -36,8 +47,17 @@ pub struct Removed {
 
 impl Tree {
     /// `bucket` is the whole bucket, without a prefix.
-    pub fn new(bucket: S3Store, prefixes: Vec<String>) -> Self {
-        Self { bucket, prefixes }
+    pub fn new(bucket: S3Store, address: Address) -> Self {
+        Self { bucket, address }
+    }
+
+    /// Whether the bucket is there and may be listed.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn reach(&self) -> Result<(), Error> {
+        let nothing = self.address.prefixes.first().map_or("", String::as_str);
+        self.bucket.list(&format!("{nothing}/ivd/nothing/")).await.map(drop).map_err(Error::store("list the bucket"))
     }
 
     /// Opens the backup of `snapshot`; `None` when there is none, whatever else of it lies there.
@@ -131,11 +151,24 @@ impl Tree {
 
     /// Where the backup of `snapshot` may lie.
     fn keys(&self, snapshot: &DiskSnapshot) -> impl Iterator<Item = Keys> {
-        self.prefixes.iter().map(|prefix| Keys::new(prefix, snapshot))
+        self.address.prefixes.iter().map(|prefix| Keys::new(prefix, snapshot))
+    }
+
+    /// Where a new backup of `snapshot` goes.
+    pub(crate) fn keys_to_write(&self, snapshot: &DiskSnapshot) -> Keys {
+        Keys::new(self.address.prefixes.first().map_or("", String::as_str), snapshot)
+    }
+
+    pub(crate) fn bucket(&self) -> &S3Store {
+        &self.bucket
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
     }
 
     /// What lies below a stream; the original would also count what merely begins with the same letters.
-    async fn below(&self, stream: &str) -> Result<Vec<Object>, repository::store::Error> {
+    pub(crate) async fn below(&self, stream: &str) -> Result<Vec<Object>, repository::store::Error> {
         self.bucket.list(&format!("{stream}/")).await
     }
 }

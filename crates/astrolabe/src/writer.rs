@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::keys::{self, Keys};
 use crate::old_disk::OldDisk;
 use crate::peinfo::Peinfo;
-use crate::tree::Tree;
+use crate::tree::{Address, Tree};
 
 /// Bytes of a part of a segment, the last one shorter.
 const PART: u64 = 10 << 20;
@@ -85,11 +85,9 @@ impl Tree {
         for left in self.below(keys.description()).await.map_err(failed)? {
             bucket.delete(&left.key).await.map_err(failed)?;
         }
-        let mut writer =
-            Writer { tree: self.clone(), snapshot: snapshot.clone(), keys, description, cut, whole: 0 };
+        let mut writer = Writer { tree: self.clone(), snapshot: snapshot.clone(), keys, description, cut, whole: 0 };
         for object in self.below(writer.keys.data()).await.map_err(failed)? {
-            let next = writer.segment(writer.whole).filter(|range| range.length == cut.segment);
-            match next {
+            match writer.segment(writer.whole) {
                 Some(range) if object.key == writer.key(writer.whole, range) && object.size == range.length => {
                     writer.whole += 1;
                 }
@@ -120,7 +118,7 @@ impl Writer {
         let Some(range) = self.segment(number) else { return Ok(None) };
         let (bucket, key) = (self.tree.bucket(), self.key(number, range));
         let mut open = OpenSegment { bucket, key, range, part: self.cut.part, upload: None, parts: Mutex::default() };
-        if range.length >= IN_PARTS_FROM.min(self.cut.part) {
+        if range.length >= IN_PARTS_FROM {
             open.take_up().await.map_err(Error::store(WRITE))?;
         }
         Ok(Some(open))
@@ -132,13 +130,17 @@ impl Writer {
     /// As the store says; [`Error::Broken`] when something vanished meanwhile.
     pub async fn commit(&self) -> Result<OldDisk, Error> {
         let (bucket, failed) = (self.tree.bucket(), Error::store(WRITE));
+        for left in bucket.uploads(&format!("{}/", self.keys.data())).await.map_err(failed)? {
+            bucket.abort_upload(&left).await.map_err(failed)?; // of attempts that cut the disk otherwise
+        }
         let key = keys::segment(self.keys.description(), 0, 0);
         bucket.put(&key, Bytes::from(self.description.write()).into()).await.map_err(failed)?;
-        let (name, host) = self.tree.address();
+        let Address { bucket: name, host, .. } = self.tree.address();
         let peinfo = Peinfo::new(&self.keys, name, host, &self.description.name).write();
         if peinfo.len() > LONGEST_PEINFO {
             let cause = format!("it has {} bytes, and the original reads {LONGEST_PEINFO} at most", peinfo.len());
-            let refused = repository::store::Error::new(ErrorKind::Failed, "put", self.keys.peinfo(), name, cause);
+            let refused =
+                repository::store::Error::new(ErrorKind::Failed, "put", self.keys.peinfo(), name.as_str(), cause);
             return Err(failed(refused));
         }
         bucket.put_as(self.keys.peinfo(), "application/json", Bytes::from(peinfo)).await.map_err(failed)?;
@@ -146,7 +148,8 @@ impl Writer {
             Some(written) => Ok(written),
             None => {
                 let cause = "it was put a moment ago";
-                let gone = repository::store::Error::new(ErrorKind::NotFound, "get", self.keys.peinfo(), name, cause);
+                let gone =
+                    repository::store::Error::new(ErrorKind::NotFound, "get", self.keys.peinfo(), name.as_str(), cause);
                 Err(failed(gone))
             }
         }

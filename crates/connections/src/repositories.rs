@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::parameters::{LEGACY_PREFIX, RepositoryParameters};
+use api::parameters::{LEGACY_PREFIX, RepositoryFormat, RepositoryParameters, key};
 use api::{BackupRepository, Reason, names};
-use astrolabe::Tree;
+use astrolabe::{Address, Tree};
 use kube::{Api, Client};
 use lifecycle::Problem;
 use repository::store::{S3Store, Store};
@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 
 use crate::known::Known;
 use crate::secrets::{of_location, secret, text};
+use crate::settings::Settings;
 use crate::usable::{StoreClient, Usable};
 use crate::{credentials, from_kube, from_repository, location};
 
@@ -147,6 +148,17 @@ impl Repositories {
         Ok(Opened { repository, well_known_key })
     }
 
+    /// How backups are written: as the repository says, else the settings, else as restic does.
+    ///
+    /// # Errors
+    /// What is wrong with the description; `SettingsInvalid` for a word that is no format.
+    pub async fn format(&self, described: &BackupRepository) -> Result<RepositoryFormat, Problem> {
+        match Usable::read(described)?.parameters.repository_format {
+            Some(format) => Ok(format),
+            None => Settings::known(&self.known, &self.namespace).await?.repository_format(),
+        }
+    }
+
     /// The original's folders in the bucket of a repository. Needs no password: the original encrypts nothing.
     ///
     /// # Errors
@@ -158,7 +170,12 @@ impl Repositories {
         let options = with_region(options).await.map_err(|error| from_repository(&act, &error))?;
         let Usable { parameters, client, .. } = usable;
         let named = parameters.legacy_prefix.filter(|prefix| prefix != LEGACY_PREFIX);
-        Ok(Tree::new(client.open(options).await?, named.into_iter().chain([LEGACY_PREFIX.to_owned()]).collect()))
+        let address = Address {
+            bucket: options.bucket.clone(),
+            host: described.repository_parameters.get(key::S3_URL).cloned().unwrap_or_default(),
+            prefixes: named.into_iter().chain([LEGACY_PREFIX.to_owned()]).collect(),
+        };
+        Ok(Tree::new(client.open(options).await?, address))
     }
 
     /// The options of the whole bucket, with all that Secrets say.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use api::names;
+use api::parameters::RepositoryFormat;
+use api::{Reason, names};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use lifecycle::admission::{self, Budgets, NoBudget};
@@ -57,6 +58,18 @@ impl Settings {
         set(&self.config, "upload-cr-retry-max")
     }
 
+    /// How backups are written where their repository does not say it: `repository_format`.
+    ///
+    /// # Errors
+    /// `SettingsInvalid` for a word that is no format: a backup in another one than was meant would be no gift.
+    pub(crate) fn repository_format(&self) -> Result<RepositoryFormat, Problem> {
+        let Some(word) = set(&self.config, "repository_format") else { return Ok(RepositoryFormat::default()) };
+        RepositoryFormat::from_word(word).ok_or_else(|| {
+            let cause = format!("read setting repository_format: it is `{word}`, and may be `restic` or `legacy`");
+            Problem::passing(Reason::SettingsInvalid, cause)
+        })
+    }
+
     /// How fast the transfers of a node may be.
     ///
     /// # Errors
@@ -102,6 +115,18 @@ mod tests {
         assert_eq!(none.vcenter_secret_namespace("backup"), "backup");
         assert_eq!(none.vcenter_secret_name(), "velero-vsphere-config-secret");
         assert_eq!((none.upload_retry_max(), none.shares_the_csi_drivers_secret()), (None, false));
+    }
+
+    #[test]
+    fn a_format_that_nobody_knows_is_not_taken_for_restic() {
+        let with = |word: &str| {
+            let config = BTreeMap::from([("repository_format".to_owned(), word.to_owned())]);
+            Settings { config, ..Settings::default() }.repository_format()
+        };
+        assert_eq!(Settings::default().repository_format(), Ok(RepositoryFormat::Restic));
+        assert_eq!((with("restic"), with("legacy")), (Ok(RepositoryFormat::Restic), Ok(RepositoryFormat::Legacy)));
+        let refused = with("Legacy ").map_err(|problem| problem.reason);
+        assert_eq!(refused, Err(Reason::SettingsInvalid));
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub const FETCHES_IN_FLIGHT: usize = 4;
 /// Bytes of one read of a disk in the original's layout; those of packs are about as large.
 pub const FETCH_BYTES: u64 = 8 << 20;
 
+/// Parts of a disk in the original's layout under way at once, each of 10 MiB.
+pub const PARTS_IN_FLIGHT: usize = 4;
+
 /// Writes under way at once.
 pub const WRITES_IN_FLIGHT: usize = 8;
 

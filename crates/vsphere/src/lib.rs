@@ -25,6 +25,7 @@
 //! # Ok(()) }
 //! ```
 
+mod catalog;
 mod config;
 mod disks;
 mod error;
@@ -45,6 +46,7 @@ mod version;
 mod volumes;
 mod xml;
 
+pub use catalog::CatalogEntry;
 pub use config::{Config, Deadlines, ParseThumbprintError, Thumbprint, Trust};
 pub use disks::Disk;
 pub use error::{Cause, Error, ReasonKind};

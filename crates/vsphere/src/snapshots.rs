@@ -280,7 +280,7 @@ impl SnapshotInfo {
 }
 
 /// The two ids that most calls about a snapshot begin with.
-fn about(request: Request, snapshot: &DiskSnapshot) -> Request {
+pub(crate) fn about(request: Request, snapshot: &DiskSnapshot) -> Request {
     request.id("id", snapshot.disk.as_str()).id("snapshotId", snapshot.snapshot.as_str())
 }
 

@@ -6,8 +6,9 @@ mod reading;
 #[allow(dead_code)] // it serves other tests too
 #[path = "../../../repository/tests/repository/versitygw.rs"]
 mod versitygw;
+mod writing;
 
-use astrolabe::{Description, Keys, Peinfo, Tree};
+use astrolabe::{Address, Description, Keys, Peinfo, Tree};
 use bytes::Bytes;
 use disk::DiskSnapshot;
 use repository::store::{S3Store, Store as _};
@@ -28,7 +29,7 @@ impl Bucket {
     async fn new() -> Self {
         let server = Versitygw::start();
         let store = S3Store::new(server.options("")).await.unwrap();
-        let tree = Tree::new(store.clone(), vec!["by-hand".to_owned(), PREFIX.to_owned()]);
+        let tree = tree(&store, &["by-hand", PREFIX]);
         Self { _server: server, store, tree }
     }
 
@@ -52,6 +53,13 @@ impl Bucket {
     async fn keys(&self) -> Vec<String> {
         self.store.list("").await.unwrap().into_iter().map(|object| object.key).collect()
     }
+}
+
+fn tree(store: &S3Store, prefixes: &[&str]) -> Tree {
+    let prefixes = prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
+    let address =
+        Address { bucket: "k8s-backups".to_owned(), host: "https://s3.lab.example:9000".to_owned(), prefixes };
+    Tree::new(store.clone(), address)
 }
 
 fn snapshot(text: &str) -> DiskSnapshot {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use api::entity::{EntityId, PvcSnapshotId};
 use api::metadata::Blob;
+use api::parameters::RepositoryFormat;
 use api::{Reason, Snapshot, Upload};
-use connections::from_vsphere;
+use connections::{from_original, from_vsphere};
 use disk::{DiskId, DiskSnapshot};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::controller::Action;
@@ -96,14 +97,19 @@ async fn ready(asked: &Snapshot, source: &Source, ctx: &Context) -> Result<Vcent
     }
     let opening = async {
         let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
-        ctx.repositories.open_or_make(&described, &source.namespace).await
+        if ctx.repositories.format(&described).await? == RepositoryFormat::Legacy {
+            let original = ctx.repositories.original(&described).await?;
+            original.reach().await.map_err(|e| from_original("reach the bucket", &e))?;
+            return Ok(None); // nothing has to be made before
+        }
+        ctx.repositories.open_or_make(&described, &source.namespace).await.map(Some)
     };
     let late = |_| {
         let cause = format!("open the repository: it was not open within {} seconds", OPENING.as_secs());
         Problem::passing(Reason::StoreUnreachable, cause)
     };
     let opened = tokio::time::timeout(OPENING, opening).await.map_err(late)??;
-    if opened.well_known_key {
+    if let Some(opened) = opened.filter(|opened| opened.well_known_key) {
         let reason = Reason::RepositoryPasswordDefault;
         let message = format!("{} {}", reason.meaning(), reason.fix());
         tracing::warn!(%reason, place = opened.repository.place(), message);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::{Reason, Upload, names};
+use astrolabe::Tree;
 use connections::{Settings, from_repository, from_vsphere};
 use disk::DiskSnapshot;
 use kube::ResourceExt as _;
@@ -13,6 +14,7 @@ use lifecycle::transfer::upload::{self as says, AfterFailure};
 use repository::Repository;
 
 use super::copy::{self, Copied};
+use super::original;
 use crate::at_work::Place;
 use crate::attempt::{Claimed, NotDone, is_ready, once_the_cluster_answers};
 use crate::context::Context;
@@ -96,10 +98,21 @@ async fn failed(ctx: &Context, report: &Report<Upload>, problem: &Problem) {
         Ok(snapshot) => delete_snapshot(ctx, &snapshot).await.err(),
         Err(_) => None, // it names none
     };
-    if let Ok(Ok(repository)) = tokio::time::timeout(OPEN_WITHIN, copy::repository_of(ctx, &upload)).await {
+    // nobody goes on with it; what cannot be removed now goes with the backup's deletion
+    let _ = tokio::time::timeout(OPEN_WITHIN, forget_unfinished(ctx, &upload)).await;
+    report.say(|status, now| says::given_up(status, problem, stays.as_ref().map_or(Ok(()), Err), now)).await;
+}
+
+/// Removes what would help another attempt.
+async fn forget_unfinished(ctx: &Context, upload: &Upload) {
+    if let Ok(Some(tree)) = original::tree_of(ctx, upload).await {
+        let snapshot = copy::snapshot_of(upload).ok();
+        if let Err(problem) = original::forget(&tree, &upload.name_any(), snapshot.as_ref()).await {
+            tracing::warn!(%problem, "what was stored stays");
+        }
+    } else if let Ok(repository) = copy::repository_of(ctx, upload).await {
         copy::forget_checkpoints(&repository, &upload.name_any()).await;
     }
-    report.say(|status, now| says::given_up(status, problem, stays.as_ref().map_or(Ok(()), Err), now)).await;
 }
 
 /// Deletes the disk snapshot of a copy that has ended; whether the upload is done is what the repository says.
@@ -108,13 +121,16 @@ async fn clean_up(ctx: &Context, report: &Report<Upload>) {
         let upload = report.object().await;
         let snapshot = copy::snapshot_of(&upload)?;
         delete_snapshot(ctx, &snapshot).await?;
+        if let Some(tree) = original::tree_of(ctx, &upload).await? {
+            return original::size_of(&tree, &snapshot).await.map(|size| size.is_some());
+        }
         let repository = copy::repository_of(ctx, &upload).await?;
         copy::forget_checkpoints(&repository, &upload.name_any()).await;
         let found = repository.find(&snapshot).await;
-        found.map_err(|e| from_repository("look for the restore point", &e))
+        found.map(|point| point.is_some()).map_err(|e| from_repository("look for the restore point", &e))
     };
     match outcome.await {
-        Ok(point) => report.say(|status, now| says::cleaned(status, point.is_some(), now)).await,
+        Ok(is_there) => report.say(|status, now| says::cleaned(status, is_there, now)).await,
         Err(problem) => report.say(|status, now| says::cleanup_failed(status, &problem, now)).await,
     };
 }
@@ -131,8 +147,14 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
         if let Some(snapshot) = &snapshot {
             delete_snapshot(ctx, snapshot).await?;
         }
-        match copy::repository_of(ctx, &upload).await {
-            Ok(repository) => forget(&repository, &upload.name_any(), snapshot.as_ref()).await,
+        let name = upload.name_any();
+        let stored = match original::tree_of(ctx, &upload).await {
+            Ok(Some(tree)) => return forget_original(&tree, &upload, snapshot.as_ref()).await,
+            Ok(None) => copy::repository_of(ctx, &upload).await,
+            Err(problem) => Err(problem),
+        };
+        match stored {
+            Ok(repository) => forget(&repository, &name, snapshot.as_ref()).await,
             // a store that is away for a moment may hold a restore point; one that cannot be opened at all never did
             Err(problem) if is_away(&problem) && began(&upload) => Err(problem),
             Err(problem) => {
@@ -145,6 +167,17 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
         Ok(()) => report.say(says::canceled).await,
         Err(problem) => report.say(|status, now| says::cancel_waits(status, &problem, now)).await,
     };
+}
+
+/// Removes what a cancelled copy has stored in the original's layout, unless there is no place where it could lie.
+async fn forget_original(tree: &Tree, upload: &Upload, snapshot: Option<&DiskSnapshot>) -> Result<(), Problem> {
+    match original::forget(tree, &upload.name_any(), snapshot).await {
+        Err(problem) if !(is_away(&problem) && began(upload)) => {
+            tracing::info!(%problem, "nothing to remove from the bucket");
+            Ok(())
+        }
+        removed => removed,
+    }
 }
 
 /// Whether a repository cannot be reached for a while, in contrast to one that is not there or not ours.

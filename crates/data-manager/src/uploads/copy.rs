@@ -15,6 +15,7 @@ use repository::{DiskFacts, NewRestorePoint, Repository, WriterOptions};
 use vsphere::{Disk, SnapshotInfo, Vcenter};
 
 use super::content::{self, Found};
+use super::original;
 use crate::attempt::{NotDone, in_order, is_ready, once_the_cluster_answers};
 use crate::context::Context;
 use crate::disks::{OpenDisk, from_vddk, with_last_words};
@@ -27,7 +28,7 @@ use crate::steps::Step;
 const FORGET_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a failure says was being done.
-const ACT: &str = "back up the disk";
+pub(super) const ACT: &str = "back up the disk";
 
 /// A restore point that was read back.
 pub(crate) struct Copied {
@@ -104,6 +105,9 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     let upload = report.object().await;
     let name = upload.name_any();
     let snapshot = snapshot_of(&upload)?;
+    if let Some(tree) = original::tree_of(ctx, &upload).await? {
+        return original::copy(ctx, report, interrupt, snapshot, &tree).await;
+    }
     let repository = repository_of(ctx, &upload).await?;
     let failed = |act: &str, e: repository::Error| NotDone::from(from_repository(act, &e));
     // a copy that was killed may have left its lock: the lease says that it is ours to remove
@@ -163,7 +167,7 @@ pub(crate) async fn forget_checkpoints(repository: &Repository, transfer: &str) 
 }
 
 /// The disk and its snapshot, as vCenter describes them now.
-async fn look(vcenter: &Vcenter, snapshot: &DiskSnapshot) -> Result<(Disk, SnapshotInfo), Problem> {
+pub(super) async fn look(vcenter: &Vcenter, snapshot: &DiskSnapshot) -> Result<(Disk, SnapshotInfo), Problem> {
     let act = format!("look for disk snapshot {snapshot}");
     let disk = vcenter.retrieve_disk(&snapshot.disk).await.map_err(|e| from_vsphere(&act, &e))?;
     let all = vcenter.list_snapshots(&snapshot.disk).await.map_err(|e| from_vsphere(&act, &e))?;

@@ -3,6 +3,7 @@
 mod apply;
 mod content;
 mod copy;
+mod original;
 
 use api::{Timestamp, Upload, UploadPhase, names};
 use kube::ResourceExt as _;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use astrolabe::{Description, Keys, Peinfo, Tree};
+use astrolabe::{Address, Description, Keys, Peinfo, Tree};
 use bytes::Bytes;
 use data_path::{Disk, Progress, RestoreOptions, TargetContent};
 use repository::store::{S3Store, Store as _};
@@ -20,7 +20,8 @@ async fn bucket(server: &Versitygw) -> S3Store {
 }
 
 fn tree(store: &S3Store) -> Tree {
-    Tree::new(store.clone(), vec![PREFIX.to_owned()])
+    let prefixes = vec![PREFIX.to_owned()];
+    Tree::new(store.clone(), Address { bucket: "backups".to_owned(), host: String::new(), prefixes })
 }
 
 /// Lays a raw file there as the original would, cut at these bytes.

@@ -117,6 +117,8 @@ pub enum Obstacle {
     NotAnswered(String),
     /// A sample of what did not change was found changed in this very backup.
     Untrue,
+    /// The layout that was chosen holds all of the disk each time.
+    OriginalLayout,
 }
 
 /// What a restore point says of those that it rests on.
@@ -252,6 +254,7 @@ impl fmt::Display for Obstacle {
             Self::BaseUnreadable(why) => write!(f, "the last restore point cannot be read: {why}"),
             Self::NotAnswered(why) => write!(f, "vCenter did not say what changed: {why}"),
             Self::Untrue => f.write_str("a part that vCenter called unchanged has changed"),
+            Self::OriginalLayout => f.write_str("the original's layout holds all of the disk each time"),
         }
     }
 }
@@ -275,6 +278,7 @@ impl Obstacle {
             Self::BaseUnreadable(_) => "base-unreadable",
             Self::NotAnswered(_) => "not-answered",
             Self::Untrue => "untrue",
+            Self::OriginalLayout => "original-layout",
         }
     }
 }

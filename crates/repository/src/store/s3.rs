@@ -168,6 +168,15 @@ impl S3Store {
         Ok(object.and_then(|object| object.size()).and_then(|size| u64::try_from(size).ok()))
     }
 
+    /// Creates or replaces an object that says of what type it is, such as `application/json`.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn put_as(&self, key: &str, content_type: &str, bytes: Bytes) -> Result<(), Error> {
+        let request = self.client.put_object().bucket(&self.bucket).key(self.name(key)).content_type(content_type);
+        self.upload(request, bytes.into()).await.map_err(|cause| self.failed("put", key, cause))
+    }
+
     async fn upload(&self, request: PutObjectFluentBuilder, body: Body) -> Result<(), PutError> {
         let request = request.encrypted(&self.encryption).set_tagging(self.tagging.clone());
         // a body in memory has its checksum in a header; as a trailer few stores would understand it

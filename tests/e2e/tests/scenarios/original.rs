@@ -1,12 +1,12 @@
-//! Backups that the original made: their objects are laid into the bucket one by one, as it lays them.
+//! Backups in the original's layout: those that it made, laid into the bucket object by object, and those that we write there.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use api::entity::PvcSnapshotId;
-use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Reason};
+use api::entity::{DiskEntity, PvcSnapshotId};
+use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Reason, SnapshotPhase};
 use disk::DiskSnapshot;
-use e2e::{Claim, DEADLINE, Namespace, World, asked, explained, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, Namespace, World, asked, digest, explained, nothing_left, wait_until};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, ResourceExt as _};
 use uuid::Uuid;
@@ -15,6 +15,8 @@ crate::scenarios![
     a_backup_of_the_original_comes_back_byte_for_byte_and_keeps_its_holes,
     a_backup_of_the_original_without_one_segment_makes_no_volume,
     a_deleted_backup_of_the_original_leaves_nothing_in_the_bucket,
+    a_backup_written_in_the_originals_layout_can_be_read_there_restored_and_deleted,
+    an_upload_in_the_originals_layout_that_is_cancelled_leaves_nothing,
 ];
 
 /// A backup as the original leaves it in the bucket.
@@ -33,6 +35,17 @@ impl OldBackup {
     /// Lays the disk of a claim there, cut at `cut` bytes. The claim stays.
     async fn of(world: &World, shop: &Namespace, claim: &Claim, cut: usize) -> Result<Self> {
         let disk_snapshot = DiskSnapshot { disk: claim.disk.clone(), snapshot: Uuid::new_v4().to_string().parse()? };
+        let old = Self::at(world, shop, claim, disk_snapshot).await?;
+        let bytes = std::fs::read(&claim.file)?;
+        put(&old.data().join("000000-0000000000000000"), &bytes[..cut])?;
+        put(&old.data().join(format!("000001-{cut:016}")), &bytes[cut..])?;
+        put(&old.description().join("000000-0000000000000000"), description(bytes.len() >> 20).as_bytes())?;
+        put(&old.peinfo(), peinfo(&old.entity).as_bytes())?;
+        Ok(old)
+    }
+
+    /// Where the backup of a disk snapshot lies, whether it does or not.
+    async fn at(world: &World, shop: &Namespace, claim: &Claim, disk_snapshot: DiskSnapshot) -> Result<Self> {
         let entity = format!("ivd:{disk_snapshot}");
         let id = PvcSnapshotId { namespace: claim.namespace.clone(), claim: claim.name.clone(), disk_snapshot };
         let ours = world.repository_folder(shop.name());
@@ -40,13 +53,21 @@ impl OldBackup {
         let folder = bucket.join("plugins/vsphere-astrolabe-repo/ivd");
         let mut noted = shop.claims().get(&claim.name).await?;
         noted.metadata.name = Some("back".to_owned());
-        let old = Self { id: id.to_string(), entity, folder, claim: noted };
-        let bytes = std::fs::read(&claim.file)?;
-        put(&old.data().join("000000-0000000000000000"), &bytes[..cut])?;
-        put(&old.data().join(format!("000001-{cut:016}")), &bytes[cut..])?;
-        put(&old.description().join("000000-0000000000000000"), description(bytes.len() >> 20).as_bytes())?;
-        put(&old.peinfo(), peinfo(&old.entity).as_bytes())?;
-        Ok(old)
+        Ok(Self { id: id.to_string(), entity, folder, claim: noted })
+    }
+
+    /// The objects of it that there are.
+    fn objects(&self) -> Result<Vec<PathBuf>> {
+        let mut found = vec![self.peinfo()];
+        for folder in [self.data(), self.description()] {
+            if folder.is_dir() {
+                for object in std::fs::read_dir(folder)? {
+                    found.push(object?.path());
+                }
+            }
+        }
+        found.retain(|object| object.is_file());
+        Ok(found)
     }
 
     fn data(&self) -> PathBuf {
@@ -133,18 +154,68 @@ async fn a_deleted_backup_of_the_original_leaves_nothing_in_the_bucket(world: Wo
     std::fs::remove_file(unfinished.peinfo())?;
     for gone in [&old, &unfinished] {
         delete(&world, gone, shop.repository()).await?;
-        let segment = |stream: PathBuf, offset: u64| stream.join(format!("{:06}-{offset:016}", u64::from(offset > 0)));
-        for left in
-            [gone.peinfo(), segment(gone.description(), 0), segment(gone.data(), 0), segment(gone.data(), 8 << 20)]
-        {
-            ensure!(!left.exists(), "{} is still there", left.display());
-        }
+        let left = gone.objects()?;
+        ensure!(left.is_empty(), "still there: {left:?}");
     }
     ensure!(other.peinfo().is_file(), "another backup of the same disk is gone too");
     other.restore(&shop).await?.wait_for(ClonePhase::Completed).await?;
     let back = Claim::bound(&world, shop.name(), "back").await?;
     ensure!(back.digest()? == claim.digest()?, "the other backup was damaged");
     nothing_left(&world, &shop, 0).await
+}
+
+async fn a_backup_written_in_the_originals_layout_can_be_read_there_restored_and_deleted(world: World) -> Result<()> {
+    let shop = world.namespace("oldformat").await?;
+    let claim = claim_with_holes(&shop).await?;
+    let before = claim.digest()?;
+    let repository = shop.repository_with(&[("repositoryFormat", "legacy")]).await?;
+    let asked = shop.snapshot_of(&claim.name, &repository).await?;
+    let snapshot = asked.wait_for(SnapshotPhase::Uploaded).await?;
+    ensure!(claim.disk_snapshots().await?.is_empty(), "a disk snapshot was left behind");
+    let told = asked.upload().await?.status.context("a status")?;
+    ensure!(told.progress.bytes_done == claim.size()?, "all of it is told: {:?}", told.progress);
+    ensure!(told.progress.bytes_read <= 4 << 20, "holes were read: {:?}", told.progress);
+
+    let id = snapshot.status.as_ref().and_then(|s| s.snapshot_id.as_ref()).context("a snapshot id")?;
+    let old = OldBackup::at(&world, &shop, &claim, id.parse::<PvcSnapshotId>()?.disk_snapshot).await?;
+    let first = "000000-0000000000000000";
+    ensure!(digest(&old.data().join(first))? == before, "the segment is not the disk");
+    let description = std::fs::read_to_string(old.description().join(first))?;
+    for (element, value) in [("id", claim.disk.as_str()), ("capacityInMB", "24"), ("provisioningType", "thin")] {
+        let wanted = format!("<{element}>{value}</{element}>");
+        ensure!(description.contains(&wanted), "no {wanted} in {description}");
+    }
+    let peinfo: serde_json::Value = serde_json::from_slice(&std::fs::read(old.peinfo())?)?;
+    let key = format!("plugins/vsphere-astrolabe-repo/ivd/data/{}.data", old.entity);
+    ensure!(peinfo["id"] == old.entity && peinfo["dataTransports"][0]["params"]["key"] == key, "{peinfo}");
+    ensure!(old.objects()?.len() == 3, "more than three objects: {:?}", old.objects()?);
+
+    shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
+    let back = Claim::bound(&world, shop.name(), "back").await?;
+    ensure!(back.digest()? == before, "it came back different");
+    ensure!(back.allocated()? <= 4 << 20, "holes were written: {} bytes are allocated", back.allocated()?);
+    delete(&world, &old, &repository).await?;
+    ensure!(old.objects()?.is_empty(), "still there: {:?}", old.objects()?);
+    nothing_left(&world, &shop, 0).await
+}
+
+async fn an_upload_in_the_originals_layout_that_is_cancelled_leaves_nothing(world: World) -> Result<()> {
+    let shop = world.namespace("oldcancel").await?;
+    let claim = shop.claim("data").mib(48).create().await?;
+    claim.fill_random(84)?;
+    world.control().slow(claim.disk.as_str(), "Read").await?;
+    let repository = shop.repository_with(&[("repositoryFormat", "legacy")]).await?;
+    let asked = shop.snapshot_of(&claim.name, &repository).await?;
+    asked.copying().await?;
+    let id = asked.upload().await?.spec.snapshot_id.context("a snapshot id")?;
+    asked.cancel().await?;
+    world.lets_go_of(claim.disk.as_str()).await?;
+    ensure!(claim.disk_snapshots().await?.is_empty(), "Canceled says that the disk snapshot is gone");
+    let disk_snapshot = id.parse::<DiskEntity>()?.disk_snapshot().context("a disk snapshot")?;
+    let old = OldBackup::at(&world, &shop, &claim, disk_snapshot).await?;
+    ensure!(old.objects()?.is_empty(), "still there: {:?}", old.objects()?);
+    nothing_left(&world, &shop, 0).await?;
+    world.control().heal(claim.disk.as_str()).await
 }
 
 async fn delete(world: &World, old: &OldBackup, repository: &str) -> Result<()> {
