@@ -133,12 +133,14 @@ impl Tree {
         Ok(removed)
     }
 
-    /// A key that may not list uploads never began one: that counts only where something of the backup was there.
+    /// Who may not list uploads never began one. A store that cannot list them keeps none, unless something of the backup
+    /// was there: then it may be a fault that passes.
     async fn abort_uploads(&self, stream: &str, was_there: bool) -> Result<usize, Error> {
         let begun = match self.bucket.uploads(&format!("{stream}/")).await {
             Ok(begun) => begun,
-            Err(error) if !was_there && error.kind() != ErrorKind::Unreachable => {
-                tracing::info!(%error, "uploads that were never completed cannot be listed");
+            Err(error) if is_unable(error.kind(), was_there) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(error, "uploads that were begun and never completed cannot be listed; they would stay");
                 return Ok(0);
             }
             Err(error) => return Err(Error::store(DELETE)(error)),
@@ -170,5 +172,13 @@ impl Tree {
     /// What lies below a stream; the original would also count what merely begins with the same letters.
     pub(crate) async fn below(&self, stream: &str) -> Result<Vec<Object>, repository::store::Error> {
         self.bucket.list(&format!("{stream}/")).await
+    }
+}
+
+fn is_unable(kind: ErrorKind, was_there: bool) -> bool {
+    match kind {
+        ErrorKind::AccessDenied => true,
+        ErrorKind::Failed | ErrorKind::NotFound => !was_there,
+        ErrorKind::BucketMissing | ErrorKind::Unreachable => false,
     }
 }

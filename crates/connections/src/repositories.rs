@@ -159,6 +159,22 @@ impl Repositories {
         }
     }
 
+    /// Whether somebody has ever made the repository of claims from `source_namespace`. Needs no password.
+    ///
+    /// # Errors
+    /// What is wrong with description or keys, and what the store says.
+    pub async fn is_made(&self, described: &BackupRepository, source_namespace: &str) -> Result<bool, Problem> {
+        let usable = Usable::read(described)?;
+        let Keyed { options, .. } = self.keyed(described, &usable).await?;
+        let act = format!("look for the repository of namespace {source_namespace} in bucket {}", options.bucket);
+        let failed = |error: repository::Error| from_repository(&act, &error);
+        let prefix = location_of(&usable.parameters, source_namespace);
+        let options = with_region(S3Options { prefix, ..options }).await.map_err(failed)?;
+        let config = usable.client.open(options).await?.size("config").await;
+        let told = |source| failed(repository::Error::Store { act: "look for its config".to_owned(), source });
+        Ok(config.map_err(told)?.is_some())
+    }
+
     /// The original's folders in the bucket of a repository. Needs no password: the original encrypts nothing.
     ///
     /// # Errors

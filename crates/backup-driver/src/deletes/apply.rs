@@ -156,6 +156,10 @@ async fn forget_point(
         Ok(repository) => repository,
         // nobody ever wrote there: nothing to delete
         Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
+        // who has only backups of the original may never have had a key
+        Err(problem) if problem.reason == Reason::RepositoryPasswordMissing => {
+            return if ctx.repositories.is_made(described, from).await? { Err(problem) } else { Ok(false) };
+        }
         Err(problem) => return Err(problem),
     };
     let failed = |e: repository::Error| from_repository("delete the restore point", &e);

@@ -108,8 +108,11 @@ impl Attempt<'_> {
         let described = describe_repository(self.ctx, self.download.spec.backup_repository_name.as_deref()).await?;
         let original = self.ctx.repositories.original(&described).await?;
         let found = original.open(self.source).await;
-        let found = found.map_err(|e| from_original("look for the backup in the original's layout", &e))?;
-        let disk = found.ok_or(missing)?;
+        let disk = match found.map_err(|e| from_original("look for the backup in the original's layout", &e)) {
+            // keys for our folder alone are enough for what is ours
+            Err(denied) if denied.reason == Reason::StoreAccessDenied => return Err(missing.into()),
+            found => found?.ok_or(missing)?,
+        };
         tracing::info!(bytes = disk.size(), "the backup is in the original's layout");
         self.write(&disk).await
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api::{ClonePhase, SnapshotPhase, Upload};
-use e2e::{Claim, DEADLINE, DiskFault, Disks, World, nothing_left, wait_until, written_for_good};
+use e2e::{Claim, DEADLINE, DiskFault, Disks, Namespace, World, nothing_left, wait_until, written_for_good};
 use kube::{Api, ResourceExt as _};
 
 use super::{DATA_MANAGERS, back_up};
@@ -15,6 +15,8 @@ crate::scenarios![
     an_upload_of_a_drained_node_goes_on_at_once,
     a_restore_goes_on_after_its_node_is_restarted,
     a_restore_is_taken_over_from_a_dead_node,
+    an_upload_in_the_originals_layout_goes_on_after_its_node_is_restarted,
+    a_restore_from_the_originals_layout_goes_on_after_its_node_is_restarted,
     a_disk_far_larger_than_the_memory_for_it_goes_there_and_back,
 ];
 
@@ -122,9 +124,15 @@ async fn an_upload_is_taken_over_from_a_dead_node(world: World) -> Result<()> {
 
 async fn restore_with(world: &World, prefix: &str, node: Node) -> Result<()> {
     let shop = world.namespace(prefix).await?;
+    let repository = shop.repository().to_owned();
+    restore_from(world, &shop, &repository, node).await?;
+    nothing_left(world, &shop, 1).await
+}
+
+async fn restore_from(world: &World, shop: &Namespace, repository: &str, node: Node) -> Result<()> {
     let claim = shop.claim("data").mib(48).create().await?;
     claim.fill_random(82)?;
-    let snapshot = back_up(&shop, &claim).await?;
+    let snapshot = shop.snapshot_of(&claim.name, repository).await?.wait_for(SnapshotPhase::Uploaded).await?;
     // 19 s for all of it: several checkpoints, and half of it is left when the first is seen
     let slow = DiskFault { delay_ms: 200, ..DiskFault::new(Disks::OfMib(48), "Write", "slow") };
     world.control().disk_fault(&slow).await?;
@@ -152,7 +160,37 @@ async fn restore_with(world: &World, prefix: &str, node: Node) -> Result<()> {
     ensure!(node == Node::Restarted || process != format!("data-manager-{last}"), "the dead node finished it?");
     let back = Claim::bound(world, shop.name(), "back").await?;
     ensure!(back.digest()? == claim.digest()?, "came back different");
-    nothing_left(world, &shop, 1).await
+    Ok(())
+}
+
+async fn an_upload_in_the_originals_layout_goes_on_after_its_node_is_restarted(world: World) -> Result<()> {
+    let shop = world.namespace("oldagain").await?;
+    let claim = shop.claim("data").mib(72).create().await?;
+    claim.fill_random(85)?;
+    let late = DiskFault { at_offset: Some(65 << 20), ..DiskFault::new(claim.disk.as_str(), "Read", "hang") };
+    world.control().disk_fault(&late).await?;
+    let repository = shop.repository_with(&[("repositoryFormat", "legacy")]).await?;
+    let asked = shop.snapshot_of(&claim.name, &repository).await?;
+    let process = asked.copying().await?;
+    let done = asked.copied(40 << 20).await?;
+    world.kill(&process).await?;
+    world.control().heal(claim.disk.as_str()).await?;
+    world.start_process(&process).await?;
+    let snapshot = asked.wait_for_within(SnapshotPhase::Uploaded, TAKEN_OVER).await?;
+    let progress = asked.upload().await?.status.context("a status")?.progress;
+    let left = progress.total_bytes - done;
+    ensure!(progress.bytes_read <= left, "{} bytes were read where {left} were left", progress.bytes_read);
+    shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
+    let back = Claim::bound(&world, shop.name(), "back").await?;
+    ensure!(back.digest()? == claim.digest()?, "came back different");
+    nothing_left(&world, &shop, 0).await
+}
+
+async fn a_restore_from_the_originals_layout_goes_on_after_its_node_is_restarted(world: World) -> Result<()> {
+    let shop = world.namespace("olddown").await?;
+    let repository = shop.repository_with(&[("repositoryFormat", "legacy")]).await?;
+    restore_from(&world, &shop, &repository, Node::Restarted).await?;
+    nothing_left(&world, &shop, 0).await
 }
 
 async fn a_restore_goes_on_after_its_node_is_restarted(world: World) -> Result<()> {
