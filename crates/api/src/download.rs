@@ -134,7 +134,8 @@ pub struct DownloadStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DownloadCheckpoint {
-    /// The digest of the restore point that is being written; `digest` in its `/disk.json`. Empty until somebody writes.
+    /// What tells the backup that is being written: `digest` in the restore point's `/disk.json`, or where it lies in the
+    /// original's layout, and its size. Empty until somebody writes.
     #[schemars(with = "Option<String>")]
     pub digest: String,
     /// The disk that is being written, by its id.

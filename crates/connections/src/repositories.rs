@@ -8,7 +8,7 @@ use api::{BackupRepository, Reason, names};
 use astrolabe::{Address, Tree};
 use kube::{Api, Client};
 use lifecycle::Problem;
-use repository::store::{S3Store, Store};
+use repository::store::{S3Store, Store, StoreEncryption};
 use repository::{Credentials, Repository, S3Options};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
@@ -183,7 +183,11 @@ impl Repositories {
         let usable = Usable::read(described)?;
         let Keyed { options, .. } = self.keyed(described, &usable).await?;
         let act = format!("reach bucket {}", options.bucket);
-        let options = with_region(options).await.map_err(|error| from_repository(&act, &error))?;
+        let mut options = with_region(options).await.map_err(|error| from_repository(&act, &error))?;
+        if let StoreEncryption::CustomerKey(_) = options.encryption {
+            // the original knows no such key: what it wrote is refused to who brings one, and it could not read what is ours
+            options.encryption = StoreEncryption::AsTheBucketDoes;
+        }
         let Usable { parameters, client, .. } = usable;
         let named = parameters.legacy_prefix.filter(|prefix| prefix != LEGACY_PREFIX);
         let address = Address {

@@ -3,7 +3,8 @@
 //! A backup holds `READS_IN_FLIGHT × READ_BYTES` = 24 MiB of answers on their way, [`WAITING_BYTES`] between its reading
 //! and its storing half, and what `repository::Writer` states for itself; one that reads only what changed also the ids of its
 //! base, some 40 bytes a chunk. A restore holds [`FETCHES_IN_FLIGHT`] reads of
-//! at most 8 MiB, sealed and plain, and `WRITES_IN_FLIGHT` chunks. The whole process stays under [`PROCESS_BYTES`];
+//! at most 8 MiB, sealed and plain, and `WRITES_IN_FLIGHT` chunks. A backup in the original's layout holds
+//! [`PARTS_IN_FLIGHT`] parts of 10 MiB and what is read for them. The whole process stays under [`PROCESS_BYTES`];
 //! `a_disk_of_four_gib_passes_through_bounded_memory` in the command line's tests watches it.
 
 /// Bytes asked for in one read. Larger ones are slower on qemu-nbd and on VDDK; smaller ones cost round trips.

@@ -1,4 +1,5 @@
-//! Repository to disk, or the original's layout to disk: writes data, leaves holes, flushes. Any error from a write, the flush or the goodbye is a failure.
+//! Repository to disk, or the original's layout to disk: writes data, leaves holes, flushes. Any error from a write, the
+//! flush or the goodbye is a failure.
 //!
 //! Where checkpoints are asked for, the disk is flushed over and over, and what was written before a flush that succeeded
 //! is noted: so a checkpoint never names bytes that the disk may still lose.

@@ -121,10 +121,14 @@ async fn clean_up(ctx: &Context, report: &Report<Upload>) {
         let upload = report.object().await;
         let snapshot = copy::snapshot_of(&upload)?;
         delete_snapshot(ctx, &snapshot).await?;
-        if let Some(tree) = original::tree_of(ctx, &upload).await? {
-            return original::size_of(&tree, &snapshot).await.map(|size| size.is_some());
+        // in either format: somebody may have chosen the other one since
+        if original::is_there(ctx, &upload, &snapshot).await? {
+            return Ok(true);
         }
-        let repository = copy::repository_of(ctx, &upload).await?;
+        let repository = match copy::repository_of(ctx, &upload).await {
+            Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
+            opened => opened?,
+        };
         copy::forget_checkpoints(&repository, &upload.name_any()).await;
         let found = repository.find(&snapshot).await;
         found.map(|point| point.is_some()).map_err(|e| from_repository("look for the restore point", &e))
@@ -150,8 +154,7 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
         let name = upload.name_any();
         let stored = match original::tree_of(ctx, &upload).await {
             Ok(Some(tree)) => return forget_original(&tree, &upload, snapshot.as_ref()).await,
-            Ok(None) => copy::repository_of(ctx, &upload).await,
-            Err(problem) => Err(problem),
+            Ok(None) | Err(_) => copy::repository_of(ctx, &upload).await,
         };
         match stored {
             Ok(repository) => forget(&repository, &name, snapshot.as_ref()).await,

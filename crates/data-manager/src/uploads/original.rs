@@ -1,7 +1,7 @@
 //! Uploads in the original's layout, for who has chosen it: data, description, then what makes them a backup.
 
 use api::parameters::RepositoryFormat;
-use api::{Upload, names};
+use api::{Reason, Upload, names};
 use astrolabe::{Cut, Description, Tree, Writer};
 use connections::{from_original, from_vsphere};
 use data_path::Progress;
@@ -39,6 +39,16 @@ pub(super) async fn size_of(tree: &Tree, snapshot: &DiskSnapshot) -> Result<Opti
             Ok(None)
         }
         Err(error) => Err(from_original("look for the backup", &error)),
+    }
+}
+
+/// Whether the backup of `snapshot` is there in the original's layout, whatever is written today.
+pub(super) async fn is_there(ctx: &Context, upload: &Upload, snapshot: &DiskSnapshot) -> Result<bool, Problem> {
+    let described = describe_repository(ctx, upload.spec.backup_repository.as_deref()).await?;
+    match size_of(&ctx.repositories.original(&described).await?, snapshot).await {
+        // keys for our folder alone have never written there
+        Err(denied) if denied.reason == Reason::StoreAccessDenied => Ok(false),
+        found => found.map(|size| size.is_some()),
     }
 }
 
@@ -141,7 +151,8 @@ async fn write(
     Ok(at_the_end(&done.counts, done.elapsed))
 }
 
-/// Removes what there is of an Upload that nobody wants any more. What lies there belongs to the Upload that has the name of its disk snapshot.
+/// Removes what there is of an Upload that nobody wants any more. What lies there belongs to the Upload that has the name of
+/// its disk snapshot.
 pub(super) async fn forget(tree: &Tree, upload: &str, snapshot: Option<&DiskSnapshot>) -> Result<(), Problem> {
     let Some(snapshot) = snapshot.filter(|s| upload == names::upload(&s.snapshot)) else { return Ok(()) };
     let removed = tree.delete(snapshot).await.map_err(|e| from_original("remove what was stored", &e))?;
