@@ -206,7 +206,7 @@ impl World {
         Ok(PathBuf::from(self.lab.run(&["peer", name]).await?.trim()))
     }
 
-    async fn pid(&self, process: &str) -> Result<String> {
+    pub(crate) async fn pid(&self, process: &str) -> Result<String> {
         let all = self.ps().await?;
         let lines = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let mut of_it = lines.filter(|words| words.first() == Some(&process));

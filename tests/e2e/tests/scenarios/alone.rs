@@ -7,6 +7,7 @@ mod nodes;
 mod orphans;
 mod peers;
 mod steps;
+mod storm;
 
 use anyhow::Result;
 use api::SnapshotPhase;
@@ -15,6 +16,7 @@ use e2e::{Claim, Namespace};
 /// The scenarios of this folder.
 pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate::Scenario)> {
     [
+        storm::SCENARIOS, // first: it takes longest
         limits::SCENARIOS,
         peers::SCENARIOS,
         nodes::SCENARIOS,
