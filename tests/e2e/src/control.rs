@@ -182,6 +182,16 @@ impl Control {
         Ok(self.get(&format!("/calls?disk={disk}")).await?[method].as_u64().unwrap_or_default())
     }
 
+    /// How many calls the double has answered since it started, property reads and waits for tasks included.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub async fn all_calls(&self) -> Result<u64> {
+        let calls = self.get("/calls").await?;
+        let calls = calls.as_object().context("the double counts its calls")?;
+        Ok(calls.values().filter_map(Value::as_u64).sum())
+    }
+
     /// Adds a rule for the stand-in disk library.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Faults of what everyone shares: servers that go away, credentials that are wrong, programs that are killed.
 //! Each has a lab to itself while it runs, and puts right what it has put wrong.
 
+mod at_once;
 mod driver;
 mod limits;
 mod nodes;
@@ -17,6 +18,7 @@ use e2e::{Claim, Namespace};
 pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate::Scenario)> {
     [
         storm::SCENARIOS, // first: it takes longest
+        at_once::SCENARIOS,
         limits::SCENARIOS,
         peers::SCENARIOS,
         nodes::SCENARIOS,
