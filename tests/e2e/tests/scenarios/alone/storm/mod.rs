@@ -26,7 +26,7 @@ crate::scenarios![in_a_storm_every_claim_comes_back_or_its_object_says_why_not];
 /// Strikes, unless `STORM_ROUNDS` says otherwise: as many as every run of all tests has time for.
 const ROUNDS: u64 = 10;
 /// Customers, each with a namespace and a claim.
-const CUSTOMERS: u64 = 3;
+const CUSTOMERS: u64 = 5;
 /// How often an upload is tried again: three waits are seven minutes at most.
 const TRIES_AGAIN: &str = "3";
 /// Pause between two looks for a program that has ended.

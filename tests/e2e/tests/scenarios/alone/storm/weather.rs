@@ -43,7 +43,7 @@ const MOMENTS: [&str; 9] = [
     "Deletion New",
 ];
 /// How long a strike waits for its moment.
-const WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(3);
 /// Pause between two looks whether the moment has come.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -67,7 +67,7 @@ impl Weather {
             let harm = self.harm_to(process);
             let lasts = self.lasts(harm);
             let moment = *MOMENTS.choose(&mut self.chance).expect("there are some");
-            let calm = Duration::from_millis(self.chance.random_range(0..4_000));
+            let calm = Duration::from_millis(self.chance.random_range(0..2_000));
             tokio::time::sleep(calm).await;
             let met = self.wait_for(moment).await;
             println!("round {round}: {process} {harm:?} for {:.1} s; {}", lasts.as_secs_f32(), met.join(", "));
@@ -96,7 +96,7 @@ impl Weather {
         let most = match harm {
             Harm::HelpersKilled | Harm::SessionsEnded => return Duration::ZERO,
             Harm::Paused if self.chance.random_ratio(1, 10) => return Duration::from_secs(75),
-            Harm::Killed | Harm::Paused | Harm::Slowed => 15_000,
+            Harm::Killed | Harm::Paused | Harm::Slowed => 8_000,
         };
         Duration::from_millis(self.chance.random_range(200..most))
     }
