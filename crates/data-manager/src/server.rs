@@ -36,6 +36,7 @@ const LOGOUT_WITHIN: Duration = Duration::from_secs(5);
 /// is waited for.
 pub async fn run(config: Config) -> Result<()> {
     operator::telemetry::init(config.log_format, &config.log_level)?;
+    operator::core_dumps::never();
     // fails only when a provider is installed already, which is as good
     let _ = rustls::crypto::ring::default_provider().install_default();
     let stop = operator::stop::on_signal()?;

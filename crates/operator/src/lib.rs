@@ -23,6 +23,7 @@
 //! This crate decides nothing about backups; it knows `api` and Kubernetes only.
 
 pub mod client;
+pub mod core_dumps;
 pub mod dying;
 mod error;
 mod health;

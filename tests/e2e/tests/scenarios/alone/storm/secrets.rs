@@ -1,4 +1,4 @@
-//! No password and no key stands where others read.
+//! No password and no key stands where others read, or would stand in a core dump.
 
 use std::path::Path;
 
@@ -23,12 +23,17 @@ pub(super) async fn are_told_nowhere(world: &World) -> Result<()> {
         is_clean(world, &format!("the log of {program}"), &log)?;
     }
     for process in std::fs::read_dir("/proc")?.flatten() {
-        if let Ok(arguments) = std::fs::read(process.path().join("cmdline")) {
-            let arguments = String::from_utf8_lossy(&arguments).into_owned();
-            let of_lab = arguments.contains(&*world.folder().to_string_lossy());
-            if of_lab && is_program_of_ours(&process.path()) {
-                is_clean(world, &format!("the arguments of process {}", process.path().display()), &arguments)?;
-            }
+        let read = |file: &str| {
+            String::from_utf8_lossy(&std::fs::read(process.path().join(file)).unwrap_or_default()).into_owned()
+        };
+        let of_lab = read("environ").contains(&*world.folder().to_string_lossy());
+        if of_lab && is_program_of_ours(&process.path()) {
+            let name = format!("process {}, {}", process.path().display(), read("comm").trim());
+            is_clean(world, &format!("the arguments of {name}"), &read("cmdline"))?;
+            let limits = read("limits");
+            let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+            let core: Vec<&str> = core.unwrap_or_default().split_whitespace().skip(4).collect();
+            ensure!(core.starts_with(&["1", "1"]), "{name} may leave a core dump: {core:?}");
         }
     }
     let (client, all) = (world.client(), ListParams::default());
@@ -43,11 +48,11 @@ pub(super) async fn are_told_nowhere(world: &World) -> Result<()> {
     told.iter().try_for_each(|objects| is_clean(world, "an event or a job", objects))
 }
 
-/// Whether the process is one of our programs, by the name of its executable.
+/// Whether the process is a program of ours that knows secrets, by the name of its executable.
 fn is_program_of_ours(process: &Path) -> bool {
     let program = std::fs::read_link(process.join("exe")).unwrap_or_default();
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    ["backup-driver", "data-manager", "datamgr", "vddk-helper", "velero-plugin-for-vsphere"].contains(&name.as_str())
+    ["backup-driver", "datamgr", "vddk-helper"].contains(&name.as_str())
 }
 
 fn is_clean(world: &World, what: &str, text: &str) -> Result<()> {
