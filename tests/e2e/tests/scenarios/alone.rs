@@ -9,6 +9,7 @@ mod orphans;
 mod peers;
 mod steps;
 mod storm;
+mod take_over;
 
 use anyhow::Result;
 use api::SnapshotPhase;
@@ -19,6 +20,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
     [
         storm::SCENARIOS, // first: it takes longest
         at_once::SCENARIOS,
+        take_over::SCENARIOS,
         limits::SCENARIOS,
         peers::SCENARIOS,
         nodes::SCENARIOS,
