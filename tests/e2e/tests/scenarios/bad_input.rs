@@ -152,13 +152,16 @@ async fn a_backup_into_an_unknown_repository_says_so(world: World) -> Result<()>
     Ok(())
 }
 
-/// W-27: both kinds; the original asked for it again without a pause, or every five minutes without end.
+/// W-27: both kinds; the original asked for it again without a pause, or every five minutes without end. M-2-9: it goes with
+/// its claim.
 async fn a_transfer_whose_repository_was_deleted_ends_at_once(world: World) -> Result<()> {
     let shop = world.namespace("brgone").await?;
     let (claim, target) = (shop.claim("data").mib(1).create().await?, shop.claim("target").mib(1).create().await?);
     let gone = shop.repository_with(&[]).await?;
     let repositories: Api<BackupRepository> = Api::all(world.client());
-    repositories.delete(&gone, &DeleteParams::default()).await?;
+    let asked_by = repositories.get(&gone).await?.backup_repository_claim;
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(world.client(), world.velero());
+    claims.delete(&asked_by, &DeleteParams::default()).await?;
     wait_until(&repositories, &gone, DEADLINE, "is gone", |r| r.is_none()).await?;
     let taken = DiskSnapshot { disk: claim.disk.clone(), snapshot: Uuid::new_v4().to_string().parse()? };
 

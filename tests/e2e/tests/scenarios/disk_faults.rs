@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{ClonePhase, Reason, SnapshotPhase, UploadPhase};
+use api::{ClonePhase, Reason, SnapshotPhase, UploadPhase, conditions};
 use e2e::{Claim, DEADLINE, DiskFault, Disks, Namespace, World, explained, nothing_left, wait_until};
 use kube::ResourceExt as _;
 use serde_json::json;
@@ -158,10 +158,11 @@ async fn a_disk_that_stays_busy_holds_up_no_other(world: World) -> Result<()> {
     let rule = world.control().fault(&rule).await?;
     let held = shop.snapshot(&busy).await?;
     let others = async {
-        wait_until(&held.api(), &held.name, DEADLINE, "is at work", |s| {
-            s.and_then(api::Snapshot::phase).is_some_and(|phase| *phase != SnapshotPhase::New)
-        })
-        .await?;
+        let is_begun = |seen: Option<&api::Snapshot>| {
+            let ready = seen.and_then(|s| conditions::get(&s.status.as_ref()?.conditions, conditions::READY));
+            ready.is_some_and(|c| c.reason == Reason::Snapshotting.as_str())
+        };
+        wait_until(&held.api(), &held.name, DEADLINE, "is at work", is_begun).await?;
         for (number, seed) in [("one", 65), ("two", 66), ("three", 67)] {
             let claim = shop.claim(number).mib(1).create().await?;
             claim.fill_random(seed)?;

@@ -93,7 +93,7 @@ async fn an_upload_of_a_drained_node_goes_on_at_once(world: World) -> Result<()>
 }
 
 /// Lines that a data-manager may log about one backup and one restore, however large the disk is (W-22).
-const LINES: usize = 60;
+const LINES: usize = 30;
 
 async fn a_disk_far_larger_than_the_memory_for_it_goes_there_and_back(world: World) -> Result<()> {
     let shop = world.namespace("large").await?;
