@@ -46,13 +46,8 @@ impl Flag {
         }
         match name.strip_prefix("--") {
             Some(name) if SWITCHES.contains(&name) => Self::Whole,
-            Some(name) if WITH_VALUE.contains(&name) => {
-                if has_value {
-                    Self::Whole
-                } else {
-                    Self::ValueFollows
-                }
-            }
+            Some(name) if WITH_VALUE.contains(&name) && has_value => Self::Whole,
+            Some(name) if WITH_VALUE.contains(&name) => Self::ValueFollows,
             _ => Self::Other,
         }
     }
