@@ -150,6 +150,15 @@ impl Control {
         self.send(self.http.post(format!("{}/faults", self.url)).json(rule)).await
     }
 
+    /// Takes a fault of the vCenter API back, by what [`Control::fault`] answered.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub async fn fault_is_over(&self, rule: &Value) -> Result<()> {
+        let id = rule["id"].as_str().context("a rule has an id")?;
+        self.send(self.http.delete(format!("{}/faults/{id}", self.url))).await.map(drop)
+    }
+
     /// Anything else that the double's README lists, such as `/tracking` and `/relocate`.
     ///
     /// # Errors

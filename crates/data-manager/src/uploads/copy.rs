@@ -64,27 +64,33 @@ pub(crate) fn snapshot_of(upload: &Upload) -> Result<DiskSnapshot, Problem> {
 
 /// The repository that the Upload names, open.
 pub(crate) async fn repository_of(ctx: &Context, upload: &Upload) -> Result<Repository, Problem> {
-    let name = upload.spec.backup_repository.as_deref();
-    open_repository(ctx, name, upload.spec.source_namespace.as_deref()).await
+    let spec = &upload.spec;
+    let name = spec.backup_repository.as_deref();
+    open_repository(ctx, name, spec.source_namespace.as_deref().or_else(|| namespace_of_the_asker(upload))).await
 }
 
-/// Opens a BackupRepository by name for claims of one namespace.
+/// Namespace of the Snapshot that an Upload without BackupRepository is for, which is its claim's: the original writes no other.
+fn namespace_of_the_asker(upload: &Upload) -> Option<&str> {
+    let names_none =
+        upload.spec.backup_repository.as_deref().is_none_or(|n| ["", WITHOUT_BACKUP_REPOSITORY].contains(&n));
+    let (namespace, _) = upload.spec.snapshot_reference.as_deref().filter(|_| names_none)?.split_once('/')?;
+    Some(namespace).filter(|namespace| !namespace.is_empty())
+}
+
+/// Opens a BackupRepository by name for claims of one namespace; without a name, that of the storage location `default`.
 pub(crate) async fn open_repository(
     ctx: &Context,
     name: Option<&str>,
     source_namespace: Option<&str>,
 ) -> Result<Repository, Problem> {
-    let Some(name) = name.filter(|n| !n.is_empty() && *n != WITHOUT_BACKUP_REPOSITORY) else {
-        let cause = "find the repository: the transfer names none";
-        return Err(Problem::lasting(Reason::RepositoryUnknown, cause));
-    };
+    let name = name.filter(|n| !n.is_empty()).unwrap_or(WITHOUT_BACKUP_REPOSITORY);
     let described = ctx.repositories.find(name).await?;
     let from = match (source_namespace, &described.allowed_namespaces[..]) {
         (Some(namespace), _) => namespace,
         (None, [only]) => only,
         (None, _) => {
             let cause = format!(
-                "find the repository: neither spec.sourceNamespace nor a single allowed namespace of BackupRepository {name} says which namespace it is for"
+                "find the repository: neither spec.sourceNamespace nor a single allowed namespace of repository {name} says which namespace it is for"
             );
             return Err(Problem::lasting(Reason::InvalidSpec, cause));
         }
@@ -185,7 +191,7 @@ async fn copy_open(
     open: OpenDisk,
     mut found: Found,
 ) -> Result<(Source, api::Progress), NotDone> {
-    open.count(ctx.publisher.metrics());
+    open.told(&ctx.publisher, &report.object().await).await;
     Step::SnapshotOpened.done();
     let transport = open.transport.clone();
     let (disk, helper) = open.split();

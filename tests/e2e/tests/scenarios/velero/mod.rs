@@ -11,6 +11,7 @@ pub(crate) mod last_moment;
 mod many_claims;
 mod outages;
 mod pods;
+mod replaced_keys;
 mod restore_again;
 mod restore_classes;
 mod restore_existing;
@@ -56,9 +57,16 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
 
 /// Those of this folder that need a lab to themselves.
 pub(crate) fn alone() -> impl Iterator<Item = &'static (&'static str, crate::Scenario)> {
-    [many_claims::SCENARIOS, outages::SCENARIOS, backup_settings::SCENARIOS, csi::SCENARIOS, delete_outages::SCENARIOS]
-        .into_iter()
-        .flatten()
+    [
+        many_claims::SCENARIOS,
+        outages::SCENARIOS,
+        backup_settings::SCENARIOS,
+        csi::SCENARIOS,
+        delete_outages::SCENARIOS,
+        replaced_keys::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// A namespace with two claims of ours, filled.
