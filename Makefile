@@ -8,7 +8,7 @@ export LAB
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 LAB_BIN := $(TARGET)/debug/lab
 
-.PHONY: help setup build peers demo test check lint lab lab-down lab-clean bench
+.PHONY: help setup build peers demo test storm check lint lab lab-down lab-clean bench
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,11 @@ demo: peers ## a backup and a restore of one disk, shown step by step on a lab o
 
 test: peers ## every test: units, protocols against real peers, scenarios on the lab
 	@tests/run-tests
+
+ROUNDS := 300
+storm: peers ## faults by chance, one after the other, ROUNDS of them (10 are part of make test); STORM_SEED=N brings the same again
+	@cargo build --workspace --locked -q
+	@STORM_ROUNDS=$(ROUNDS) cargo test --locked -q -p e2e --test scenarios -- in_a_storm --nocapture
 
 check: test lint ## what CI runs: every test, then format, clippy, docs, cargo-deny, generated files, crate table, manifests
 

@@ -45,7 +45,8 @@ pub struct DeleteSnapshotSpec {
     /// The backup: `pvc:…` as in the Snapshot's `status.snapshotID`, or `ivd:<disk>:<disk snapshot>` of old backups.
     #[serde(rename = "snapshotID")]
     pub snapshot_id: String,
-    /// Name of the BackupRepository to delete from. Empty: only the disk snapshot is deleted.
+    /// Name of the BackupRepository to delete from. Empty: only the disk snapshot is deleted. `without-backup-repository`: the
+    /// storage location `default`.
     pub backup_repository: String,
 }
 

@@ -61,7 +61,8 @@ pub struct DownloadSpec {
         skip_serializing_if = "Option::is_none"
     )]
     pub protected_entity_id: Option<String>,
-    /// Name of the BackupRepository, or `without-backup-repository`. The Upload's field has another name.
+    /// Name of the BackupRepository. Absent or `without-backup-repository`: the storage location `default`. The Upload's field has
+    /// another name.
     #[serde(default, deserialize_with = "tolerant::optional", skip_serializing_if = "Option::is_none")]
     pub backup_repository_name: Option<String>,
     /// `<namespace>/<name>` of the CloneFromSnapshot this is for. The spelling is the original's.

@@ -17,16 +17,12 @@ pub const PLUGIN_VERSION: &str = "velero-plugin-for-vsphere/plugin-version";
 /// Annotations on claims that a webhook of the CSI driver lets nobody else write.
 pub const VOLUME_HEALTH: [&str; 2] =
     ["volumehealth.storage.kubernetes.io/health", "volumehealth.storage.kubernetes.io/health-timestamp"];
-/// Annotation on a PV, [`CSI_DRIVER`]: a migrated in-tree volume.
-pub const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 /// Name of the vSphere CSI driver.
 pub const CSI_DRIVER: &str = "csi.vsphere.vmware.com";
 /// Label on a ConfigMap that belongs to a Velero plugin.
 pub const PLUGIN_CONFIG: &str = "velero.io/plugin-config";
 /// Label on the ConfigMap that maps storage classes at restore, `RestoreItemAction`.
 pub const CHANGE_STORAGE_CLASS: &str = "velero.io/change-storage-class";
-/// Label on the ConfigMap with settings of VDDK, `vix-disk-lib`.
-pub const VDDK_CONFIG: &str = "velero.io/vddk-config";
 /// Annotation on a restored claim: uid of the CloneFromSnapshot whose data it is to get. The proof of ownership.
 pub const CLONE_UID: &str = "velero-plugin-for-vsphere/clone-uid";
 /// Key in the selector of a claim that Velero makes for us: uid of the CloneFromSnapshot. No volume carries it, so

@@ -15,8 +15,8 @@ pub const CONFIG: &str = "velero-vsphere-plugin-config";
 pub const FEATURES: &str = "velero-vsphere-plugin-feature-states";
 /// ConfigMap with resources that are refused in backups and restores.
 pub const BLOCKED_RESOURCES: &str = "velero-vsphere-plugin-blocked-resources-list";
-/// ConfigMap with settings of VDDK. The original finds it by its label under any name; we read this one by name,
-/// so that no account may list ConfigMaps.
+/// ConfigMap with settings of VDDK, by its documented name. The original finds it by a label under any name; we read this
+/// one by name, so that no account may list ConfigMaps.
 pub const VDDK_CONFIG: &str = "vddk-config";
 /// Secret with vCenter's address and credentials, unless the settings name another.
 pub const VCENTER_SECRET: &str = "velero-vsphere-config-secret";

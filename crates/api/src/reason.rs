@@ -127,8 +127,8 @@ reasons! {
             "The CSI driver could not make it, or the storage class is missing or full.",
             "See the events of the scratch claim in the Velero namespace and the logs of the CSI driver.";
         ResourceBlocked: "The kind is on the list of resources that are refused in backups and restores.",
-            "ConfigMap velero-vsphere-plugin-blocked-resources-list names it.",
-            "Exclude the resource, or set its entry in the ConfigMap to \"false\".";
+            "ConfigMap velero-vsphere-plugin-blocked-resources-list names it, or the default list where there is none.",
+            "Exclude the resource, or set its entry in the ConfigMap to \"false\"; deploy/blocked-resources.yaml makes one to edit.";
         SettingsInvalid: "A ConfigMap with settings cannot be used.",
             "It breaks the format, or there is more than one where one is expected.",
             "Correct what the message names.";

@@ -23,6 +23,7 @@ const FAREWELL: Duration = Duration::from_secs(20);
 /// Runs the driver until it is asked to stop, or loses the lease.
 pub async fn run(server: Server) -> anyhow::Result<()> {
     telemetry::init(server.log_format, &server.log_level)?;
+    operator::core_dumps::never();
     let stop = stop::on_signal()?;
     let (metrics, health) = (Metrics::new("backup-driver"), Health::default());
     let address = serve(&server.metrics_address, &metrics, &health, stop.clone()).await?;

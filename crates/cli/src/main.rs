@@ -49,6 +49,7 @@ fn main() -> ExitCode {
     let log = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     let lines = tracing_subscriber::fmt().with_env_filter(log).without_time().with_target(false);
     lines.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
+    operator::core_dumps::never();
     let outcome = tokio::runtime::Runtime::new().context("start the runtime").and_then(|runtime| {
         let outcome = runtime.block_on(run(&arguments.command, arguments.output));
         runtime.shutdown_timeout(LAST_CALLS);

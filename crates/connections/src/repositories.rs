@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::parameters::{LEGACY_PREFIX, RepositoryFormat, RepositoryParameters, key};
-use api::{BackupRepository, Reason, names};
+use api::velero::BackupStorageLocation;
+use api::{BackupRepository, Reason, WITHOUT_BACKUP_REPOSITORY, names};
 use astrolabe::{Address, Tree};
 use kube::{Api, Client};
-use lifecycle::Problem;
+use lifecycle::velero::parameters::{self as wanted, DefaultCredentials};
+use lifecycle::{Again, Problem};
 use repository::store::{S3Store, Store, StoreEncryption};
 use repository::{Credentials, Repository, S3Options};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -21,6 +23,8 @@ use crate::{credentials, from_kube, from_repository, location};
 
 /// Folder of all our repositories in a bucket, below the storage location's prefix.
 const FOLDER: &str = "plugins/vsphere-restic-repo";
+/// The storage location of those who name none.
+const DEFAULT_LOCATION: &str = "default";
 /// Key that Velero itself puts into `velero-repo-credentials` when nobody chooses one; everybody knows it.
 const WELL_KNOWN_PASSWORD: &str = "static-passw0rd";
 
@@ -90,11 +94,14 @@ impl Repositories {
         Self { known: Known::new(client), namespace: velero_namespace.to_owned(), open: Arc::default() }
     }
 
-    /// The BackupRepository of that name.
+    /// The BackupRepository of that name; `without-backup-repository` is what the storage location `default` says now.
     ///
     /// # Errors
-    /// `RepositoryUnknown` when there is none.
+    /// `RepositoryUnknown` when there is none; `StorageLocationMissing` or `RepositoryInvalid` for that location.
     pub async fn find(&self, name: &str) -> Result<BackupRepository, Problem> {
+        if name == WITHOUT_BACKUP_REPOSITORY {
+            return self.of_the_default_location().await;
+        }
         if !api::names::is_object_name(name) {
             let cause = format!("find BackupRepository `{name}`: no object can have that name");
             return Err(Problem::lasting(Reason::RepositoryUnknown, cause));
@@ -103,6 +110,31 @@ impl Repositories {
         let found = self.known.get(&repositories, name).await;
         found.map_err(|e| from_kube(&format!("read BackupRepository {name}"), &e))?.ok_or_else(|| {
             Problem::lasting(Reason::RepositoryUnknown, format!("find BackupRepository {name}: there is none"))
+        })
+    }
+
+    /// A description that no object holds: whoever names no BackupRepository means the location `default`. It allows no
+    /// namespace by itself, so the request has to say of which it is.
+    async fn of_the_default_location(&self) -> Result<BackupRepository, Problem> {
+        let locations: Api<BackupStorageLocation> = Api::namespaced(self.known.client(), &self.namespace);
+        let location = match locations.get(DEFAULT_LOCATION).await {
+            Ok(location) => location,
+            // somebody may make it while we back off; without Velero there is not even the kind
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                return Err(Problem { again: Again::Later, ..wanted::missing(DEFAULT_LOCATION) });
+            }
+            Err(error) => return Err(from_kube(&format!("read BackupStorageLocation {DEFAULT_LOCATION}"), &error)),
+        };
+        let keys = secret(&self.known, &self.namespace, names::CLOUD_CREDENTIALS_SECRET).await?;
+        let keys = match keys {
+            Some(found) => DefaultCredentials::Secret(found.data.unwrap_or_default().into_keys().collect()),
+            None => DefaultCredentials::None,
+        };
+        let wanted = wanted::wanted(&location, "", &keys)?;
+        Ok(BackupRepository {
+            repository_parameters: wanted.parameters,
+            credential_secret: wanted.credential_secret,
+            ..BackupRepository::new(WITHOUT_BACKUP_REPOSITORY)
         })
     }
 

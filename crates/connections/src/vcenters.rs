@@ -1,19 +1,20 @@
 //! vCenter as its Secret describes it, with one session until the Secret changes.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use api::{Reason, names};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Client, ResourceExt as _};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Api, Client, ResourceExt as _};
 use lifecycle::Problem;
 use secrecy::ExposeSecret as _;
 use tokio::sync::Mutex;
 use vsphere::Vcenter;
 
-use crate::Settings;
 use crate::known::Known;
 use crate::secrets::{secret, text};
+use crate::{Settings, from_kube};
 
 /// Keys of the Secret in the order they are tried; a Secret with one key may call it as it likes.
 const KEYS: [&str; 2] = ["csi-vsphere.conf", "vsphere-cloud-provider.conf"];
@@ -73,6 +74,17 @@ impl Vcenters {
     /// When the API server does not answer or does not allow it.
     pub async fn settings(&self) -> Result<Settings, Problem> {
         Settings::known(&self.known, &self.namespace).await
+    }
+
+    /// What the user has set of VMware's disk library: ConfigMap `vddk-config`; empty where there is none.
+    ///
+    /// # Errors
+    /// When the API server does not answer or does not allow it.
+    pub async fn library_settings(&self) -> Result<BTreeMap<String, String>, Problem> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.known.client(), &self.namespace);
+        let found = self.known.get(&maps, names::VDDK_CONFIG).await;
+        let found = found.map_err(|e| from_kube(&format!("read ConfigMap {}", names::VDDK_CONFIG), &e))?;
+        Ok(found.and_then(|map| map.data).unwrap_or_default())
     }
 
     /// Ends the session, so that none is left in vCenter.

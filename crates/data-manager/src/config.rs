@@ -50,16 +50,77 @@ pub struct Config {
     /// Folder for sockets.
     #[arg(long, env = "VELERO_SCRATCH_DIR", default_value = "/scratch")]
     pub scratch_dir: PathBuf,
-    /// Accepted, ignored: requests are paced by what there is to do.
+    /// Flags of the original that have nothing to do here.
+    #[command(flatten)]
+    pub accepted: Accepted,
+}
+
+/// Flags of the original that are accepted and have no effect, so that its manifests start.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Accepted for old manifests, without effect")]
+pub struct Accepted {
+    // requests are paced by what there is to do
     #[arg(long, hide = true)]
-    pub client_qps: Option<f32>,
-    /// Accepted, ignored.
+    client_qps: Option<f32>,
     #[arg(long, hide = true)]
-    pub client_burst: Option<u32>,
-    /// Accepted, ignored.
+    client_burst: Option<u32>,
     #[arg(long, hide = true)]
-    pub profiler_address: Option<String>,
-    /// Accepted, ignored: vCenter's credentials always come from its Secret.
+    profiler_address: Option<String>,
     #[arg(long, hide = true)]
-    pub use_secret: Option<String>,
+    kubecontext: Option<String>,
+    // a flag of Go's: its value stands behind `=` or not at all
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    use_secret: Option<String>,
+    #[arg(long, hide = true)]
+    vcenter_address: Option<String>,
+    #[arg(long, hide = true)]
+    vcenter_port: Option<String>,
+    #[arg(long, hide = true)]
+    vcenter_user: Option<String>,
+    #[arg(long, hide = true)]
+    cluster_id: Option<String>,
+    // the capital is the original's
+    #[arg(long = "insecure-Flag", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    insecure_flag: Option<String>,
+}
+
+impl Accepted {
+    /// What a user would miss who relies on one of them; a sentence for the log.
+    pub fn missed(&self) -> Option<&'static str> {
+        let off = self
+            .use_secret
+            .as_deref()
+            .is_some_and(|text| matches!(text, "false" | "FALSE" | "False" | "f" | "F" | "0"));
+        let named = self.vcenter_address.is_some() || self.vcenter_user.is_some();
+        (off || named).then_some(
+            "vCenter's address and account come from its Secret alone: --use-secret=false, --vcenter-address, \
+             --vcenter-port, --vcenter-user and VC_PASSWORD have no effect",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use clap::Parser as _;
+
+    fn server(line: &str) -> Config {
+        let words = format!("datamgr server --node-name node-a {line}");
+        let Command::Server(config) = Command::try_parse_from(words.split_whitespace()).unwrap();
+        config
+    }
+
+    #[test]
+    fn a_manifest_of_the_original_still_starts() {
+        let all = "--namespace velero --kubecontext c --log-level debug --log-format text --client-qps 100.0 --client-burst 100 \
+                   --profiler-address localhost:6060 --use-secret=false --vcenter-address vc.example --vcenter-port 443 \
+                   --vcenter-user backup@vsphere.local --cluster-id lab --insecure-Flag=true";
+        let config = server(all);
+        assert_eq!((config.namespace.as_str(), config.log_level.as_str()), ("velero", "debug"));
+        assert!(config.accepted.missed().is_some_and(|words| words.contains("Secret")), "the user is told");
+        for quiet in ["", "--use-secret", "--use-secret=true --insecure-Flag"] {
+            assert_eq!(server(quiet).accepted.missed(), None, "{quiet}");
+        }
+    }
 }

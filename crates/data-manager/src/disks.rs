@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Reason;
-use connections::from_vsphere;
+use connections::{Vcenters, from_vsphere};
 use data_path::{Disk, Throttle};
 use disk::{DiskId, DiskSnapshot};
+use kube::Resource;
 use lifecycle::Problem;
 use lifecycle::transfer::Transport;
+use operator::{Note, Publisher};
 use vsphere::Vcenter;
 
 use crate::attempt::NotDone;
@@ -29,7 +31,7 @@ const LOCKED_FOR: Duration = Duration::from_secs(60);
 const LOCKED_PAUSE: Duration = Duration::from_secs(2);
 
 /// Where the helper and the library are.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Disks {
     /// The `vddk-helper` program.
     pub(crate) helper: PathBuf,
@@ -43,6 +45,8 @@ pub(crate) struct Disks {
     pub(crate) call_deadline: Duration,
     /// What all disks together are held to.
     pub(crate) throttle: Arc<Throttle>,
+    /// What the user has set of the library.
+    pub(crate) vcenters: Vcenters,
 }
 
 /// A disk that is open, with the child process that serves it.
@@ -52,6 +56,8 @@ pub(crate) struct OpenDisk {
     pub(crate) disk: Disk,
     /// How its data moves.
     pub(crate) transport: Transport,
+    /// What of the user's settings the library did not get.
+    refused: Option<Problem>,
 }
 
 impl Disks {
@@ -102,9 +108,11 @@ impl Disks {
             password: config.password.clone(),
             datastore: described.datastore,
         };
+        let (library_settings, refused) = self.library_settings().await?;
         let options = vddk::LaunchOptions {
             call_deadline: self.call_deadline,
             transport_modes: self.transport_modes.clone(),
+            library_settings,
             ..vddk::LaunchOptions::default()
         };
         let helper = self.launch(connection, target, options).await.map_err(|e| from_vddk(&act, &e))?;
@@ -116,10 +124,31 @@ impl Disks {
             Ok(disk) => {
                 let transport =
                     Transport { in_use: helper.transport_mode().to_owned(), allowed: self.transport_modes.to_string() };
-                Ok(OpenDisk { helper, disk: disk.throttled(self.throttle.clone()), transport })
+                Ok(OpenDisk { helper, disk: disk.throttled(self.throttle.clone()), transport, refused })
             }
             Err(error) => Err(crate::problems::from_copy(&act, &error)),
         }
+    }
+
+    /// What the user has set of the library, and what of it the library does not get: a mistake there, or a role from before
+    /// there was such a setting, holds up no backup.
+    async fn library_settings(&self) -> Result<(vddk::LibrarySettings, Option<Problem>), Problem> {
+        let set = match self.vcenters.library_settings().await {
+            Ok(set) => set,
+            Err(problem) if problem.reason == Reason::ClusterForbidden => {
+                tracing::warn!(%problem, "the disk library has its defaults");
+                return Ok((vddk::LibrarySettings::default(), None));
+            }
+            Err(problem) => return Err(problem),
+        };
+        let (settings, bad) = vddk::LibrarySettings::read(&set);
+        let bad: Vec<String> = bad.iter().map(ToString::to_string).collect();
+        let refused = (!bad.is_empty()).then(|| {
+            let map = api::names::VDDK_CONFIG;
+            let cause = format!("ConfigMap {map}: the disk library does not get all of it: {}", bad.join("; "));
+            Problem::lasting(Reason::SettingsInvalid, cause)
+        });
+        Ok((settings, refused))
     }
 
     /// Launches the helper. A disk that is still locked is waited for: when a data-manager was killed in the middle, its
@@ -150,9 +179,13 @@ impl OpenDisk {
         (self.disk, self.helper)
     }
 
-    /// Counts it.
-    pub(crate) fn count(&self, metrics: &operator::Metrics) {
-        metrics.disk_opened(&self.transport.in_use);
+    /// Counts it, and tells at the transfer which settings of the library cannot be followed.
+    pub(crate) async fn told<K: Resource<DynamicType = ()>>(&self, publisher: &Publisher, transfer: &K) {
+        publisher.metrics().disk_opened(&self.transport.in_use);
+        if let Some(problem) = &self.refused {
+            tracing::warn!(%problem, "a setting is not followed");
+            publisher.note(transfer, &Note { reason: problem.reason, message: problem.message(), warning: true }).await;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use data_manager::Command;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    match Command::parse() {
+    match Command::parse_from(operator::without_klog_flags(std::env::args_os())) {
         Command::Server(config) => data_manager::server::run(config).await,
     }
 }

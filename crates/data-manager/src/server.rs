@@ -36,6 +36,7 @@ const LOGOUT_WITHIN: Duration = Duration::from_secs(5);
 /// is waited for.
 pub async fn run(config: Config) -> Result<()> {
     operator::telemetry::init(config.log_format, &config.log_level)?;
+    operator::core_dumps::never();
     // fails only when a provider is installed already, which is as good
     let _ = rustls::crypto::ring::default_provider().install_default();
     let stop = operator::stop::on_signal()?;
@@ -43,6 +44,9 @@ pub async fn run(config: Config) -> Result<()> {
     let (metrics, health) = (Metrics::new("data-manager"), Health::default());
     let address = operator::serve(&config.metrics_address, &metrics, &health, stop.clone()).await?;
     tracing::info!(node = config.node_name, %address, version = env!("CARGO_PKG_VERSION"), "the data-manager starts");
+    if let Some(missed) = config.accepted.missed() {
+        tracing::warn!("{missed}");
+    }
 
     let (leases, given_back) = Leases::transfers(client.clone(), &config.namespace, &config.node_name).watched();
     let shared = Shared::new(&config, client, leases, metrics, stop.clone())?;
@@ -93,10 +97,10 @@ impl Shared {
     fn new(config: &Config, client: Client, leases: Leases, metrics: Metrics, stop: CancellationToken) -> Result<Self> {
         let exe = std::env::current_exe().context("find the folder of this program")?;
         let pacing = Arc::new(Pacing::default());
+        let vcenters = Vcenters::new(client.clone(), &config.namespace);
         Ok(Self {
             publisher: Publisher::new(client.clone(), "data-manager", &config.node_name, metrics),
             leases,
-            vcenters: Vcenters::new(client.clone(), &config.namespace),
             repositories: Repositories::new(client.clone(), &config.namespace),
             disks: Disks {
                 helper: exe.with_file_name("vddk-helper"),
@@ -105,7 +109,9 @@ impl Shared {
                 transport_modes: config.vddk_transport_modes.clone(),
                 call_deadline: Duration::from_secs(config.disk_call_deadline),
                 throttle: pacing.throttle(),
+                vcenters: vcenters.clone(),
             },
+            vcenters,
             pacing,
             client,
             config: config.clone(),

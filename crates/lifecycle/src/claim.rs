@@ -95,6 +95,7 @@ mod tests {
         let Plan::Create(made) = plan(&claim(), None) else { unreachable!("it has none yet") };
         assert_eq!(made.metadata.name.as_deref(), Some("br-1f4d"));
         assert_eq!((made.backup_repository_claim.as_str(), made.allowed_namespaces.len()), ("brc-1", 1));
+        assert_eq!(made.metadata.labels, Some(labels::ours()), "Velero does not back it up");
         assert_eq!(plan(&claim(), Some(&made)), Plan::Bind("br-1f4d".to_owned()));
         let bound = BackupRepositoryClaim { backup_repository: Some("br-1f4d".to_owned()), ..claim() };
         assert_eq!(plan(&bound, Some(&made)), Plan::Rest);

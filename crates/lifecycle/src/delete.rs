@@ -9,7 +9,7 @@ pub mod status;
 
 use api::conditions::{self, READY};
 use api::entity::EntityId;
-use api::{DeletePhase, DeleteSnapshot, Reason, Timestamp, Upload, UploadPhase, WITHOUT_BACKUP_REPOSITORY, Weight};
+use api::{DeletePhase, DeleteSnapshot, Reason, Timestamp, Upload, UploadPhase, Weight};
 use disk::DiskSnapshot;
 use k8s_openapi::jiff::SignedDuration;
 
@@ -75,10 +75,6 @@ pub fn target(delete: &DeleteSnapshot) -> Result<Target, Problem> {
     };
     let id: EntityId = delete.spec.snapshot_id.parse().map_err(|e| invalid(&e))?;
     let disk_snapshot = id.disk_snapshot().map_err(|e| invalid(&e))?;
-    if delete.spec.backup_repository == WITHOUT_BACKUP_REPOSITORY {
-        let cause = format!("spec.backupRepository is `{WITHOUT_BACKUP_REPOSITORY}`, which names no repository");
-        return Err(Problem::lasting(Reason::InvalidSpec, cause));
-    }
     let namespace = match id {
         EntityId::Claim { namespace, .. } => Some(namespace),
         EntityId::Disk(_) | EntityId::GuestVolume { .. } => None,

@@ -11,8 +11,6 @@ const LONGEST_BACK_OFF_MINUTES: u32 = 60;
 const DOWNLOAD_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 /// The failure with this number ends a Download.
 const LAST_DOWNLOAD_FAILURE: u32 = 7;
-/// Failure from which on a hint about the node's network helps: it has failed for hours.
-pub const HINT_AFTER: u32 = 9;
 
 /// How often an Upload is tried again: `upload-cr-retry-max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

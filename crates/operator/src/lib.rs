@@ -23,9 +23,11 @@
 //! This crate decides nothing about backups; it knows `api` and Kubernetes only.
 
 pub mod client;
+pub mod core_dumps;
 pub mod dying;
 mod error;
 mod health;
+mod klog;
 mod lease;
 mod metrics;
 mod pace;
@@ -36,6 +38,7 @@ pub mod telemetry;
 
 pub use error::Error;
 pub use health::{Health, serve};
+pub use klog::without_klog_flags;
 pub use lease::{Lease, Leases, Taken};
 pub use metrics::Metrics;
 pub use pace::Pace;

@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::leftovers;
 use crate::library;
 use crate::order::{Message, Order};
+use crate::settings::LibrarySettings;
 use crate::start;
 use crate::target::{Connection, Target};
 use crate::transport::TransportModes;
@@ -38,7 +39,7 @@ const ABANDONED_WITHIN: Duration = Duration::from_secs(8);
 /// After a kill the kernel needs a moment; a process in an uninterruptible wait needs longer, and we do not wait for it.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Deadlines and the transport.
+/// Deadlines, the transport, and the library's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchOptions {
     /// From the start of the process until the disk is open and served.
@@ -51,6 +52,8 @@ pub struct LaunchOptions {
     pub silence_deadline: Duration,
     /// Transport modes in order of preference.
     pub transport_modes: TransportModes,
+    /// What the user has set of the library's configuration.
+    pub library_settings: LibrarySettings,
 }
 
 impl Default for LaunchOptions {
@@ -61,6 +64,7 @@ impl Default for LaunchOptions {
             stop_deadline: Duration::from_secs(60),
             silence_deadline: Duration::from_secs(30),
             transport_modes: TransportModes::default(),
+            library_settings: LibrarySettings::default(),
         }
     }
 }
@@ -234,6 +238,7 @@ impl Process {
             access: target.access,
             identity: target.identity.clone(),
             transport_modes: self.options.transport_modes.to_string(),
+            library_settings: self.options.library_settings.clone(),
             socket: socket.to_owned(),
             scratch: socket.parent().unwrap_or(socket).to_owned(),
             export: target.export_name(),

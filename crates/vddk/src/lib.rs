@@ -30,11 +30,13 @@ mod leftovers;
 mod library;
 #[doc(hidden)]
 pub mod order;
+mod settings;
 mod start;
 mod target;
 mod transport;
 
 pub use error::{Error, Kind};
 pub use helper::{Helper, LaunchOptions};
+pub use settings::{BadLibrarySetting, LibrarySettings};
 pub use target::{Access, Connection, Target};
 pub use transport::{BadTransportModes, TransportModes};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::settings::LibrarySettings;
 use crate::target::Access;
 
 /// The one line on the helper's standard input. When the input ends, the helper ends the access and exits.
@@ -37,6 +38,8 @@ pub struct Order {
     pub identity: String,
     /// Transport modes in order of preference, joined by colons.
     pub transport_modes: String,
+    /// What the user has set of the library's configuration.
+    pub library_settings: LibrarySettings,
     /// Where to listen.
     pub socket: PathBuf,
     /// Where the library may leave its temporary files.

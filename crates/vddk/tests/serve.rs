@@ -11,7 +11,7 @@ use nbd::{Fua, Kind, Zeroes};
 use stage::{DISK, MIB, PASSWORD, Stage, client, eventually, options, snapshot, writable_disk};
 use tokio::process::Command;
 use tokio::task::JoinSet;
-use vddk::LaunchOptions;
+use vddk::{LaunchOptions, LibrarySettings};
 
 #[tokio::test]
 async fn a_snapshot_is_served_byte_for_byte() {
@@ -216,6 +216,32 @@ async fn the_password_is_in_no_list_of_processes() {
     assert_eq!(mode & 0o777, 0o700, "nobody else reaches the disk");
     assert!(!format!("{:?}", stage.connection()).contains(PASSWORD));
     helper.stop().await.unwrap();
+}
+
+/// M-7-7: a user who raises the library's log finds it raised, and our own settings beside it.
+#[tokio::test]
+async fn what_the_user_sets_of_the_library_is_in_its_configuration() {
+    let stage = Stage::new();
+    let set = [("vixDiskLib.nfc.LogLevel", "4"), ("vixDiskLib.nfc.AcceptTimeoutMs", "5000"), ("newer.Switch", "on")];
+    let set = set.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let (library_settings, bad) = LibrarySettings::read(&set);
+    assert_eq!(bad, []);
+    let helper = stage
+        .launch_with(stage.connection(), snapshot(), LaunchOptions { library_settings, ..options() })
+        .await
+        .unwrap(); // the stand-in refuses a configuration that it cannot read, or with a setting twice
+    let nbd::Address::Unix(socket) = helper.uri().address else { panic!("a Unix socket") };
+    let config = fs::read_to_string(socket.with_file_name("vddk.conf")).unwrap();
+    let want = [
+        "vixDiskLib.nfc.LogLevel=4",
+        "vixDiskLib.nfc.AcceptTimeoutMs=5000",
+        "newer.Switch=on",
+        "vixDiskLib.transport.LogLevel=3",
+        "vixDiskLib.nfc.RequestTimeoutMs=45000",
+    ];
+    assert!(want.iter().all(|line| config.lines().any(|l| l == *line)), "{config}");
+    helper.stop().await.unwrap();
+    stage.assert_clean(None).await;
 }
 
 #[tokio::test]

@@ -14,10 +14,3 @@ pub struct Host {
     /// The API server, when an action asks for it.
     pub cluster: Arc<Cluster>,
 }
-
-impl Host {
-    /// Whether a feature of Velero is on.
-    pub fn has_feature(&self, feature: &str) -> bool {
-        self.features.iter().any(|f| f == feature)
-    }
-}

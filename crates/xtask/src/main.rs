@@ -3,6 +3,7 @@
 //!
 //! This program writes files of this tree only; it reaches no cluster and no network.
 
+mod blocked;
 mod crates;
 mod crds;
 mod files;
@@ -26,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Write the CRDs and the reference pages from the code.
+    /// Write the CRDs, the list of blocked resources and the reference pages from the code.
     Generate,
     /// Fail when `generate` would change a file.
     CheckGenerated,
@@ -55,6 +56,7 @@ fn main() -> Result<()> {
 fn generated(root: &Path) -> Result<Files> {
     let mut files = Files::default();
     crds::add(&mut files)?;
+    blocked::add(root, &mut files)?;
     reasons::add(&mut files);
     files.also_check_folder(root, "deploy/crds").context("list the generated definitions")?;
     files.also_check_folder(root, crds::CHART_FOLDER).context("list the chart's definitions")?;

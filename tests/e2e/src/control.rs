@@ -150,6 +150,15 @@ impl Control {
         self.send(self.http.post(format!("{}/faults", self.url)).json(rule)).await
     }
 
+    /// Takes a fault of the vCenter API back, by what [`Control::fault`] answered.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub async fn fault_is_over(&self, rule: &Value) -> Result<()> {
+        let id = rule["id"].as_str().context("a rule has an id")?;
+        self.send(self.http.delete(format!("{}/faults/{id}", self.url))).await.map(drop)
+    }
+
     /// Anything else that the double's README lists, such as `/tracking` and `/relocate`.
     ///
     /// # Errors
@@ -180,6 +189,16 @@ impl Control {
     /// When the double does not answer.
     pub async fn calls(&self, disk: &str, method: &str) -> Result<u64> {
         Ok(self.get(&format!("/calls?disk={disk}")).await?[method].as_u64().unwrap_or_default())
+    }
+
+    /// How many calls the double has answered since it started, property reads and waits for tasks included.
+    ///
+    /// # Errors
+    /// When the double does not answer.
+    pub async fn all_calls(&self) -> Result<u64> {
+        let calls = self.get("/calls").await?;
+        let calls = calls.as_object().context("the double counts its calls")?;
+        Ok(calls.values().filter_map(Value::as_u64).sum())
     }
 
     /// Adds a rule for the stand-in disk library.

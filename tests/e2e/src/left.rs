@@ -100,7 +100,9 @@ async fn left_at_all(world: &World) -> Result<Vec<String>> {
         left.extend(locks.into_iter().map(|lock| format!("lock {lock} in {}", repository.display())));
         left.extend(checkpoints(&repository)?);
     }
-    left.extend(helpers(world)?);
+    left.extend(
+        helpers(world)?.iter().map(|h| format!("process {} with the disk library, of process {}", h.pid, h.parent)),
+    );
     // where versitygw keeps the parts of uploads that were not completed
     for bucket in folders(&world.folder().join("s3"))? {
         let begun = folders(&bucket.join(".sgwtmp/multipart"))?;
@@ -109,8 +111,16 @@ async fn left_at_all(world: &World) -> Result<Vec<String>> {
     Ok(left)
 }
 
+/// A process with the disk library.
+pub(crate) struct Helper {
+    /// Its process id.
+    pub(crate) pid: String,
+    /// Its parent's, a data-manager; `1` when that is gone.
+    pub(crate) parent: String,
+}
+
 /// Processes with the disk library whose data-manager is one of the lab's, or gone.
-fn helpers(world: &World) -> Result<Vec<String>> {
+pub(crate) fn helpers(world: &World) -> Result<Vec<Helper>> {
     let lab = world.folder();
     let mut found = Vec::new();
     for process in folders(Path::new("/proc"))? {
@@ -123,7 +133,8 @@ fn helpers(world: &World) -> Result<Vec<String>> {
         let environment = read(&Path::new("/proc").join(&parent), "environ");
         let is_ours = String::from_utf8_lossy(&environment).contains(&*lab.to_string_lossy());
         if is_ours || parent == "1" {
-            found.push(format!("process {} with the disk library, of process {parent}", process.display()));
+            let pid = process.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            found.push(Helper { pid, parent });
         }
     }
     Ok(found)

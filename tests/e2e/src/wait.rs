@@ -10,6 +10,8 @@ use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::world::LOOK;
+
 /// How long a scenario waits for one step. Generous: the machines are shared.
 pub const DEADLINE: Duration = Duration::from_secs(180);
 
@@ -50,4 +52,19 @@ where
         }
     }
     Ok(last)
+}
+
+/// Does what may be done twice until it succeeds.
+///
+/// # Errors
+/// The last one, when it does not in three minutes.
+pub async fn insist<T, F: Future<Output = Result<T>>>(what: &str, act: impl Fn() -> F) -> Result<T> {
+    let due = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        match act().await {
+            Err(error) if tokio::time::Instant::now() > due => return Err(error.context(what.to_owned())),
+            Err(_) => tokio::time::sleep(LOOK).await,
+            done => return done,
+        }
+    }
 }

@@ -179,11 +179,24 @@ impl World {
     /// # Errors
     /// When there is no such process.
     pub async fn beside(&self, process: &str, env: &[(&str, &str)]) -> Result<tokio::process::Child> {
+        self.beside_with(process, &[], env).await
+    }
+
+    /// As [`World::beside`], with more arguments.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub async fn beside_with(
+        &self,
+        process: &str,
+        more: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<tokio::process::Child> {
         let first = Path::new("/proc").join(self.pid(process).await?);
         let arguments = words(&first.join("cmdline"))?;
         let log = std::fs::File::create(self.folder().join(format!("logs/{process}-beside.log")))?;
         let mut second = Command::new(std::fs::read_link(first.join("exe"))?);
-        second.args(arguments.iter().skip(1)).env_clear();
+        second.args(arguments.iter().skip(1)).args(more).env_clear();
         second.envs(self.environment_of(process).await?).envs(env.iter().copied());
         second
             .current_dir(std::fs::read_link(first.join("cwd"))?)
@@ -201,12 +214,23 @@ impl World {
         Ok(variables.into_iter().filter_map(split).collect())
     }
 
+    /// What a process of ours says at `/metrics`.
+    ///
+    /// # Errors
+    /// When it does not run or does not answer.
+    pub async fn metrics(&self, process: &str) -> Result<String> {
+        let environment = self.environment_of(process).await?;
+        let address = environment.iter().find(|(name, _)| name == "METRICS_ADDRESS").map(|(_, value)| value);
+        let address = address.with_context(|| format!("{process} has no METRICS_ADDRESS"))?;
+        Ok(reqwest::get(format!("http://{address}/metrics")).await?.error_for_status()?.text().await?)
+    }
+
     /// The program of a peer, built where it is not there yet.
     pub(crate) async fn peer(&self, name: &str) -> Result<PathBuf> {
         Ok(PathBuf::from(self.lab.run(&["peer", name]).await?.trim()))
     }
 
-    async fn pid(&self, process: &str) -> Result<String> {
+    pub(crate) async fn pid(&self, process: &str) -> Result<String> {
         let all = self.ps().await?;
         let lines = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let mut of_it = lines.filter(|words| words.first() == Some(&process));

@@ -2,6 +2,7 @@
 
 mod apply;
 mod observe;
+mod unheard;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use kube::{Api, ResourceExt};
 use lifecycle::snapshot::{Plan, plan};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::unheard::Unheard;
 use crate::shown::shown;
 use crate::{Context, Error};
 
@@ -28,11 +30,14 @@ struct Look {
     ctx: Arc<Context>,
     /// The Uploads of the Velero namespace.
     uploads: Store<Upload>,
+    /// Those that nobody has looked at.
+    unheard: Arc<Unheard>,
 }
 
 /// Moves one Snapshot one step towards what its spec asks for.
 async fn reconcile(known: Arc<Snapshot>, look: Arc<Look>) -> Result<Action, Error> {
     let ctx = &look.ctx;
+    look.unheard.looked_at(&known);
     // not a wait: the store wakes the last of its waiters only, and each look is a task of its own
     let are_shown = look.uploads.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok());
     if ctx.written.is_newer_than(&*known) || !are_shown {
@@ -59,6 +64,9 @@ async fn reconcile(known: Arc<Snapshot>, look: Arc<Look>) -> Result<Action, Erro
 pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let (snapshots, asked) = shown(Api::<Snapshot>::all(ctx.client.clone()));
     let (uploads, moved) = shown(Api::<Upload>::namespaced(ctx.client.clone(), &ctx.namespace));
+    let unheard = Arc::new(Unheard::default());
+    let telling = unheard.clone();
+    let asked = asked.inspect(move |snapshot| telling.shown(snapshot));
     let config = Config::default().concurrency(ctx.workers);
     let queue = changes(asked, moved).take_until(stop.cancelled_owned());
     // each look is a task of its own: opening a repository keeps a processor busy
@@ -72,9 +80,12 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
         })
     };
     let after_error = |snapshot: Arc<Snapshot>, error: &Error, look: Arc<Look>| look.ctx.after_error(&*snapshot, error);
-    applier(look, after_error, Arc::new(Look { ctx, uploads }), snapshots, Box::pin(queue), config)
-        .for_each(|_| std::future::ready(()))
-        .await;
+    let all = Arc::new(Look { ctx: ctx.clone(), uploads, unheard: unheard.clone() });
+    let looking = applier(look, after_error, all, snapshots, Box::pin(queue), config);
+    tokio::select! {
+        () = looking.for_each(|_| std::future::ready(())) => {}
+        () = unheard.tell(&ctx) => {}
+    }
 }
 
 /// The Snapshots to look at: those that changed, and those whose Upload did.

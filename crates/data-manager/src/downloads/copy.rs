@@ -135,7 +135,7 @@ impl Attempt<'_> {
             return Err(Problem::lasting(Reason::TargetTooSmall, cause).into());
         }
         let open = ctx.disks.write(&vcenter, volume, interrupt).await?;
-        open.count(ctx.publisher.metrics());
+        open.told(&ctx.publisher, &report.object().await).await;
         Step::VolumeOpened.done();
         let start = Start::find(ctx, &report.object().await, reader, volume, touched).await?;
         // before the first write, so that a checkpoint always names what is being written

@@ -65,22 +65,25 @@ pub(crate) fn snapshot_of(upload: &Upload) -> Result<DiskSnapshot, Problem> {
 
 /// The repository that the Upload names, open.
 pub(crate) async fn repository_of(ctx: &Context, upload: &Upload) -> Result<Repository, Problem> {
-    let name = upload.spec.backup_repository.as_deref();
-    open_repository(ctx, name, upload.spec.source_namespace.as_deref()).await
+    let spec = &upload.spec;
+    let name = spec.backup_repository.as_deref();
+    open_repository(ctx, name, spec.source_namespace.as_deref().or_else(|| namespace_of_the_asker(upload))).await
 }
 
-/// The BackupRepository that a transfer names.
+/// Namespace of the Snapshot that an Upload without BackupRepository is for, which is its claim's: the original writes no other.
+fn namespace_of_the_asker(upload: &Upload) -> Option<&str> {
+    let names_none =
+        upload.spec.backup_repository.as_deref().is_none_or(|n| ["", WITHOUT_BACKUP_REPOSITORY].contains(&n));
+    let (namespace, _) = upload.spec.snapshot_reference.as_deref().filter(|_| names_none)?.split_once('/')?;
+    Some(namespace).filter(|namespace| !namespace.is_empty())
+}
+
+/// The BackupRepository that a transfer names; without a name, that of the storage location `default`.
 pub(crate) async fn describe_repository(ctx: &Context, name: Option<&str>) -> Result<BackupRepository, Problem> {
-    match name.filter(|n| !n.is_empty() && *n != WITHOUT_BACKUP_REPOSITORY) {
-        Some(name) => ctx.repositories.find(name).await,
-        None => {
-            let cause = "find the repository: the transfer names none";
-            Err(Problem::lasting(Reason::RepositoryUnknown, cause))
-        }
-    }
+    ctx.repositories.find(name.filter(|n| !n.is_empty()).unwrap_or(WITHOUT_BACKUP_REPOSITORY)).await
 }
 
-/// Opens a BackupRepository by name for claims of one namespace.
+/// Opens it for claims of one namespace.
 pub(crate) async fn open_repository(
     ctx: &Context,
     name: Option<&str>,
@@ -92,7 +95,7 @@ pub(crate) async fn open_repository(
         (None, [only]) => only,
         (None, _) => {
             let cause = format!(
-                "find the repository: neither spec.sourceNamespace nor a single allowed namespace of BackupRepository {} says which namespace it is for",
+                "find the repository: neither spec.sourceNamespace nor a single allowed namespace of repository {} says which namespace it is for",
                 described.name_any()
             );
             return Err(Problem::lasting(Reason::InvalidSpec, cause));
@@ -197,7 +200,7 @@ async fn copy_open(
     open: OpenDisk,
     mut found: Found,
 ) -> Result<(Source, api::Progress), NotDone> {
-    open.count(ctx.publisher.metrics());
+    open.told(&ctx.publisher, &report.object().await).await;
     Step::SnapshotOpened.done();
     let transport = open.transport.clone();
     let (disk, helper) = open.split();

@@ -95,7 +95,7 @@ async fn copy_open(
     writer: &Writer,
     open: OpenDisk,
 ) -> Result<api::Progress, NotDone> {
-    open.count(ctx.publisher.metrics());
+    open.told(&ctx.publisher, &report.object().await).await;
     Step::SnapshotOpened.done();
     let transport = open.transport.clone();
     let (disk, helper) = open.split();

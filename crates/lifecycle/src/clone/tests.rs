@@ -184,6 +184,24 @@ fn a_restore_that_is_asked_to_stop_removes_what_it_made() {
     assert_eq!(status::ended(clone.status.as_ref().unwrap(), noon()).phase, Some(ClonePhase::Canceled));
 }
 
+/// M-1-5, M-1-8: what scripts and the original's plugin read of a restore.
+#[test]
+fn a_download_and_the_end_of_its_restore_are_as_the_originals() {
+    let (source, disk) = (claims::source(&clone()).unwrap(), "6f2f7f4f".parse().unwrap());
+    let made = claims::download(&clone(), &source, &disk, noon());
+    assert_eq!(made.metadata.labels.unwrap()["velero.io/exclude-from-backup"], "true");
+    assert_eq!(made.metadata.name.as_deref(), Some("download-snap-u-1"));
+    assert_eq!(made.spec.protected_entity_id.as_deref(), Some("ivd:6f2f7f4f"));
+    assert_eq!(made.spec.clone_from_snapshot_reference.as_deref(), Some("restored/c-1"));
+
+    let ended = status::completed(&CloneFromSnapshotStatus::default(), &disk, noon());
+    let written = serde_json::to_value(&ended).unwrap();
+    let want = json!({"apiGroup": "", "kind": "PersistentVolumeClaim", "name": "ivd:6f2f7f4f"});
+    assert_eq!((&written["phase"], &written["message"]), (&json!("Completed"), &json!("Download completed")));
+    assert_eq!(written["resourceHandle"], want, "the name is the disk's, not the claim's");
+    assert_eq!(written["completionTimestamp"], "2026-01-02T12:00:00Z");
+}
+
 #[test]
 fn a_restored_claim_keeps_what_is_its_users_and_drops_what_was_the_old_ones() {
     let made = claims::real(&clone(), &backed_up(), &volume(true, "").unwrap());

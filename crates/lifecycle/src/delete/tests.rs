@@ -89,7 +89,7 @@ fn a_backup_can_be_deleted_at_every_moment_of_its_life() {
         ("… and the pause is over", delete(ID, 90), due_in(0), "Erase"),
         ("applied by hand a moment ago", delete(ID, 0), nothing(), "WakeAt +5 s"),
         ("an id that is none", delete("nonsense", 1), nothing(), "Fail InvalidSpec"),
-        ("of no repository", of_repository(WITHOUT_BACKUP_REPOSITORY), nothing(), "Fail InvalidSpec"),
+        ("of the location `default`", of_repository(api::WITHOUT_BACKUP_REPOSITORY), nothing(), "Erase"),
     ];
     for (situation, delete, seen, want) in cases {
         assert_eq!(does(&delete, &seen), want, "{situation}");

@@ -247,6 +247,8 @@ mod tests {
         assert_eq!(made.spec.snapshot_id.as_deref(), Some("ivd:d:s"));
         assert_eq!(made.spec.snapshot_reference.as_deref(), Some("shop/snap-1"));
         assert_eq!(made.spec.source_namespace.as_deref(), Some("shop"));
+        let marks = made.metadata.labels.as_ref().unwrap();
+        assert_eq!(marks["velero.io/exclude-from-backup"], "true", "Velero backs up no request of ours");
         assert!(made.status.unwrap().next_retry_timestamp.is_some(), "the original crashes without it");
         assert_eq!((made.spec.admitted, made.spec.datastore), (None, None), "it may start at once");
         let datastore = Some("datastore-39".to_owned());

@@ -2,7 +2,7 @@
 
 use api::conditions::{self, INCREMENTAL, READY, Status};
 use api::metadata::Blob;
-use api::{Reason, SnapshotPhase, SnapshotStatus, Time, Timestamp, Upload, UploadPhase, Weight};
+use api::{Reason, Snapshot, SnapshotPhase, SnapshotStatus, Time, Timestamp, Upload, UploadPhase, Weight};
 
 use crate::Problem;
 
@@ -13,6 +13,20 @@ pub struct Record {
     pub snapshot_id: String,
     /// The claim in protobuf, as read after the disk snapshot; `None` when it was deleted meanwhile.
     pub metadata: Option<Blob>,
+}
+
+/// Whether it was asked for and says nothing yet.
+pub fn is_unheard(snapshot: &Snapshot) -> bool {
+    let Some(status) = &snapshot.status else { return false };
+    let asked = status.phase == Some(SnapshotPhase::New) && status.snapshot_id.is_none();
+    asked && status.conditions.is_empty() && snapshot.metadata.deletion_timestamp.is_none()
+}
+
+/// It waits until others that were asked for have begun.
+pub fn queued(before: &SnapshotStatus, now: Timestamp) -> SnapshotStatus {
+    let mut status = before.clone();
+    tell(&mut status, Status::False, Reason::Queued, "waiting for the driver: others are being begun", now);
+    status
 }
 
 /// The disk snapshot is being taken. The phase stays what it is, and so does what it [waits](waiting) for: the next attempt
@@ -148,7 +162,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::transfer;
-    use api::{Progress, UploadSpec, UploadStatus};
+    use api::{Progress, SnapshotSpec, UploadSpec, UploadStatus};
 
     fn noon() -> Timestamp {
         "2026-01-02T12:00:00Z".parse().unwrap()
@@ -191,6 +205,33 @@ mod tests {
             assert_eq!(status.completion_timestamp.is_some(), phase == "Uploaded");
         }
         assert_eq!(status.message, None, "no word of an old failure stays");
+    }
+
+    #[test]
+    fn only_what_was_asked_for_and_says_nothing_is_told_to_wait() {
+        let snapshot =
+            |status: Option<SnapshotStatus>| Snapshot { status, ..Snapshot::new("s", SnapshotSpec::default()) };
+        let new = SnapshotStatus { phase: Some(SnapshotPhase::New), ..SnapshotStatus::default() };
+        let mut deleted = snapshot(Some(new.clone()));
+        deleted.metadata.deletion_timestamp = Some(Time(noon()));
+        let cases = [
+            ("asked for", snapshot(Some(new.clone())), true),
+            ("told once", snapshot(Some(queued(&new, noon()))), false),
+            ("begun", snapshot(Some(snapshotting(&new, noon()))), false),
+            ("without a phase, left to whoever makes it", snapshot(Some(SnapshotStatus::default())), false),
+            ("without a status", snapshot(None), false),
+            ("being deleted", deleted, false),
+            (
+                "failed by the original",
+                snapshot(Some(SnapshotStatus { phase: Some(SnapshotPhase::SnapshotFailed), ..new })),
+                false,
+            ),
+        ];
+        for (situation, snapshot, wanted) in cases {
+            assert_eq!(is_unheard(&snapshot), wanted, "{situation}");
+        }
+        let begun = snapshotting(&queued(&SnapshotStatus::default(), noon()), noon());
+        assert_eq!(conditions::get(&begun.conditions, READY).unwrap().reason, Reason::Snapshotting.as_str());
     }
 
     #[test]

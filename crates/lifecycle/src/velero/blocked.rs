@@ -19,14 +19,16 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// Reads the ConfigMap's data; without a ConfigMap nothing is blocked. An entry that is set to `"false"` is
-    /// neither refused nor selected (the original still selected it, W-35).
+    /// Reads the ConfigMap's data: where there is one it is the whole list, and where there is none the
+    /// [default](Self::by_default) counts. So nobody has to make the ConfigMap, and no upgrade touches a user's. An entry that
+    /// is set to `"false"` is neither refused nor selected (the original still selected it, W-35).
     pub fn read(data: Option<&BTreeMap<String, String>>) -> Self {
-        let entries = data.into_iter().flatten().filter(|(key, value)| !key.is_empty() && !is_false(value));
+        let Some(data) = data else { return Self::by_default() };
+        let entries = data.iter().filter(|(key, value)| !key.is_empty() && !is_false(value));
         Self { entries: entries.map(|(key, _)| key.clone()).collect() }
     }
 
-    /// The list that the original's installer writes.
+    /// The list that the original's installer writes into a ConfigMap, again at each start of Velero where it was deleted.
     pub fn by_default() -> Self {
         Self { entries: DEFAULT.lines().map(str::to_owned).collect() }
     }
@@ -129,6 +131,17 @@ mod tests {
         assert!(blocked.refuses(&item("shop.example/v1", "Widget")).is_some_and(|p| p.message().contains("\"false\"")));
         assert!(blocked.refuses(&item("shop.example/v1", "Order")).is_none());
         assert!(blocked.refuses(&item("v1", "Secret")).is_some(), "the core group has no group");
-        assert_eq!(Blocked::read(None), Blocked::default(), "without a ConfigMap nothing is blocked");
+    }
+
+    #[test]
+    fn a_new_installation_blocks_what_the_originals_does_until_its_user_says_otherwise() {
+        assert_eq!(Blocked::read(None), Blocked::by_default());
+        assert_eq!(Blocked::read(Some(&BTreeMap::new())), Blocked::default(), "an empty ConfigMap blocks nothing");
+        let own = BTreeMap::from([("widgets.shop.example".to_owned(), "true".to_owned())]);
+        assert_eq!(
+            Blocked::read(Some(&own)).entries().collect::<Vec<_>>(),
+            ["widgets.shop.example"],
+            "nothing is added"
+        );
     }
 }

@@ -160,6 +160,10 @@ mod tests {
         assert_eq!(delete.source_namespace, "shop");
         let request = delete.request(&backup("nightly"), "velero", "br-9", "delete-1");
         assert_eq!(request.metadata.namespace.as_deref(), Some("velero"));
+        assert_eq!(
+            request.metadata.labels.as_ref().and_then(|l| l.get("velero.io/exclude-from-backup")).map(String::as_str),
+            Some("true")
+        );
         assert_eq!((request.spec.snapshot_id.as_str(), request.spec.backup_repository.as_str()), (ID, "br-9"));
         let local = Delete { local: true, ..delete };
         assert_eq!(local.request(&backup("nightly"), "velero", "br-9", "delete-1").spec.backup_repository, "");

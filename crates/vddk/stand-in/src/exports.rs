@@ -34,7 +34,7 @@ pub unsafe extern "C" fn VixDiskLib_InitEx(
     warn: Option<LogFunction>,
     _panic: Option<LogFunction>,
     _lib_dir: *const c_char,
-    _config_file: *const c_char,
+    config_file: *const c_char,
 ) -> VixError {
     if library::is_started() {
         violation("InitEx twice");
@@ -43,6 +43,11 @@ pub unsafe extern "C" fn VixDiskLib_InitEx(
         return NOT_SUPPORTED;
     }
     log::install(Callbacks { log, warn });
+    // SAFETY: the caller's text
+    if let Err(problem) = read_config(unsafe { text(config_file) }.as_deref()) {
+        log::warn(&problem);
+        return INVALID_ARG;
+    }
     let library = match Library::prepare() {
         Ok(library) => library,
         Err(problem) => {
@@ -57,6 +62,20 @@ pub unsafe extern "C" fn VixDiskLib_InitEx(
     log::log(&format!("serving disks of {} 100%", library.settings.store.display()));
     library::start(library);
     OK
+}
+
+/// Refuses a configuration with a line that is no setting, or a setting that stands there twice.
+fn read_config(file: Option<&str>) -> Result<(), String> {
+    let Some(file) = file else { return Ok(()) };
+    let lines = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+    let mut names = std::collections::BTreeSet::new();
+    for line in lines.lines() {
+        let (name, value) = line.split_once('=').ok_or_else(|| format!("{file}: no setting: {line}"))?;
+        if value.is_empty() || !names.insert(name) {
+            return Err(format!("{file}: without value, or twice: {line}"));
+        }
+    }
+    Ok(())
 }
 
 /// # Safety

@@ -29,8 +29,6 @@ use crate::protocol::kinds::ActionError;
 const DEFAULT_SECRET: &str = "cloud-credentials";
 /// How many volumes are remembered at most; a few kilobytes each.
 const REMEMBERED: usize = 64;
-/// The list of blocked resources.
-const BLOCKED: &str = "velero-vsphere-plugin-blocked-resources-list";
 
 /// The API server, as the actions ask it.
 pub(super) struct Reads {
@@ -82,14 +80,14 @@ impl Reads {
         let read = async {
             let config = self.config_map(names::CONFIG).await?.unwrap_or_default();
             let features = self.config_map(names::FEATURES).await?.unwrap_or_default();
-            Ok(Settings::read(&config, &features))
+            Ok(Settings::read(&config, &features, &self.host.features))
         };
         self.settings.get_or_try_init(|| read).await.copied()
     }
 
-    /// The list of blocked resources.
+    /// The list of blocked resources: the user's, or the default where there is no ConfigMap.
     pub(super) async fn blocked(&self) -> Result<&Blocked, ActionError> {
-        let read = async { Ok(Blocked::read(self.config_map(BLOCKED).await?.as_ref())) };
+        let read = async { Ok(Blocked::read(self.config_map(names::BLOCKED_RESOURCES).await?.as_ref())) };
         self.blocked.get_or_try_init(|| read).await
     }
 

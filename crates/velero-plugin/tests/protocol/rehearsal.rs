@@ -22,7 +22,7 @@ pub(crate) const STATE: &str = "REHEARSAL_STATE";
 
 /// One action of each kind.
 pub(crate) fn registry(host: &Host) -> Result<Registry, RegistryError> {
-    tracing::debug!(target: "velero_plugin::rehearsal", csi = host.has_feature("EnableCSI"), host.namespace, "rehearsal");
+    tracing::debug!(target: "velero_plugin::rehearsal", csi = host.features.iter().any(|f| f == "EnableCSI"), host.namespace, "rehearsal");
     let rehearsal = Arc::new(Rehearsal);
     Registry::new([
         (NAME, Action::Backup(rehearsal.clone())),

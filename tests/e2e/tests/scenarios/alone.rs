@@ -1,12 +1,15 @@
 //! Faults of what everyone shares: servers that go away, credentials that are wrong, programs that are killed.
 //! Each has a lab to itself while it runs, and puts right what it has put wrong.
 
+mod at_once;
 mod driver;
 mod limits;
 mod nodes;
 mod orphans;
 mod peers;
 mod steps;
+mod storm;
+mod take_over;
 
 use anyhow::Result;
 use api::SnapshotPhase;
@@ -15,6 +18,9 @@ use e2e::{Claim, Namespace};
 /// The scenarios of this folder.
 pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate::Scenario)> {
     [
+        storm::SCENARIOS, // first: it takes longest
+        at_once::SCENARIOS,
+        take_over::SCENARIOS,
         limits::SCENARIOS,
         peers::SCENARIOS,
         nodes::SCENARIOS,

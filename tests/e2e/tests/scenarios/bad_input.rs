@@ -8,12 +8,13 @@ use api::conditions::{READY, get};
 use api::entity::{DiskEntity, PvcSnapshotId};
 use api::{
     BackupRepository, BackupRepositoryClaim, CloneFromSnapshotSpec, ClonePhase, Download, DownloadPhase, DownloadSpec,
-    Reason, ResourceHandle, SnapshotPhase, SnapshotSpec, Upload, UploadPhase, UploadSpec, names,
+    Reason, ResourceHandle, SnapshotPhase, SnapshotSpec, Timestamp, Upload, UploadPhase, UploadSpec, names,
 };
 use disk::DiskSnapshot;
 use e2e::{Claim, DEADLINE, Namespace, World, explained, nothing_left, wait_until, warned};
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::jiff::SignedDuration;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, ResourceExt as _};
@@ -26,11 +27,14 @@ crate::scenarios![
     a_backup_of_another_drivers_volume_says_so,
     a_backup_of_another_kind_says_so,
     a_backup_into_an_unknown_repository_says_so,
+    a_transfer_whose_repository_was_deleted_ends_at_once,
     a_backup_into_a_missing_bucket_says_so,
     a_backup_with_a_wrong_s3_key_says_so,
     a_backup_that_trusts_a_garbage_certificate_says_so,
     a_repository_claim_that_can_never_work_says_why,
     an_object_in_the_wrong_namespace_says_so,
+    a_second_driver_refuses_to_start_beside_the_originals,
+    transfers_that_ended_yesterday_are_removed,
     an_upload_whose_disk_snapshot_is_gone_ends_at_once,
     a_restore_into_a_smaller_disk_leaves_it_untouched,
     a_restore_of_a_missing_restore_point_makes_no_volume,
@@ -75,7 +79,13 @@ async fn a_backup_of_a_claim_that_is_not_there_says_so(world: World) -> Result<(
     let shop = world.namespace("missing").await?;
     let asked = shop.snapshot_of("nobody", shop.repository()).await?;
     let words = ["nobody does not exist", Reason::ClaimNotFound.fix()];
-    is_refused(&world, &shop, &asked, Reason::ClaimNotFound, &words).await
+    is_refused(&world, &shop, &asked, Reason::ClaimNotFound, &words).await?;
+    // W-49: the word that condition and event have is the one to alert on
+    let counted = r#"vsphere_backup_transitions_total{kind="Snapshot",phase="SnapshotFailed",reason="ClaimNotFound""#;
+    let metrics = world.metrics("backup-driver").await?;
+    ensure!(metrics.contains(counted), "it is not counted:\n{metrics}");
+    ensure!(world.metrics("data-manager-node-a").await?.contains("vsphere_backup_"), "a node has no metrics");
+    Ok(())
 }
 
 async fn a_backup_of_an_unbound_claim_says_so(world: World) -> Result<()> {
@@ -140,6 +150,53 @@ async fn a_backup_into_an_unknown_repository_says_so(world: World) -> Result<()>
         is_refused(&world, &shop, &asked, Reason::RepositoryUnknown, &words).await?;
     }
     Ok(())
+}
+
+/// W-27: both kinds; the original asked for it again without a pause, or every five minutes without end. M-2-9: it goes with
+/// its claim.
+async fn a_transfer_whose_repository_was_deleted_ends_at_once(world: World) -> Result<()> {
+    let shop = world.namespace("brgone").await?;
+    let (claim, target) = (shop.claim("data").mib(1).create().await?, shop.claim("target").mib(1).create().await?);
+    let gone = shop.repository_with(&[]).await?;
+    let repositories: Api<BackupRepository> = Api::all(world.client());
+    let asked_by = repositories.get(&gone).await?.backup_repository_claim;
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(world.client(), world.velero());
+    claims.delete(&asked_by, &DeleteParams::default()).await?;
+    wait_until(&repositories, &gone, DEADLINE, "is gone", |r| r.is_none()).await?;
+    let taken = DiskSnapshot { disk: claim.disk.clone(), snapshot: Uuid::new_v4().to_string().parse()? };
+
+    let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
+    let spec = UploadSpec {
+        snapshot_id: Some(DiskEntity::from(taken.clone()).to_string()),
+        backup_repository: Some(gone.clone()),
+        ..UploadSpec::default()
+    };
+    let upload = names::upload(&taken.snapshot);
+    uploads.create(&PostParams::default(), &Upload::new(&upload, spec)).await?;
+    let downloads: Api<Download> = Api::namespaced(world.client(), world.velero());
+    let spec = DownloadSpec {
+        snapshot_id: Some(DiskEntity::from(taken.clone()).to_string()),
+        protected_entity_id: Some(DiskEntity::from(target.disk.clone()).to_string()),
+        backup_repository_name: Some(gone.clone()),
+        ..DownloadSpec::default()
+    };
+    let name = names::download(&taken.snapshot, Uuid::new_v4());
+    downloads.create(&PostParams::default(), &Download::new(&name, spec)).await?;
+
+    let (reason, words) = (Reason::RepositoryUnknown, [gone.as_str(), Reason::RepositoryUnknown.fix()]);
+    let ended = wait_until(&uploads, &upload, DEADLINE, "has ended", |u| {
+        u.and_then(Upload::phase).is_some_and(UploadPhase::is_terminal)
+    });
+    let status = ended.await?.and_then(|u| u.status).context("status")?;
+    ensure!(status.phase == Some(UploadPhase::UploadFailedAfterRetry) && status.retry_count <= 1, "it is {status:#?}");
+    explained(&world, world.velero(), &upload, &status.conditions, reason, &words).await?;
+    let ended = wait_until(&downloads, &name, DEADLINE, "has ended", |d| {
+        d.and_then(Download::phase).is_some_and(DownloadPhase::is_terminal)
+    });
+    let status = ended.await?.and_then(|d| d.status).context("status")?;
+    ensure!(status.phase == Some(DownloadPhase::Failed) && status.retry_count <= 1, "it is {status:#?}");
+    explained(&world, world.velero(), &name, &status.conditions, reason, &words).await?;
+    nothing_left(&world, &shop, 0).await
 }
 
 async fn a_backup_into_a_missing_bucket_says_so(world: World) -> Result<()> {
@@ -248,6 +305,62 @@ async fn an_object_in_the_wrong_namespace_says_so(world: World) -> Result<()> {
         ensure!(seen.data.get("status").is_none(), "{kind} was worked on: {}", seen.data);
     }
     Ok(())
+}
+
+/// M-2-16: a cluster in which the original's Deployment was not removed. W-49: the log is JSON where that is asked for.
+async fn a_second_driver_refuses_to_start_beside_the_originals(world: World) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(world.client(), world.velero());
+    let original = json!({
+        "metadata": {"name": "backup-driver-5d8f7c-x2x9z", "labels": {"name": "backup-driver", "component": "velero"}},
+        "spec": {"nodeName": "node-a", "containers": [{"name": "backup-driver", "image": "backup-driver:v1.5.1"}]},
+    });
+    let name = pods.create(&PostParams::default(), &serde_json::from_value(original)?).await?.name_any();
+    let runs = Patch::Merge(json!({"status": {"phase": "Running"}}));
+    pods.patch_status(&name, &PatchParams::default(), &runs).await?;
+    let started = async {
+        let env = [("POD_NAME", "second"), ("METRICS_ADDRESS", "127.0.0.1:0")];
+        let old_manifest = ["-v=4", "--logtostderr", "--resync-period=10m", "--log-format", "json"];
+        let mut second = world.beside_with("backup-driver", &old_manifest, &env).await?;
+        let ended = tokio::time::timeout(DEADLINE, second.wait()).await;
+        let ended = ended.context("it runs beside the original's driver")??;
+        let log = std::fs::read_to_string(world.folder().join("logs/backup-driver-beside.log"))?;
+        ensure!(!ended.success(), "it ended as if all were well:\n{log}");
+        for word in [Reason::OriginalRunning.as_str(), &name, Reason::OriginalRunning.fix()] {
+            ensure!(log.contains(word), "it does not say `{word}`:\n{log}");
+        }
+        let first: Value = serde_json::from_str(log.lines().next().unwrap_or_default())
+            .with_context(|| format!("the first line is no JSON:\n{log}"))?;
+        ensure!(first["message"] == "backup-driver starts" && first["namespace"] == world.velero(), "it says {first}");
+        anyhow::Ok(())
+    };
+    let started = started.await;
+    pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+    started
+}
+
+/// M-2-5: what is a day old goes, and not before.
+async fn transfers_that_ended_yesterday_are_removed(world: World) -> Result<()> {
+    let shop = world.namespace("yesterday").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(61)?;
+    let asked = shop.snapshot(&claim).await?;
+    let snapshot = asked.wait_for(SnapshotPhase::Uploaded).await?;
+    let clone = shop.clone_as(&snapshot, "back").await?;
+    clone.wait_for(ClonePhase::Completed).await?;
+    let (upload, download) = (asked.upload().await?.name_any(), clone.download().await?.name_any());
+    let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
+    let downloads: Api<Download> = Api::namespaced(world.client(), world.velero());
+    let ended = |hours_ago: i64| {
+        let at = Timestamp::now() - SignedDuration::from_hours(hours_ago);
+        Patch::Merge(json!({"status": {"completionTimestamp": at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()}}))
+    };
+    uploads.patch(&upload, &PatchParams::default(), &ended(23)).await?;
+    downloads.patch(&download, &PatchParams::default(), &ended(25)).await?;
+    wait_until(&downloads, &download, DEADLINE, "is removed", |d| d.is_none()).await?;
+    ensure!(uploads.get_opt(&upload).await?.is_some(), "one that is 23 hours old was removed before its time");
+    uploads.patch(&upload, &PatchParams::default(), &ended(25)).await?;
+    wait_until(&uploads, &upload, DEADLINE, "is removed", |u| u.is_none()).await?;
+    nothing_left(&world, &shop, 1).await // its restore point stays
 }
 
 async fn an_upload_whose_disk_snapshot_is_gone_ends_at_once(world: World) -> Result<()> {

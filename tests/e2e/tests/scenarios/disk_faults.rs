@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{ClonePhase, Reason, SnapshotPhase, UploadPhase};
+use api::{ClonePhase, Reason, SnapshotPhase, UploadPhase, conditions};
 use e2e::{Claim, DEADLINE, DiskFault, Disks, Namespace, World, explained, nothing_left, wait_until};
 use kube::ResourceExt as _;
+use serde_json::json;
 
 crate::scenarios![
     a_disk_that_cannot_be_opened_is_no_backup,
@@ -14,6 +15,7 @@ crate::scenarios![
     a_disk_library_that_crashes_takes_only_its_own_backup_along,
     a_disk_that_heals_is_backed_up_by_the_next_attempt,
     a_host_short_of_memory_costs_no_attempt,
+    a_disk_that_stays_busy_holds_up_no_other,
     a_restore_that_cannot_write_never_binds_the_claim,
     a_restore_reports_a_failed_flush,
 ];
@@ -145,6 +147,36 @@ async fn write_fails(world: &World, shop: &Namespace, clone: &e2e::Clone, reason
     explained(world, world.velero(), &download.name_any(), &told.conditions, reason, &[reason.fix()]).await?;
     ensure!(shop.claims().get_opt("back").await?.is_none(), "the claim was made before its data was there");
     Ok(())
+}
+
+/// W-19: vCenter works on one disk and takes no snapshot of it; the original's one worker waited for it for an hour or more.
+async fn a_disk_that_stays_busy_holds_up_no_other(world: World) -> Result<()> {
+    let shop = world.namespace("busy").await?;
+    let busy = shop.claim("busy").mib(1).create().await?;
+    let rule = json!({"method": "VslmCreateSnapshot_Task", "disk": busy.disk.as_str(), "where": "task",
+        "fault": "TaskInProgress"});
+    let rule = world.control().fault(&rule).await?;
+    let held = shop.snapshot(&busy).await?;
+    let others = async {
+        let is_begun = |seen: Option<&api::Snapshot>| {
+            let ready = seen.and_then(|s| conditions::get(&s.status.as_ref()?.conditions, conditions::READY));
+            ready.is_some_and(|c| c.reason == Reason::Snapshotting.as_str())
+        };
+        wait_until(&held.api(), &held.name, DEADLINE, "is at work", is_begun).await?;
+        for (number, seed) in [("one", 65), ("two", 66), ("three", 67)] {
+            let claim = shop.claim(number).mib(1).create().await?;
+            claim.fill_random(seed)?;
+            shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
+        }
+        let status = held.api().get(&held.name).await?.status.context("status")?;
+        ensure!(status.snapshot_id.is_none(), "it was not busy while the others were backed up: {status:#?}");
+        anyhow::Ok(())
+    };
+    let others = others.await;
+    world.control().fault_is_over(&rule).await?;
+    others?;
+    held.wait_for(SnapshotPhase::Uploaded).await.context("it goes on by itself")?;
+    nothing_left(&world, &shop, 4).await
 }
 
 async fn a_restore_that_cannot_write_never_binds_the_claim(world: World) -> Result<()> {

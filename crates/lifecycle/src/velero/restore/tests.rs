@@ -232,7 +232,11 @@ fn the_clone_says_where_the_data_is_and_what_becomes_of_it() {
     let clone = take.clone_from_snapshot(&case.restore, "br-9", "c-1");
     assert_eq!(clone.metadata.namespace.as_deref(), Some("shop-2"));
     assert_eq!(clone.metadata.annotations.unwrap()["velero-plugin-for-vsphere/reclaim-policy"], "Retain", "V-05");
-    assert_eq!(clone.metadata.labels.unwrap()["velero.io/restore-name"], "again");
+    let marks = clone.metadata.labels.unwrap();
+    assert_eq!(
+        (marks["velero.io/restore-name"].as_str(), marks["velero.io/exclude-from-backup"].as_str()),
+        ("again", "true")
+    );
     assert_eq!((clone.spec.snapshot_id.as_str(), clone.spec.backup_repository.as_str()), (ID, "br-9"));
     assert_eq!(clone.spec.claim_creator, Some(ClaimCreator::Velero));
     let claim = clone.spec.metadata.unwrap().claim().unwrap();

@@ -90,26 +90,22 @@ fn refused(failed: Failed) -> Message {
     Message::Error { function: failed.function.into(), code: failed.code, text: failed.text }
 }
 
-/// The library's own time-outs lie below our deadline for a call, so that it can say what went wrong.
+/// The library's own time-outs lie below our deadline for a call, so that it can say what went wrong; a longer one that the
+/// user sets is cut off by that deadline.
 fn write_config(path: &Path, order: &Order) -> std::io::Result<()> {
     let within = |wanted: u64| wanted.min(order.call_deadline_ms * 3 / 4);
     let temporary = order.scratch.join(TEMPORARY);
     std::fs::create_dir(&temporary)?;
-    let text = format!(
-        "tmpDirectory={}\n\
-         vixDiskLib.transport.LogLevel=3\n\
-         vixDiskLib.nfc.LogLevel=2\n\
-         vixDiskLib.nfc.AcceptTimeoutMs={}\n\
-         vixDiskLib.nfc.RequestTimeoutMs={}\n\
-         vixDiskLib.nfc.ReadTimeoutMs={}\n\
-         vixDiskLib.nfc.WriteTimeoutMs={}\n\
-         vixDiskLib.nfcAio.Session.BufSizeIn64KB=16\n\
-         vixDiskLib.nfcAio.Session.BufCount=4\n",
-        temporary.display(),
-        within(180_000),
-        within(180_000),
-        within(60_000),
-        within(600_000),
-    );
-    std::fs::write(path, text)
+    let ours = [
+        ("tmpDirectory", temporary.display().to_string()),
+        ("vixDiskLib.transport.LogLevel", "3".to_owned()),
+        ("vixDiskLib.nfc.LogLevel", "2".to_owned()),
+        ("vixDiskLib.nfc.AcceptTimeoutMs", within(180_000).to_string()),
+        ("vixDiskLib.nfc.RequestTimeoutMs", within(180_000).to_string()),
+        ("vixDiskLib.nfc.ReadTimeoutMs", within(60_000).to_string()),
+        ("vixDiskLib.nfc.WriteTimeoutMs", within(600_000).to_string()),
+        ("vixDiskLib.nfcAio.Session.BufSizeIn64KB", "16".to_owned()),
+        ("vixDiskLib.nfcAio.Session.BufCount", "4".to_owned()),
+    ];
+    std::fs::write(path, order.library_settings.over(&ours))
 }

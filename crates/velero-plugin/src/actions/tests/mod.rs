@@ -3,6 +3,7 @@
 
 mod api_server;
 mod deleting;
+mod settings;
 mod silence;
 
 use std::sync::Arc;

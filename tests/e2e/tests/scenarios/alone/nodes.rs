@@ -94,6 +94,9 @@ async fn an_upload_of_a_drained_node_goes_on_at_once(world: World) -> Result<()>
     nothing_left(&world, &shop, 1).await
 }
 
+/// Lines that a data-manager may log about one backup and one restore, however large the disk is (W-22).
+const LINES: usize = 30;
+
 async fn a_disk_far_larger_than_the_memory_for_it_goes_there_and_back(world: World) -> Result<()> {
     let shop = world.namespace("large").await?;
     let claim = shop.claim("data").mib(512).create().await?;
@@ -102,10 +105,21 @@ async fn a_disk_far_larger_than_the_memory_for_it_goes_there_and_back(world: Wor
         world.kill(process).await?; // the peak counts from here
         world.start_process(process).await?;
     }
+    let mut lines = Vec::new();
+    for process in DATA_MANAGERS {
+        lines.push(world.logs(process).await?.lines().count());
+    }
     let snapshot = back_up(&shop, &claim).await?;
     shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
     let back = Claim::bound(&world, shop.name(), "back").await?;
     ensure!(back.digest()? == claim.digest()?, "came back different");
+    for (process, before) in DATA_MANAGERS.into_iter().zip(lines) {
+        let log = world.logs(process).await?;
+        let more = log.lines().count() - before;
+        println!("{process} logged {more} lines");
+        let end: Vec<&str> = log.lines().rev().take(10).collect();
+        ensure!(more <= LINES, "{process} logged {more} lines, the last of them {end:#?}");
+    }
     for process in DATA_MANAGERS {
         let peak = world.peak_memory_mib(process).await?;
         ensure!(peak <= MEMORY, "{process} held {peak} MiB at one time");

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api::{ClonePhase, Reason, SnapshotPhase, UploadPhase, conditions, names};
-use e2e::{Claim, DEADLINE, DiskFault, Namespace, World, explained, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, DiskFault, Namespace, World, explained, nothing_left, wait_until, warned};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
@@ -22,6 +22,9 @@ crate::scenarios![
     the_transport_of_a_disk_is_told_and_follows_the_setting,
     a_vcenter_that_is_not_trusted_gets_no_password,
     a_wrong_password_does_not_lock_the_account,
+    programs_start_without_the_vcenter_secret_and_take_it_when_it_is_made,
+    the_vcenter_secret_is_found_where_the_settings_say,
+    what_the_user_sets_of_the_disk_library_is_in_use_and_a_mistake_in_it_is_told,
     a_missing_disk_library_is_named_and_everything_else_works,
     a_disk_library_that_hangs_is_ended,
     a_disk_deleted_between_snapshot_and_upload_ends_the_backup,
@@ -177,6 +180,122 @@ async fn a_wrong_password_does_not_lock_the_account(world: World) -> Result<()> 
     let log = world.logs("backup-driver").await?;
     ensure!(!log.contains("not-the-password"), "the password stands in the log");
     Ok(())
+}
+
+/// W-29: right after the installation nobody has made it yet.
+async fn programs_start_without_the_vcenter_secret_and_take_it_when_it_is_made(world: World) -> Result<()> {
+    let shop = world.namespace("nosecret").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(78)?;
+    let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
+    let before = secrets.get(names::VCENTER_SECRET).await?;
+    secrets.delete(names::VCENTER_SECRET, &DeleteParams::default()).await?;
+    let outcome = async {
+        for name in DATA_MANAGERS.into_iter().chain(["backup-driver"]) {
+            world.kill(name).await?;
+            world.start_process(name).await.with_context(|| format!("{name} does not start"))?;
+        }
+        let asked = shop.snapshot(&claim).await?;
+        let seen = asked.wait_for(SnapshotPhase::SnapshotFailed).await?;
+        let conditions = seen.status.context("status")?.conditions;
+        let reason = Reason::VCenterSecretMissing;
+        explained(&world, shop.name(), &asked.name, &conditions, reason, &[names::VCENTER_SECRET, reason.fix()]).await
+    };
+    let outcome = outcome.await;
+    let mut again = Secret { data: before.data, type_: before.type_, ..Secret::default() };
+    again.metadata.name = Some(names::VCENTER_SECRET.to_owned());
+    secrets.create(&PostParams::default(), &again).await?;
+    outcome?;
+    back_up(&shop, &claim).await.context("it is taken up without a restart")?;
+    nothing_left(&world, &shop, 1).await
+}
+
+/// Makes vCenter's Secret elsewhere, with what the chart's value `vcenterSecret` gives our accounts there.
+async fn secret_elsewhere(world: &World, namespace: &str, name: &str, text: &str) -> Result<()> {
+    let post = PostParams::default();
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(world.client());
+    match namespaces.create(&post, &serde_json::from_value(json!({"metadata": {"name": namespace}}))?).await {
+        Err(kube::Error::Api(said)) if said.code == 409 => {}
+        made => drop(made?),
+    }
+    let metadata = json!({"name": name});
+    let secret = json!({"metadata": metadata, "stringData": {"csi-vsphere.conf": text}});
+    Api::<Secret>::namespaced(world.client(), namespace).create(&post, &serde_json::from_value(secret)?).await?;
+    let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [name],
+        "verbs": ["get", "list", "watch"]}]);
+    let role = json!({"metadata": metadata, "rules": rules});
+    Api::<Role>::namespaced(world.client(), namespace).create(&post, &serde_json::from_value(role)?).await?;
+    let subjects = [names::DRIVER, names::DATA_MANAGER]
+        .map(|account| json!({"kind": "ServiceAccount", "name": account, "namespace": world.velero()}));
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name});
+    let binding = json!({"metadata": metadata, "roleRef": role, "subjects": subjects});
+    Api::<RoleBinding>::namespaced(world.client(), namespace).create(&post, &serde_json::from_value(binding)?).await?;
+    Ok(())
+}
+
+/// M-7-8: under a name of the user's own, and the CSI driver's Secret under both its names. The usual one is good for nothing.
+async fn the_vcenter_secret_is_found_where_the_settings_say(world: World) -> Result<()> {
+    let shop = world.namespace("elsewhere").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    let before = configuration(&world).await?;
+    configure(&world, "[Global]\n").await?;
+    let own = json!({"vsphere_secret_namespace": shop.name(), "vsphere_secret_name": "our-vcenter"});
+    let none = json!({"vsphere_secret_namespace": null, "vsphere_secret_name": null});
+    let (shared, not) = (json!({"decouple-vsphere-csi-driver": "false"}), json!({"decouple-vsphere-csi-driver": null}));
+    let csi = "vmware-system-csi";
+    let cases = [
+        (names::CONFIG, &own, &none, shop.name(), "our-vcenter"),
+        (names::FEATURES, &shared, &not, csi, names::CSI_SECRETS[0]),
+        (names::FEATURES, &shared, &not, csi, names::CSI_SECRETS[1]),
+    ];
+    let mut outcome = Ok(());
+    for (map, set, unset, namespace, name) in cases {
+        let once = async {
+            secret_elsewhere(&world, namespace, name, &before).await?;
+            world.set(map, set).await?;
+            back_up(&shop, &claim).await.with_context(|| format!("with Secret {namespace}/{name}"))
+        };
+        outcome = outcome.and(once.await.map(drop));
+        world.set(map, unset).await?;
+        let delete = DeleteParams::default();
+        Api::<Secret>::namespaced(world.client(), namespace).delete(name, &delete).await?;
+        Api::<Role>::namespaced(world.client(), namespace).delete(name, &delete).await?;
+        Api::<RoleBinding>::namespaced(world.client(), namespace).delete(name, &delete).await?;
+    }
+    configure(&world, &before).await?;
+    outcome?;
+    nothing_left(&world, &shop, cases.len()).await
+}
+
+/// M-7-7: a change counts for the next disk, and what the library would not understand holds up no backup.
+async fn what_the_user_sets_of_the_disk_library_is_in_use_and_a_mistake_in_it_is_told(world: World) -> Result<()> {
+    let shop = world.namespace("vddkset").await?;
+    let claim = shop.claim("data").mib(48).create().await?;
+    claim.fill_random(79)?;
+    let (nfc, transport) = ("vixDiskLib.nfc.LogLevel", "vixDiskLib.transport.LogLevel");
+    world.set(names::VDDK_CONFIG, &json!({nfc: "4", transport: "loud"})).await?;
+    world.control().slow(claim.disk.as_str(), "Read").await?;
+    let asked = shop.snapshot(&claim).await?;
+    let outcome = async {
+        let process = asked.copying().await?;
+        let mut found = Vec::new();
+        for folder in std::fs::read_dir(world.folder().join("pods").join(process).join("scratch"))? {
+            found.extend(std::fs::read_to_string(folder?.path().join("vddk.conf")).ok());
+        }
+        let [config] = &found[..] else { anyhow::bail!("one disk is open, with one configuration: {found:?}") };
+        for line in ["vixDiskLib.nfc.LogLevel=4", "vixDiskLib.transport.LogLevel=3"] {
+            ensure!(config.lines().any(|l| l == line), "`{line}` is not in\n{config}");
+        }
+        let name = asked.upload().await?.name_any();
+        let words = [names::VDDK_CONFIG, "vixDiskLib.transport.LogLevel is `loud`: a level from 0 to 6"];
+        warned(&world, world.velero(), &name, Reason::SettingsInvalid, &words).await
+    };
+    let outcome = outcome.await;
+    world.set(names::VDDK_CONFIG, &json!({nfc: null, transport: null})).await?;
+    world.control().heal(claim.disk.as_str()).await?;
+    outcome?;
+    asked.wait_for(SnapshotPhase::Uploaded).await?;
+    nothing_left(&world, &shop, 1).await
 }
 
 fn libraries(world: &World) -> [PathBuf; 2] {

@@ -1,11 +1,12 @@
 //! Settings of the original that are the whole lab's, so each scenario has one to itself.
 
 use anyhow::{Context as _, Result, ensure};
-use api::{Reason, names};
+use api::names::{self, BLOCKED_RESOURCES as BLOCKED};
+use api::{Reason, Snapshot};
 use e2e::{DiskFault, World, nothing_left, warned};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 
 use super::backup_choices::{config_map, says};
@@ -17,9 +18,6 @@ crate::scenarios![
     a_claim_that_cannot_be_uploaded_costs_only_itself,
     a_blocked_resource_is_refused_until_it_is_taken_off_the_list,
 ];
-
-/// The ConfigMap with the list of blocked resources.
-const BLOCKED: &str = "velero-vsphere-plugin-blocked-resources-list";
 
 async fn a_backup_in_local_mode_is_its_disk_snapshots_and_goes_with_them(world: World) -> Result<()> {
     let (shop, claims) = filled(&world, "vlocal").await?;
@@ -163,7 +161,8 @@ async fn a_claim_that_cannot_be_uploaded_costs_only_itself(world: World) -> Resu
     nothing_left(&world, &shop, 0).await
 }
 
-/// W-35: in a backup and in a restore, and only that resource.
+/// W-35: in a backup and in a restore, and only that resource. M-7-5: a new installation, without the ConfigMap, has the
+/// default list, with requests of our own on it.
 async fn a_blocked_resource_is_refused_until_it_is_taken_off_the_list(world: World) -> Result<()> {
     let shop = world.namespace("vblocked").await?;
     let claim = shop.claim("data").mib(2).create().await?;
@@ -171,6 +170,16 @@ async fn a_blocked_resource_is_refused_until_it_is_taken_off_the_list(world: Wor
     let before = digests(std::slice::from_ref(&claim))?;
     let (name, velero) = (shop.name(), world.velero_server());
     let (refused, whole) = (format!("{name}-refused"), format!("{name}-whole"));
+    let by_default = format!("{name}-default");
+    let request = json!({"metadata": {"name": "by-hand"}, "spec": {"resourceHandle": {"kind": "Secret", "name": "x"}, "backupRepository": ""}});
+    let requests: Api<Snapshot> = Api::namespaced(world.client(), name);
+    requests.create(&PostParams::default(), &serde_json::from_value(request)?).await?;
+    velero.back_up(&by_default, name, &["--include-resources", "snapshots.backupdriver.cnsdp.vmware.com"]).await?;
+    velero.backup_is(&by_default, "PartiallyFailed").await?;
+    let words = ["level=error", "ResourceBlocked", "by-hand", "snapshots.backupdriver.cnsdp.vmware.com"];
+    says(&velero.log(&by_default).await?, &words)?;
+    requests.delete("by-hand", &DeleteParams::default()).await?;
+
     config_map(&world, name, "menu", json!({"soup": "leek"})).await?;
     world.set(BLOCKED, &json!({"configmaps": "true"})).await?;
     let outcome = async {

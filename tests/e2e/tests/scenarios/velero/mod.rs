@@ -8,15 +8,16 @@ mod csi;
 mod delete;
 mod delete_outages;
 pub(crate) mod last_moment;
+mod many_claims;
 mod outages;
 mod pods;
+mod replaced_keys;
 mod restore_again;
 mod restore_classes;
 mod restore_existing;
 mod s3_server;
 mod second_cluster;
 mod storage_locations;
-mod storm;
 mod temporary_keys;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -56,9 +57,16 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
 
 /// Those of this folder that need a lab to themselves.
 pub(crate) fn alone() -> impl Iterator<Item = &'static (&'static str, crate::Scenario)> {
-    [storm::SCENARIOS, outages::SCENARIOS, backup_settings::SCENARIOS, csi::SCENARIOS, delete_outages::SCENARIOS]
-        .into_iter()
-        .flatten()
+    [
+        many_claims::SCENARIOS,
+        outages::SCENARIOS,
+        backup_settings::SCENARIOS,
+        csi::SCENARIOS,
+        delete_outages::SCENARIOS,
+        replaced_keys::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// A namespace with two claims of ours, filled.

@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
-use api::{BackupRepository, BackupRepositoryClaim};
-use e2e::{DEADLINE, Namespace, World, wait_until};
+use api::entity::{DiskEntity, PvcSnapshotId};
+use api::{
+    BackupRepository, BackupRepositoryClaim, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Download, DownloadPhase,
+    DownloadSpec, SnapshotPhase, Upload, UploadPhase, UploadSpec, WITHOUT_BACKUP_REPOSITORY, names,
+};
+use e2e::{DEADLINE, Namespace, World, nothing_left, wait_until};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -23,6 +27,7 @@ use recorder::{Head, Recorder};
 crate::scenarios![
     a_setting_of_a_storage_location_means_to_us_what_it_means_to_velero,
     an_s3_server_with_a_certificate_of_its_own_takes_backups,
+    who_names_no_repository_means_the_location_default,
 ];
 
 /// A BackupStorageLocation, as it is.
@@ -140,6 +145,63 @@ async fn an_s3_server_with_a_certificate_of_its_own_takes_backups(world: World) 
     Ok(())
 }
 
+/// M-5-6: an Upload, a Download and a DeleteSnapshot of their own, as the original's tools and old objects have them.
+async fn who_names_no_repository_means_the_location_default(world: World) -> Result<()> {
+    let shop = world.namespace("vdefault").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    claim.fill_random(304)?;
+    // the driver makes the repository; here for the same bucket
+    shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
+    claim.fill_random(305)?;
+    let local = shop.snapshot_of(&claim.name, "").await?.wait_for(SnapshotPhase::Snapshotted).await?;
+    let id = local.status.and_then(|s| s.snapshot_id).context("an id")?;
+    let taken = id.parse::<PvcSnapshotId>()?.disk_snapshot;
+
+    let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
+    let spec = UploadSpec {
+        snapshot_id: Some(DiskEntity::from(taken.clone()).to_string()),
+        snapshot_reference: Some(format!("{}/nobody", shop.name())),
+        ..UploadSpec::default()
+    };
+    let upload = names::upload(&taken.snapshot);
+    uploads.create(&PostParams::default(), &Upload::new(&upload, spec)).await?;
+    let ended = wait_until(&uploads, &upload, DEADLINE, "has ended", |u| {
+        u.and_then(Upload::phase).is_some_and(UploadPhase::is_terminal)
+    });
+    let status = ended.await?.and_then(|u| u.status).context("status")?;
+    ensure!(status.phase == Some(UploadPhase::Completed), "it is {status:#?}");
+
+    let target = shop.claim("target").mib(2).create().await?;
+    let downloads: Api<Download> = Api::namespaced(world.client(), world.velero());
+    let spec = DownloadSpec {
+        snapshot_id: Some(DiskEntity::from(taken.clone()).to_string()),
+        protected_entity_id: Some(DiskEntity::from(target.disk.clone()).to_string()),
+        backup_repository_name: Some(WITHOUT_BACKUP_REPOSITORY.to_owned()),
+        source_namespace: Some(shop.name().to_owned()),
+        ..DownloadSpec::default()
+    };
+    let download = names::download(&taken.snapshot, uuid::Uuid::new_v4());
+    downloads.create(&PostParams::default(), &Download::new(&download, spec)).await?;
+    let ended = wait_until(&downloads, &download, DEADLINE, "has ended", |d| {
+        d.and_then(Download::phase).is_some_and(DownloadPhase::is_terminal)
+    });
+    let status = ended.await?.and_then(|d| d.status).context("status")?;
+    ensure!(status.phase == Some(DownloadPhase::Completed), "it is {status:#?}");
+    ensure!(target.digest()? == claim.digest()?, "came back different");
+    nothing_left(&world, &shop, 2).await?;
+
+    let deletes: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
+    let spec = DeleteSnapshotSpec { snapshot_id: id, backup_repository: WITHOUT_BACKUP_REPOSITORY.to_owned() };
+    let name = names::delete_snapshot(uuid::Uuid::new_v4());
+    deletes.create(&PostParams::default(), &DeleteSnapshot::new(&name, spec)).await?;
+    let ended = wait_until(&deletes, &name, DEADLINE, "has ended", |d| {
+        d.and_then(DeleteSnapshot::phase).is_some_and(DeletePhase::is_terminal)
+    });
+    let status = ended.await?.and_then(|d| d.status).context("status")?;
+    ensure!(status.phase == Some(DeletePhase::Completed), "it is {status:#?}");
+    nothing_left(&world, &shop, 1).await
+}
+
 /// The prefix of a location in the lab's bucket: below a folder that Velero knows, as the location `default` is the whole
 /// bucket, and any other folder in its root would make that unavailable to all other scenarios.
 pub(super) fn prefix(location: &str) -> String {
@@ -171,16 +233,24 @@ impl Keys {
         Self { id, secret, token: None }
     }
 
+    /// Those of the lab's other account.
+    pub(super) fn of_the_other_account(world: &World) -> Self {
+        let [id, secret] =
+            ["LAB_S3_SECOND_ACCESS_KEY_ID", "LAB_S3_SECOND_SECRET_ACCESS_KEY"].map(|name| world.var(name).to_owned());
+        Self { id, secret, token: None }
+    }
+
     /// For a while; `ASIA` is how stores know such keys.
     pub(super) fn temporary() -> Self {
         let [id, secret] = ["ASIAFORAWHILE", "only-for-a-while"].map(str::to_owned);
         Self { id, secret, token: Some("and-with-this-token".to_owned()) }
     }
 
-    /// Their lines in a profile.
-    fn lines(&self) -> String {
+    /// A file of keys with these in the profile `lab`, and such as open nothing in the default one.
+    pub(super) fn file(&self) -> String {
+        let wrong = "[default]\naws_access_key_id = nobody\naws_secret_access_key = wrong\n\n";
         let token = self.token.as_ref().map(|token| format!("aws_session_token = {token}\n")).unwrap_or_default();
-        format!("aws_access_key_id = {}\naws_secret_access_key = {}\n{token}", self.id, self.secret)
+        format!("{wrong}[lab]\naws_access_key_id = {}\naws_secret_access_key = {}\n{token}", self.id, self.secret)
     }
 }
 
@@ -237,10 +307,8 @@ impl Location {
 pub(super) async fn readable_secret(world: &World, location: &str, keys: &Keys) -> Result<String> {
     let made = format!("{location}-keys");
     let authority = std::fs::read_to_string(world.var("VCENTER_CA_FILE"))?;
-    let keys =
-        format!("[default]\naws_access_key_id = nobody\naws_secret_access_key = wrong\n\n[lab]\n{}", keys.lines());
     let name = json!({"name": made});
-    let object = json!({"metadata": name, "stringData": {"cloud": keys, "ca.crt": authority}});
+    let object = json!({"metadata": name, "stringData": {"cloud": keys.file(), "ca.crt": authority}});
     let post = PostParams::default();
     let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
     secrets.create(&post, &serde_json::from_value(object)?).await?;

@@ -13,11 +13,11 @@ crate::scenarios![many_small_claims_in_one_backup_cost_little];
 /// How many, unless the variable says otherwise; a hundred take too long for every run of all tests.
 const CLAIMS: usize = 12;
 /// The variable.
-const STORM: &str = "E2E_STORM_CLAIMS";
+const CLAIMS_VARIABLE: &str = "E2E_CLAIMS";
 /// Claims of the backup whose requests are what all claims of a backup share, and little more.
 const FEW: usize = 2;
 /// The label that says which claims those are.
-const IS_OF_FEW: &str = "storm";
+const IS_OF_FEW: &str = "batch";
 /// Requests that each further claim of a backup costs plugin, driver and data-managers together, without watches, renewals
 /// of leases, and polls. It takes 16; one more is for two nodes that want the same Upload at once.
 const EACH: usize = 17;
@@ -31,9 +31,10 @@ const POLLS: usize = 3;
 const MEMORY: u64 = 30;
 
 async fn many_small_claims_in_one_backup_cost_little(world: World) -> Result<()> {
-    let claims = std::env::var(STORM).map_or(Ok(CLAIMS), |text| text.parse()).context("a number of claims")?;
-    ensure!(claims > FEW, "{STORM} is more than {FEW}");
-    let shop = world.namespace("vstorm").await?;
+    let claims =
+        std::env::var(CLAIMS_VARIABLE).map_or(Ok(CLAIMS), |text| text.parse()).context("a number of claims")?;
+    ensure!(claims > FEW, "{CLAIMS_VARIABLE} is more than {FEW}");
+    let shop = world.namespace("vmany").await?;
     let held = made(&shop, claims).await?;
     let slow = DiskFault { delay_ms: HELD_UP, count: 1, ..DiskFault::new(held.disk.as_str(), "Read", "slow") };
     world.control().disk_fault(&slow).await?;

@@ -1,0 +1,240 @@
+//! Somebody whose claim is backed up, restored and deleted, day after day, whatever the weather.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use api::conditions::{self, READY};
+use api::{
+    CloneFromSnapshot, ClonePhase, Condition, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Snapshot, SnapshotPhase,
+};
+use e2e::{Claim, Namespace, World, asked, insist, nothing_left_of_the_dead, wait_until};
+use k8s_openapi::api::core::v1::PersistentVolume;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::json;
+use tokio::sync::watch;
+
+/// Size of each customer's disk: faults of the disk library strike disks of this size.
+pub(super) const MIB: u64 = 24;
+/// How much of it holds data from the start.
+const DATA: u64 = 16 << 20;
+/// How much changes each day.
+const CHANGE: u64 = 1 << 20;
+/// How many restore points a customer keeps at most.
+const POINTS: usize = 3;
+/// How long a job may take in a storm: what takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
+
+/// A restore point, and what the disk held then.
+struct Point {
+    snapshot: Snapshot,
+    digest: String,
+}
+
+/// Whether a job is asked to stop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Will {
+    LetsIt,
+    StopsIt,
+}
+
+/// A customer with one claim in a namespace of its own.
+pub(super) struct Customer {
+    world: World,
+    shop: Namespace,
+    claim: Claim,
+    chance: StdRng,
+    points: Vec<Point>,
+    day: u64,
+    /// How jobs ended, and how often.
+    ends: BTreeMap<String, u32>,
+}
+
+impl Customer {
+    pub(super) async fn new(world: &World, number: u64, seed: u64) -> Result<Self> {
+        let shop = world.namespace(&format!("storm-{number}")).await?;
+        let claim = shop.claim("data").mib(MIB).create().await?;
+        claim.write_random(seed.wrapping_add(number), 0, DATA)?;
+        let chance = StdRng::seed_from_u64(seed.wrapping_add(1 + number));
+        Ok(Self { world: world.clone(), shop, claim, chance, points: Vec::new(), day: 0, ends: BTreeMap::new() })
+    }
+
+    /// Day after day until it is calm.
+    pub(super) async fn lives(mut self, is_calm: watch::Receiver<bool>) -> Result<Self> {
+        while !*is_calm.borrow() {
+            self.day += 1;
+            let (day, name) = (self.day, self.shop.name().to_owned());
+            self.lives_a_day().await.with_context(|| format!("on day {day} of {name}"))?;
+        }
+        Ok(self)
+    }
+
+    async fn lives_a_day(&mut self) -> Result<()> {
+        let place = self.chance.random_range(0..(MIB << 20) - CHANGE);
+        let seed = self.chance.random();
+        self.claim.write_random(seed, place, CHANGE)?;
+        let will = self.will();
+        self.backs_up(will).await.context("the backup")?;
+        if !self.points.is_empty() && self.chance.random_ratio(1, 2) {
+            let (point, will) = (self.chance.random_range(0..self.points.len()), self.will());
+            self.restores(point, will).await.context("the restore")?;
+        }
+        if self.points.len() > POINTS || (self.points.len() > 1 && self.chance.random_ratio(1, 3)) {
+            let point = self.points.remove(self.chance.random_range(0..self.points.len()));
+            self.deletes(&point).await.context("the deletion")?;
+        }
+        Ok(())
+    }
+
+    fn will(&mut self) -> Will {
+        if self.chance.random_ratio(1, 6) { Will::StopsIt } else { Will::LetsIt }
+    }
+
+    async fn backs_up(&mut self, will: Will) -> Result<()> {
+        let digest = self.claim.digest()?;
+        let job = self.shop.snapshot(&self.claim).await?;
+        if will == Will::StopsIt {
+            insist("ask an Upload to stop", || async { self.stops_upload(&job).await }).await?;
+        }
+        let jobs = job.api();
+        let ended = wait_until(&jobs, &job.name, PATIENCE, "has ended", |seen| {
+            seen.and_then(Snapshot::phase).is_some_and(SnapshotPhase::is_terminal)
+        });
+        let ended = ended.await?.context("a Snapshot that ended is there")?;
+        let status = ended.status.clone().context("an end is a status")?;
+        match status.phase.as_ref() {
+            Some(SnapshotPhase::Uploaded) => self.points.push(Point { snapshot: ended, digest }),
+            Some(SnapshotPhase::Canceled) if will == Will::StopsIt => {}
+            _ => says_why(&status.conditions).with_context(|| format!("Snapshot {} is {status:#?}", job.name))?,
+        }
+        self.notes("backup", status.phase.map(|phase| phase.to_string()), &status.conditions);
+        Ok(())
+    }
+
+    /// Asks the Upload of a Snapshot to stop, unless the Snapshot has ended without one.
+    async fn stops_upload(&self, job: &e2e::Snapshot) -> Result<()> {
+        let jobs = job.api();
+        let seen = wait_until(&jobs, &job.name, PATIENCE, "has an Upload", |seen| {
+            let status = seen.and_then(|s| s.status.as_ref());
+            status.is_some_and(|s| s.snapshot_id.is_some() || s.phase.as_ref().is_some_and(SnapshotPhase::is_terminal))
+        });
+        if seen.await?.as_ref().and_then(Snapshot::phase).is_some_and(SnapshotPhase::is_terminal) {
+            return Ok(());
+        }
+        let name = job.upload().await?.name_any();
+        let stop = Patch::Merge(json!({"spec": {"uploadCancel": true}}));
+        let uploads: Api<api::Upload> = Api::namespaced(self.world.client(), self.world.velero());
+        uploads.patch(&name, &PatchParams::default(), &stop).await?;
+        Ok(())
+    }
+
+    async fn restores(&mut self, point: usize, will: Will) -> Result<()> {
+        let (name, point) = (format!("back-{}", self.day), &self.points[point]);
+        let job = self.shop.clone_as(&point.snapshot, &name).await?;
+        if will == Will::StopsIt {
+            let stop = Patch::Merge(json!({"spec": {"cloneCancel": true}}));
+            let (clones, parameters) = (job.api(), PatchParams::default());
+            let ask = || async { Ok(clones.patch(&job.name, &parameters, &stop).await?) };
+            insist("ask a CloneFromSnapshot to stop", ask).await?;
+        }
+        let jobs = job.api();
+        let ended = wait_until(&jobs, &job.name, PATIENCE, "has ended", |seen| {
+            seen.and_then(CloneFromSnapshot::phase).is_some_and(ClonePhase::is_terminal)
+        });
+        let status = ended.await?.and_then(|clone| clone.status).context("an end is a status")?;
+        match status.phase.as_ref() {
+            Some(ClonePhase::Completed) => self.has_back(&name, &point.digest).await?,
+            end => {
+                if end != Some(&ClonePhase::Canceled) || will == Will::LetsIt {
+                    says_why(&status.conditions).with_context(|| format!("clone {} is {status:#?}", job.name))?;
+                }
+                let claim =
+                    insist("look for a claim", || async { Ok(self.shop.claims().get_opt(&name).await?) }).await?;
+                ensure!(claim.is_none(), "the restore ended {end:?} and left claim {name}: {claim:#?}");
+            }
+        }
+        self.notes("restore", status.phase.map(|phase| phase.to_string()), &status.conditions);
+        Ok(())
+    }
+
+    /// A restored claim is bound and holds what it should; then it goes.
+    async fn has_back(&self, name: &str, digest: &str) -> Result<()> {
+        let find = || async { Claim::bound(&self.world, self.shop.name(), name).await };
+        let back = insist("find a restored claim", find).await?;
+        ensure!(back.digest()? == digest, "claim {name} came back different");
+        let claims = self.shop.claims();
+        let delete = || async {
+            match claims.delete(name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()), // an earlier request was heard
+                deleted => Ok(deleted.map(drop)?),
+            }
+        };
+        insist("delete a claim", delete).await
+    }
+
+    async fn deletes(&mut self, point: &Point) -> Result<()> {
+        let status = point.snapshot.status.as_ref().context("a restore point has a status")?;
+        let spec = DeleteSnapshotSpec {
+            snapshot_id: status.snapshot_id.clone().context("a restore point has an id")?,
+            backup_repository: self.shop.repository().to_owned(),
+        };
+        let deletions: Api<DeleteSnapshot> = Api::namespaced(self.world.client(), self.world.velero());
+        let name = api::names::delete_snapshot(uuid::Uuid::new_v4());
+        let name = asked(&deletions, &DeleteSnapshot::new(&name, spec)).await?;
+        let ended = wait_until(&deletions, &name, PATIENCE, "is Completed", |seen| {
+            seen.and_then(DeleteSnapshot::phase) == Some(&DeletePhase::Completed)
+        });
+        ended.await?;
+        self.notes("deletion", Some("Completed".to_owned()), &[]);
+        Ok(())
+    }
+
+    fn notes(&mut self, job: &str, phase: Option<String>, conditions: &[Condition]) {
+        let why = conditions::get(conditions, READY).map_or("", |ready| ready.reason.as_str());
+        let end = format!("{job} {} {why}", phase.unwrap_or_default());
+        *self.ends.entry(end.trim_end().to_owned()).or_default() += 1;
+    }
+
+    /// In the calm after it: every restore point comes back, restic finds nothing wrong, and nothing is left.
+    pub(super) async fn comes_out_whole(mut self) -> Result<()> {
+        let name = self.shop.name().to_owned();
+        println!("{name}: {} days, {:?}", self.day, self.ends);
+        for point in 0..self.points.len() {
+            self.day += 1;
+            self.ends.clear();
+            self.restores(point, Will::LetsIt).await.with_context(|| format!("{name}, in the calm"))?;
+            ensure!(self.ends.keys().all(|end| end.starts_with("restore Completed")), "{name}: {:?}", self.ends);
+        }
+        nothing_left_of_the_dead(&self.world, &self.shop, self.points.len()).await.with_context(|| name.clone())?;
+        self.has_one_volume().await?;
+        if !self.points.is_empty() {
+            self.world.restic(&name).check().await?;
+        }
+        Ok(())
+    }
+
+    /// Only the claim's own volume is left.
+    async fn has_one_volume(&self) -> Result<()> {
+        let look = || async {
+            let all = Api::<PersistentVolume>::all(self.world.client()).list(&ListParams::default()).await?;
+            let ours = all.iter().filter(|volume| {
+                let claim = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
+                claim.and_then(|c| c.namespace.as_deref()) == Some(self.shop.name())
+            });
+            let ours: Vec<String> = ours.map(|volume| volume.name_any()).collect();
+            ensure!(ours.len() == 1, "volumes of {}: {ours:?}", self.shop.name());
+            Ok(())
+        };
+        insist("count volumes", look).await
+    }
+}
+
+/// The object says what went wrong in a word and in a sentence.
+fn says_why(conditions: &[Condition]) -> Result<()> {
+    let Some(ready) = conditions::get(conditions, READY) else { bail!("it does not say why") };
+    ensure!(ready.status == "False" && !ready.reason.is_empty() && !ready.message.is_empty(), "it does not say why");
+    Ok(())
+}

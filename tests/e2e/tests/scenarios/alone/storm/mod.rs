@@ -1,0 +1,92 @@
+//! A storm: customers back up, restore, delete and cancel, while all that they need is killed, paused and slowed, one thing
+//! after the other, by chance. After it every backup that was called `Uploaded` comes back byte for byte, every other job
+//! says why not, and nothing is left.
+//!
+//! `STORM_ROUNDS` says how many strikes there are, `STORM_SEED` brings those of an earlier run back: the same strikes for the same
+//! moments, whose times are still the machine's.
+
+mod customer;
+mod secrets;
+mod weather;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use api::names;
+use e2e::{DiskFault, Disks, World, nothing_left_at_all};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use customer::Customer;
+use weather::Weather;
+
+crate::scenarios![in_a_storm_every_claim_comes_back_or_its_object_says_why_not];
+
+/// Strikes, unless `STORM_ROUNDS` says otherwise: as many as every run of all tests has time for.
+const ROUNDS: u64 = 10;
+/// Customers, each with a namespace and a claim.
+const CUSTOMERS: u64 = 5;
+/// How often an upload is tried again: three waits are seven minutes at most.
+const TRIES_AGAIN: &str = "3";
+/// Pause between two looks for a program that has ended.
+const KUBELET: Duration = Duration::from_secs(1);
+
+async fn in_a_storm_every_claim_comes_back_or_its_object_says_why_not(world: World) -> Result<()> {
+    let rounds = number("STORM_ROUNDS")?.unwrap_or(ROUNDS);
+    let seed = number("STORM_SEED")?.unwrap_or_else(rand::random);
+    println!("a storm of {rounds} rounds, STORM_SEED={seed}");
+    world.set(names::CONFIG, &json!({"upload-cr-retry-max": TRIES_AGAIN})).await?;
+    world.control().tell("/tracking", &json!({"on": true})).await?;
+    let outcome = storm(&world, rounds, seed).await.with_context(|| format!("in the storm with STORM_SEED={seed}"));
+    world.control().tell("/tracking", &json!({"on": false})).await?;
+    world.set(names::CONFIG, &json!({"upload-cr-retry-max": null})).await?;
+    outcome
+}
+
+async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
+    let mut customers = JoinSet::new();
+    let (calm, is_calm) = watch::channel(false);
+    for number in 0..CUSTOMERS {
+        let customer = Customer::new(world, number, seed).await?;
+        customers.spawn(customer.lives(is_calm.clone()));
+    }
+    slow_disks(world).await?;
+    let mut weather = Weather::new(world, seed);
+    tokio::select! {
+        struck = weather.strikes(rounds) => struck?,
+        Some(ended) = customers.join_next() => { ended??; } // only trouble ends one before the storm
+    }
+    calm.send(true)?;
+    let mut all = Vec::new();
+    loop {
+        tokio::select! {
+            ended = customers.join_next() => match ended {
+                Some(customer) => all.push(customer??),
+                None => break,
+            },
+            () = tokio::time::sleep(KUBELET) => { world.revive().await?; }
+        }
+    }
+    world.control().heal(Disks::OfMib(customer::MIB)).await?;
+    weather.tells();
+    for customer in all {
+        customer.comes_out_whole().await?;
+    }
+    nothing_left_at_all(world).await?;
+    secrets::are_told_nowhere(world).await
+}
+
+/// Disks so slow that a strike meets transfers in the middle; a vCenter double that was started again has forgotten it.
+async fn slow_disks(world: &World) -> Result<()> {
+    for function in ["Read", "Write"] {
+        let slow = DiskFault { delay_ms: 100, ..DiskFault::new(Disks::OfMib(customer::MIB), function, "slow") };
+        world.control().disk_fault(&slow).await?;
+    }
+    Ok(())
+}
+
+fn number(variable: &str) -> Result<Option<u64>> {
+    let Ok(text) = std::env::var(variable) else { return Ok(None) };
+    text.parse().map(Some).with_context(|| format!("{variable} should be a number; it is {text:?}"))
+}
