@@ -106,8 +106,8 @@ async fn failed(ctx: &Context, report: &Report<Upload>, problem: &Problem) {
 /// Removes what would help another attempt.
 async fn forget_unfinished(ctx: &Context, upload: &Upload) {
     if let Ok(Some(tree)) = original::tree_of(ctx, upload).await {
-        let snapshot = copy::snapshot_of(upload).ok();
-        if let Err(problem) = original::forget(&tree, &upload.name_any(), snapshot.as_ref()).await {
+        let Ok(snapshot) = copy::snapshot_of(upload) else { return };
+        if let Err(problem) = original::forget_unfinished(&tree, &upload.name_any(), &snapshot).await {
             tracing::warn!(%problem, "what was stored stays");
         }
     } else if let Ok(repository) = copy::repository_of(ctx, upload).await {

@@ -160,6 +160,14 @@ pub(super) async fn forget(tree: &Tree, upload: &str, snapshot: Option<&DiskSnap
     Ok(())
 }
 
+/// The same for an Upload that is given up. What was a backup once stays, even if it is not whole: nobody asked to delete it.
+pub(super) async fn forget_unfinished(tree: &Tree, upload: &str, snapshot: &DiskSnapshot) -> Result<(), Problem> {
+    match tree.open(snapshot).await {
+        Ok(None) => forget(tree, upload, Some(snapshot)).await,
+        Ok(Some(_)) | Err(_) => Ok(()),
+    }
+}
+
 fn description(entry: CatalogEntry) -> Description {
     Description {
         id: entry.id,
