@@ -134,7 +134,8 @@ impl Export for RawFile {
         if !self.tells_holes {
             return Ok(vec![Allocation { range, kind: Kind::Data }]);
         }
-        self.work(move |file| extents(file, range)).await
+        let size = self.size;
+        self.work(move |file| extents(file, range, size)).await
     }
 }
 
@@ -163,7 +164,8 @@ fn write_zeroes(file: &File, range: ByteRange) -> io::Result<()> {
     Ok(())
 }
 
-fn extents(file: &File, range: ByteRange) -> io::Result<Vec<Allocation>> {
+/// What of a range holds data. A file that is shorter than when it was opened has lost what lay there, which is no hole.
+fn extents(file: &File, range: ByteRange, size: u64) -> io::Result<Vec<Allocation>> {
     let mut found = Vec::new();
     let mut at = range.offset;
     while at < range.end() && found.len() < EXTENTS {
@@ -177,12 +179,21 @@ fn extents(file: &File, range: ByteRange) -> io::Result<Vec<Allocation>> {
             found.push(Allocation { range: ByteRange::between(at, data), kind: Kind::Hole });
         }
         if data < range.end() {
-            let hole = rustix::fs::seek(file, Offset::Hole(data)).unwrap_or(range.end()).min(range.end());
+            let hole = match rustix::fs::seek(file, Offset::Hole(data)) {
+                Ok(hole) => hole.min(range.end()),
+                Err(SystemErrno::INVAL | SystemErrno::NOTSUP) => range.end(),
+                Err(error) => return Err(error.into()),
+            };
             found.push(Allocation { range: ByteRange::between(data, hole), kind: Kind::Data });
             at = hole;
         } else {
             at = data;
         }
+    }
+    let now = file.metadata()?.len(); // asked last, so that the answer above is not of a file that has shrunk since
+    if now < size {
+        let told = format!("it has shrunk from {size} to {now} bytes since it was opened");
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, told));
     }
     Ok(found)
 }
@@ -214,6 +225,19 @@ mod tests {
             assert!(!holds || extent.kind == Kind::Data, "{extent:?}");
         }
         assert_eq!(at, 8 * MIB);
+    }
+
+    #[tokio::test]
+    async fn what_a_file_that_shrinks_has_lost_is_no_hole() {
+        for (what, data_at) in [("all of it", 0), ("the part behind the cut", 4 * MIB)] {
+            let file = sparse(data_at);
+            let export = RawFile::open(file.path(), Access::Read).unwrap();
+            file.as_file().set_len(2 * MIB).unwrap();
+            for range in [ByteRange::new(0, 8 * MIB), ByteRange::new(4 * MIB, MIB), ByteRange::new(0, MIB)] {
+                let told = export.block_status(range).await.unwrap_err();
+                assert!(format!("{told:?}").contains("shrunk"), "{what}, {range:?}: {told:?}");
+            }
+        }
     }
 
     #[tokio::test]

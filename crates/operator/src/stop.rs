@@ -12,13 +12,16 @@ use crate::Error;
 const ONE_WISH: Duration = Duration::from_secs(2);
 
 /// A token that is cancelled by the first SIGTERM or SIGINT. Another one, two seconds later or more, ends the process at
-/// once.
+/// once. SIGHUP ends nothing from now on: a shell that closes sends it, and so does `restic unlock` to find out whether the
+/// holder of a lock lives.
 ///
 /// # Errors
 /// The handlers cannot be installed.
 pub fn on_signal() -> Result<CancellationToken, Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
+    tokio::spawn(async move { while hangup.recv().await.is_some() {} });
     let token = CancellationToken::new();
     let asked = token.clone();
     tokio::spawn(async move {

@@ -141,6 +141,12 @@ pub enum Error {
         /// When the lock was last renewed.
         renewed: jiff::Timestamp,
     },
+    /// Our lock could not be removed in time.
+    #[error("remove our lock: no answer within {} s; it counts for nothing once it is 30 minutes old", within.as_secs())]
+    LockStays {
+        /// How long was waited.
+        within: std::time::Duration,
+    },
     /// The caller asked to stop.
     #[error("cancelled by request")]
     Cancelled,
@@ -211,6 +217,7 @@ impl Error {
             Self::SendAgain { .. } => ErrorKind::SendAgain,
             Self::IndexUnsteady => ErrorKind::StoreFailed,
             Self::LockLost { .. } => ErrorKind::Locked,
+            Self::LockStays { .. } => ErrorKind::Unreachable,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::InvalidUse { .. } => ErrorKind::InvalidUse,
             Self::WriterFailed { kind, .. } => *kind,

@@ -379,6 +379,10 @@ impl Repository {
                 self.inner.index.distrust(pack);
                 Err(Error::damaged("read a pack", Damage::ObjectMissing { object }))
             }
+            // a store that does not answer would only be waited for once more
+            Err(cause) if cause.kind() == store::ErrorKind::Unreachable => {
+                Err(Error::store(format!("read {object}"))(cause))
+            }
             Err(cause) => match self.inner.store.size(&object).await {
                 Ok(Some(found)) if found != pack.length => {
                     self.inner.index.distrust(pack);

@@ -95,6 +95,12 @@ async fn ready(asked: &Snapshot, source: &Source, ctx: &Context) -> Result<Vcent
     if is_local(asked) {
         return Ok(vcenter);
     }
+    open_repository(asked, &source.namespace, ctx).await?;
+    Ok(vcenter)
+}
+
+/// Opens the repository of claims that are backed up from `namespace`, and makes it where there is none.
+async fn open_repository(asked: &Snapshot, namespace: &str, ctx: &Context) -> Result<(), Problem> {
     let opening = async {
         let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
         if ctx.repositories.format(&described).await? == RepositoryFormat::Legacy {
@@ -102,7 +108,7 @@ async fn ready(asked: &Snapshot, source: &Source, ctx: &Context) -> Result<Vcent
             original.reach().await.map_err(|e| from_original("reach the bucket", &e))?;
             return Ok(None); // nothing has to be made before
         }
-        ctx.repositories.open_or_make(&described, &source.namespace).await.map(Some)
+        ctx.repositories.open_or_make(&described, namespace).await.map(Some)
     };
     let late = |_| {
         let cause = format!("open the repository: it was not open within {} seconds", OPENING.as_secs());
@@ -115,7 +121,7 @@ async fn ready(asked: &Snapshot, source: &Source, ctx: &Context) -> Result<Vcent
         tracing::warn!(%reason, place = opened.repository.place(), message);
         ctx.publisher.note(asked, &Note { reason, message, warning: true }).await;
     }
-    Ok(vcenter)
+    Ok(())
 }
 
 /// Whether the Upload of a disk waits for its turn. What cannot be found out holds no backup up.
@@ -208,6 +214,13 @@ async fn fail(asked: &Snapshot, problem: &Problem, ctx: &Context) -> Result<Acti
 /// Says what the Upload says, and fills in what a killed driver could not write.
 pub(super) async fn follow(seen: &Seen, ctx: &Context) -> Result<Action, Error> {
     let Some(upload) = &seen.upload else { return Ok(Action::await_change()) };
+    if snapshot::needs_repository(upload) {
+        // its own attempts tell what is wrong with it, and come again
+        if let Err(problem) = open_repository(&seen.snapshot, &seen.snapshot.namespace().unwrap_or_default(), ctx).await
+        {
+            tracing::warn!(upload = upload.name_any(), error = %problem, "an Upload of the original has no repository yet");
+        }
+    }
     let before = seen.snapshot.status.clone().unwrap_or_default();
     let incomplete = before.snapshot_id.is_none() || before.metadata.as_ref().is_none_or(Blob::is_empty);
     let taken = upload.spec.snapshot_id.as_deref().and_then(|id| id.parse::<EntityId>().ok()?.disk_snapshot().ok());

@@ -48,6 +48,26 @@ fn ctrl_c_ends_a_backup_and_leaves_no_restore_point() {
     assert_eq!(bench.locks(), 0, "a lock was left");
 }
 
+/// `restic unlock` sends SIGHUP to the holder of a lock to see whether it lives, and so does a shell that closes.
+#[test]
+fn unlocking_a_repository_with_restic_ends_no_backup_that_runs() {
+    let bench = Bench::new();
+    bench.raw("first.raw", MIB, &[]);
+    bench.done(&["backup", "first.raw"]);
+    let (_server, disk) = crate::bench::delayed_disk(&bench, 4 * MIB, "2");
+    let mut backup = bench.start(&["backup", &disk]);
+    until("the backup", || bench.locks() > 0);
+    bench.restic(&["unlock"]);
+    signal(&backup, "HUP");
+    let mut ended = None;
+    until("the end", || {
+        ended = backup.0.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert!(ended.unwrap().success(), "{ended:?}");
+    assert!(bench.done(&["list"]).contains("/nbd"), "the backup is there");
+}
+
 #[test]
 fn two_signals_at_once_are_one_wish_and_leave_no_lock() {
     let bench = Bench::new();

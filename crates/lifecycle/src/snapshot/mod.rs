@@ -91,6 +91,18 @@ pub fn is_upload_of(upload: &Upload, snapshot: &Snapshot) -> bool {
     not_older && upload.spec.snapshot_reference.as_deref() == Some(reference(snapshot).as_str())
 }
 
+/// Whether an Upload may be without a repository: ours are made after it was opened, those that the original has left are not.
+pub fn needs_repository(upload: &Upload) -> bool {
+    let ours = upload.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(labels::SNAPSHOT_UID));
+    let to_copy = match upload.phase() {
+        None | Some(UploadPhase::New | UploadPhase::UploadError) => true,
+        // the original says nothing of its progress; what one of our nodes copies has its repository
+        Some(UploadPhase::InProgress) => upload.status.as_ref().is_none_or(|status| status.progress.total_bytes == 0),
+        Some(_) => false,
+    };
+    !ours && to_copy && !upload.spec.upload_cancel
+}
+
 /// `<namespace>/<name>`.
 pub fn reference(snapshot: &Snapshot) -> String {
     let text = |part: &Option<String>| part.clone().unwrap_or_default();
@@ -220,6 +232,26 @@ mod tests {
         ];
         for (situation, snapshot, upload, want) in cases {
             assert_eq!(plan(&snapshot, upload, noon()), want, "{situation}");
+        }
+    }
+
+    #[test]
+    fn only_an_upload_of_the_original_that_is_to_be_copied_needs_a_repository() {
+        let upload = |phase: &str, ours: bool, cancelled: bool| {
+            let mut upload =
+                Upload::new("upload-s", api::UploadSpec { upload_cancel: cancelled, ..api::UploadSpec::default() });
+            upload.status.get_or_insert_default().phase = Some(phase.into());
+            let label = (labels::SNAPSHOT_UID.to_owned(), "u-1".to_owned());
+            upload.metadata.labels = ours.then(|| [label].into());
+            upload
+        };
+        for phase in ["New", "InProgress", "UploadError"] {
+            assert!(needs_repository(&upload(phase, false, false)), "{phase}");
+            assert!(!needs_repository(&upload(phase, true, false)), "ours, {phase}");
+            assert!(!needs_repository(&upload(phase, false, true)), "cancelled, {phase}");
+        }
+        for phase in ["Completed", "Canceling", "Canceled", "CleanupFailed", "UploadFailedAfterRetry"] {
+            assert!(!needs_repository(&upload(phase, false, false)), "{phase}");
         }
     }
 

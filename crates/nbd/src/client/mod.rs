@@ -168,7 +168,10 @@ impl Client {
     async fn read_piece(&self, piece: ByteRange) -> Result<Bytes, Error> {
         match self.exchange(Command::Read, 0, piece, Bytes::new()).await? {
             Answer::Data(data) => Ok(data),
-            _ => Ok(Bytes::new()),
+            _ => {
+                let problem = "it answered a read without data".to_owned();
+                Err(Error::Protocol { server: self.server().to_owned(), problem })
+            }
         }
     }
 

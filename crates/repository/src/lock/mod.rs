@@ -27,6 +27,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Who holds an exclusive lock relies on it for this long after renewing it: a process that was stopped for longer finds
 /// out before it removes anything.
 const RELIABLE: SignedDuration = SignedDuration::from_mins(20);
+/// How long a lock may take to go. A store that does not answer would keep the end of a transfer from being told.
+const LETTING_GO: Duration = Duration::from_secs(60);
 /// Between two looks whether transfers have ended.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -161,13 +163,20 @@ impl Lock {
         self.skipped.as_deref()
     }
 
-    /// Removes the lock and waits until it is gone.
+    /// Removes the lock and waits until it is gone, a minute at most; goes on removing it in the background.
     pub async fn release(mut self) -> Result<(), Error> {
         let Some(held) = self.held.take() else { return Ok(()) };
         held.stop.cancel();
-        let _ = held.renewing.await; // it ends at the token; a panic in it leaves the id we know
-        let id = held.current.lock().await.id;
-        remove(&self.repository, &id).await
+        let repository = self.repository.clone();
+        let going = tokio::spawn(async move {
+            let _ = held.renewing.await; // it ends at the token; a panic in it leaves the id we know
+            let id = held.current.lock().await.id;
+            remove(&repository, &id).await
+        });
+        match tokio::time::timeout(LETTING_GO, going).await {
+            Ok(gone) => gone.expect("removing a lock does not panic"),
+            Err(_) => Err(Error::LockStays { within: LETTING_GO }),
+        }
     }
 }
 

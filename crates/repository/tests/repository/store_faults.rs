@@ -110,6 +110,9 @@ async fn a_bucket_that_goes_on_failing_ends_the_restore_after_few_tries_and_call
         }
         let tries = bucket.line.tries("GET", "/data/");
         assert_eq!(tries[0], ATTEMPTS, "{trouble:?}: {tries:?}");
+        let sizes = bucket.line.tries("HEAD", "/data/");
+        let asked = kind != ErrorKind::Unreachable;
+        assert_eq!(!sizes.is_empty(), asked, "a silent store is waited for once, not once more for a size: {sizes:?}");
     }
     bucket.line.heal();
     disk.assert_is_read(&reader).await;

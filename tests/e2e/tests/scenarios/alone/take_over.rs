@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Snapshot, SnapshotPhase, Upload, UploadPhase};
 use disk::DiskSnapshot;
-use e2e::{Claim, DEADLINE, Namespace, World, asked, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, Namespace, World, asked, insist, nothing_left, wait_until};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -66,7 +66,15 @@ async fn what_the_original_has_left_in_the_middle_is_finished_or_ended(world: Wo
     let ended = Patch::Merge(json!({"status": {"phase": "Failed", "message": "Timed out"}}));
     failed.api().patch_status(&failed.name, &PatchParams::default(), &ended).await?;
     let waiting = other.clone_as(&old, "back").await?;
-    for process in DATA_MANAGERS.into_iter().chain([DRIVER]) {
+    world.start_process(DRIVER).await?;
+    // the original makes no restic repository; a node that comes before it is there tries again a minute later
+    let repository = world.repository_folder(shop.name()).join("config");
+    insist("find the repository of what is taken over", || async {
+        ensure!(repository.is_file(), "there is no {}", repository.display());
+        Ok(())
+    })
+    .await?;
+    for process in DATA_MANAGERS {
         world.start_process(process).await?;
     }
 
@@ -81,7 +89,7 @@ async fn what_the_original_has_left_in_the_middle_is_finished_or_ended(world: Wo
     let never = failed.api().get(&failed.name).await?;
     ensure!(never.phase() == Some(&ClonePhase::Failed), "a restore that the original gave up is {:?}", never.status);
     ensure!(other.claims().get_opt("never").await?.is_none(), "a restore that the original gave up was run again");
-    world.restic(shop.name()).check().await?; // the original made no restic repository: taking its Uploads over does
+    world.restic(shop.name()).check().await?;
     nothing_left(&world, &other, 1).await?;
     nothing_left(&world, &shop, 3).await
 }
