@@ -1,6 +1,7 @@
 //! Faults of what everyone shares: servers that go away, credentials that are wrong, programs that are killed.
 //! Each has a lab to itself while it runs, and puts right what it has put wrong.
 
+mod doctor;
 mod driver;
 mod limits;
 mod nodes;
@@ -21,6 +22,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         steps::SCENARIOS,
         driver::SCENARIOS,
         orphans::SCENARIOS,
+        doctor::SCENARIOS,
         crate::velero::last_moment::SCENARIOS,
     ]
     .into_iter()
