@@ -139,7 +139,7 @@ async fn restore_points(ctx: &Context, settings: &Settings, met: &mut Met) -> Re
 }
 
 fn first_meeting(point: &Point, settings: &Settings) -> Instant {
-    let (path, point, backup) = (&point.path, &point.id, point.backup.as_ref().map(|(name, _)| name));
+    let (path, point, backup) = (&point.path, &point.id, point.backup.as_ref().map(|of| &of.name));
     let remove = settings.remove_restore_points;
     tracing::info!(path, point, backup, remove, "the Velero backup of this restore point is gone, and nobody names it");
     Instant::now()

@@ -19,7 +19,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use lifecycle::Problem;
 use lifecycle::orphans::parts::{self, OpenUpload};
-use lifecycle::orphans::points::{self, Owners, Point};
+use lifecycle::orphans::points::{self, BackupOf, Owners, Point};
 use lifecycle::orphans::{Installation, Settings, Taken, find, repositories};
 use lifecycle::snapshot::disk_of;
 use repository::Repository;
@@ -165,8 +165,8 @@ pub async fn restore_points(client: &Client, opens: &Repositories) -> Result<(Ve
 }
 
 fn point(point: &repository::RestorePoint) -> Point {
-    let tag = |name: &str| point.tags.get(name).cloned().unwrap_or_default();
-    let backup = Some((tag("backup"), tag("backup-uid"))).filter(|(name, uid)| !name.is_empty() && !uid.is_empty());
+    let tag = |name: &str| point.tags.get(name).filter(|text| !text.is_empty()).cloned();
+    let backup = tag("backup").map(|name| BackupOf { name, uid: tag("backup-uid") });
     Point {
         id: point.id.to_string(),
         cluster: point.host.clone(),

@@ -1,6 +1,8 @@
 //! What the driver's sweeps would remove. Only told.
 
-use api::{DownloadPhase, REPOSITORY_DRIVER, Upload, UploadPhase, labels, names};
+use std::time::Duration;
+
+use api::{BackupRepository, DownloadPhase, Reason, Upload, UploadPhase, labels, names};
 use connections::{Repositories, Vcenters, from_kube, from_repository, leftovers};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::SignedDuration;
@@ -11,7 +13,12 @@ use lifecycle::doctor::leftovers::judge;
 use lifecycle::doctor::{Finding, Matter};
 use lifecycle::orphans::{Installation, Kind, Transfer, lease_goes};
 
+use repository::store::Store as _;
+
 use super::Doctor;
+
+/// A bucket may take so long to say what is open in it.
+const A_BUCKET: Duration = Duration::from_secs(40);
 
 impl Doctor {
     pub(super) async fn look_for_leftovers(&mut self, centers: &Vcenters, opens: &Repositories) -> Result<(), Problem> {
@@ -95,22 +102,32 @@ impl Doctor {
         until.is_some_and(|until| until >= self.cluster_time())
     }
 
-    async fn left_open_uploads(&self, opens: &Repositories) -> Result<Vec<String>, Problem> {
-        let settings = self.settings.orphans();
+    /// In every bucket that answers; of the others it is told that nobody knows.
+    async fn left_open_uploads(&mut self, opens: &Repositories) -> Result<Vec<String>, Problem> {
         let mut found = Vec::new();
-        let all = self.all::<api::BackupRepository>().await?;
-        for described in
-            leftovers::folders(all.into_iter().filter(|r| r.repository_driver == REPOSITORY_DRIVER).collect())
-        {
-            let store = opens.store(&described).await?;
-            let open = leftovers::open_uploads(&store, &settings, self.cluster_time()).await;
-            let open = open.map_err(|source| {
-                let act = "look for uploads in parts".to_owned();
-                from_repository("look at the bucket", &repository::Error::Store { act, source })
-            })?;
-            found.extend(open.into_iter().map(|upload| upload.key));
+        for described in leftovers::folders(self.all().await?) {
+            match self.left_open_in(&described, opens).await {
+                Ok(open) => found.extend(open),
+                Err(problem) => self.tell(Kind::OpenUpload, Err(problem)),
+            }
         }
         Ok(found)
+    }
+
+    async fn left_open_in(&self, described: &BackupRepository, opens: &Repositories) -> Result<Vec<String>, Problem> {
+        let store = opens.store(described).await?;
+        let settings = self.settings.orphans();
+        let look = leftovers::open_uploads(&store, &settings, self.cluster_time());
+        let open = tokio::time::timeout(A_BUCKET, look).await.map_err(|_| {
+            let cause =
+                format!("look for uploads in parts: {} did not say within {} s", store.place(), A_BUCKET.as_secs());
+            Problem::passing(Reason::StoreUnreachable, cause)
+        })?;
+        let open = open.map_err(|source| {
+            let act = "look for uploads in parts".to_owned();
+            from_repository("look at the bucket", &repository::Error::Store { act, source })
+        })?;
+        Ok(open.into_iter().map(|upload| upload.key).collect())
     }
 
     /// Restore points without an owner; what keeps a repository from being opened is told as it is met.

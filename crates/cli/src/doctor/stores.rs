@@ -66,7 +66,7 @@ impl Doctor {
         let folder = format!("doctor.probe.{}.{}/", std::process::id(), Timestamp::now().as_nanosecond());
         let tried: Vec<_> =
             store.probe(&folder).await.into_iter().map(|(what, did)| (ability(what), how(did))).collect();
-        let place = format!("{who}: {}{folder}", store.place());
+        let place = format!("{who}: {}", store.place());
         self.findings.extend(judge_probe(&place, &tried));
     }
 

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use api::velero::Backup;
-use api::{CloneFromSnapshot, DeleteSnapshot, Download, Snapshot, Timestamp, Upload};
+use api::{CloneFromSnapshot, DeleteSnapshot, Download, Snapshot, Timestamp, Upload, labels};
 use disk::DiskSnapshot;
 
 use super::Settings;
@@ -22,10 +22,19 @@ pub struct Point {
     pub time: Timestamp,
     /// `/<namespace>/<claim>`.
     pub path: String,
-    /// Name and uid of the backup it was made for.
-    pub backup: Option<(String, String)>,
+    /// The backup it was made for.
+    pub backup: Option<BackupOf>,
     /// The disk snapshot it was read from.
     pub disk_snapshot: Option<DiskSnapshot>,
+}
+
+/// What a restore point says of the backup it was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupOf {
+    /// Its name as a label holds it: [`labels::backup_name`].
+    pub name: String,
+    /// Its uid; the first restore points of ours did not say it.
+    pub uid: Option<String>,
 }
 
 /// Everybody who may speak of a restore point. Must have been listed after the points: what is not listed yet counts as gone.
@@ -41,7 +50,7 @@ impl Owners {
     /// Velero's backups.
     #[must_use]
     pub fn with_backups(mut self, backups: &[Backup]) -> Self {
-        self.backups.extend(backups.iter().flat_map(|backup| [backup.name().to_owned(), backup.uid().to_owned()]));
+        self.backups.extend(backups.iter().flat_map(|b| [labels::backup_name(b.name()), b.uid().to_owned()]));
         self.backups.remove("");
         self
     }
@@ -76,7 +85,8 @@ impl Owners {
 
     fn own(&self, point: &Point) -> bool {
         let backup = point.backup.as_ref();
-        let by_backup = backup.is_none_or(|(name, uid)| self.backups.contains(name) || self.backups.contains(uid));
+        let is_there = |word: &String| self.backups.contains(word);
+        let by_backup = backup.is_none_or(|of| is_there(&of.name) || of.uid.as_ref().is_some_and(is_there));
         // one that does not say what it was read from cannot be told apart from one that is held
         let by_object = point.disk_snapshot.as_ref().is_none_or(|of| {
             let snapshot = of.snapshot.as_str();
@@ -111,7 +121,7 @@ mod tests {
             cluster: "here".to_owned(),
             time: now() - SignedDuration::from_hours(30),
             path: "/shop/data".to_owned(),
-            backup: Some(("nightly".to_owned(), "u1".to_owned())),
+            backup: Some(BackupOf { name: "nightly".to_owned(), uid: Some("u1".to_owned()) }),
             disk_snapshot: Some("disk:snap-1".parse().unwrap()),
         }
     }
@@ -133,12 +143,21 @@ mod tests {
         );
         let upload = Upload::new("upload-snap-1", UploadSpec::default());
         let none = Owners::default;
+        let long = |end: &str| format!("{}{end}", "a".repeat(70));
+        let cut = BackupOf { name: labels::backup_name(&long("")), uid: None };
+        let of_long = Point { backup: Some(cut), ..point() };
         let cases = [
             ("its backup was deleted", point(), none(), true),
             ("another backup is there", point(), none().with_backups(&[backup("weekly", "u2")]), true),
             ("its backup is there", point(), none().with_backups(&[backup("nightly", "u1")]), false),
             ("its backup was brought back by Velero", point(), none().with_backups(&[backup("nightly", "u9")]), false),
             ("its backup has another name here", point(), none().with_backups(&[backup("copy", "u1")]), false),
+            (
+                "its backup has a name longer than a label",
+                of_long,
+                none().with_backups(&[backup(&long("b"), "u2")]),
+                false,
+            ),
             ("it is being deleted", point(), none().with_requests(&[], &[], &[deletes]), false),
             ("its Upload is there", point(), none().with_transfers(&[upload], &[]), false),
             ("it is young", young, none(), false),

@@ -110,6 +110,7 @@ pub fn upload(
         Turn::AtOnce => (None, None),
         Turn::WhenAdmitted { datastore } => (Some(false), datastore),
     };
+    let label = |key: &str| snapshot.metadata.labels.as_ref().and_then(|l| l.get(key)).cloned();
     let spec = api::UploadSpec {
         snapshot_id: Some(format!("ivd:{taken}")),
         backup_timestamp: Some(api::Time(now)),
@@ -118,7 +119,8 @@ pub fn upload(
         source_namespace: Some(source.namespace.clone()),
         source_claim: Some(source.claim.clone()),
         cluster_id: Some(cluster.to_owned()),
-        backup_name: snapshot.metadata.labels.as_ref().and_then(|l| l.get(labels::BACKUP_NAME)).cloned(),
+        backup_name: label(labels::BACKUP_NAME),
+        backup_uid: label(labels::BACKUP_UID),
         admitted,
         datastore,
         ..api::UploadSpec::default()
