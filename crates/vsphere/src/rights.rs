@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
 
 use crate::error::{Cause, Error};
 use crate::fault::Act;
@@ -48,7 +49,8 @@ impl Vcenter {
     pub async fn lacking(&self, entity: &Entity, privileges: &[&str]) -> Result<Vec<String>, Error> {
         let ask = |session: &Session| {
             let request = Request::new("HasPrivilegeOnEntities", &session.authorization);
-            let request = request.reference("entity", &entity.reference(session)).text("sessionId", &session.key);
+            let request =
+                request.reference("entity", &entity.reference(session)).text("sessionId", session.key.expose_secret());
             privileges.iter().fold(request, |request, privilege| request.text("privId", privilege))
         };
         let asked = async {

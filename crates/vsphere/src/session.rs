@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{Mutex, OnceCell, OwnedMutexGuard, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
@@ -58,8 +58,8 @@ pub(crate) struct Session {
     pub(crate) authorization: Reference,
     /// The root of the inventory.
     pub(crate) root: Reference,
-    /// What vCenter calls this session; empty where it did not say.
-    pub(crate) key: String,
+    /// What vCenter calls this session; empty where it did not say. As good as the cookie.
+    pub(crate) key: SecretString,
     pub(crate) declared: Declared,
     disks: OnceCell<Reference>,
 }
@@ -217,7 +217,8 @@ impl Shared {
             reply => reply?,
         };
         turn.accepted();
-        let key = reply.element.child("returnval").and_then(|session| session.text_of("key")).unwrap_or_default();
+        let key =
+            reply.element.child("returnval").and_then(|session| session.text_of("key")).unwrap_or_default().into();
         let cookie = reply.cookie.or(content.cookie).ok_or_else(|| bad_reply("the login set no session cookie"))?;
         info!(server = self.transport.server(), %user, api = %content.about.api_version, "logged in");
         Ok(Session {

@@ -279,6 +279,17 @@ impl World {
         self.lab.run(&["logs", process]).await
     }
 
+    /// What a process of the lab serves at `/metrics`.
+    ///
+    /// # Errors
+    /// When it does not run, or does not answer.
+    pub async fn metrics(&self, process: &str) -> Result<String> {
+        let environment = self.environment_of(process).await?;
+        let address = environment.iter().find(|(name, _)| name == "METRICS_ADDRESS").map(|(_, address)| address);
+        let url = format!("http://{}/metrics", address.context("an address for metrics")?);
+        Ok(reqwest::get(url).await?.error_for_status()?.text().await?)
+    }
+
     /// What `lab ps` prints.
     ///
     /// # Errors

@@ -55,6 +55,9 @@ impl Doctor {
         if disks.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(trouble) = &self.vcenter_trouble {
+            return Err(trouble.clone());
+        }
         let vcenter = centers.get().await?;
         let of = Installation { cluster, namespace: &self.velero_namespace };
         let found = leftovers::disk_snapshots(&self.client, &vcenter, &disks, of).await?;

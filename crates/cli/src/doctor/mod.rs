@@ -22,8 +22,10 @@ use lifecycle::doctor::{Finding, Matter, definitions, library, storage};
 use crate::args::{DoctorArguments, Output};
 use shown::Report;
 
-/// One look may take so long: a bucket or a vCenter that does not answer is found out long before.
+/// A look at the cluster may take so long.
 const A_LOOK: Duration = Duration::from_secs(120);
+/// A look at every disk, or at every bucket. One that does not answer is found out long before; this is for thousands of them.
+const A_LONG_LOOK: Duration = Duration::from_secs(30 * 60);
 
 /// What is asked, and what was found so far.
 struct Doctor {
@@ -33,6 +35,8 @@ struct Doctor {
     settings: Settings,
     findings: Vec<Finding>,
     clocks: Vec<Clock>,
+    /// Why vCenter cannot be used: a password that was refused is not tried a second time.
+    vcenter_trouble: Option<Problem>,
 }
 
 pub(crate) async fn run(arguments: &DoctorArguments, output: Output) -> Result<()> {
@@ -56,6 +60,7 @@ async fn examine(client: Client, velero_namespace: &str, probe_store: bool) -> V
         settings: Settings::default(),
         findings: Vec::new(),
         clocks: Vec::new(),
+        vcenter_trouble: None,
     };
     if doctor.in_time(Matter::Cluster, async |doctor| doctor.look_at_the_cluster().await).await {
         doctor.look_everywhere().await;
@@ -70,7 +75,12 @@ impl Doctor {
         self.in_time(Matter::Rights, async |doctor| doctor.look_at_rights().await).await;
         self.in_time(Matter::Settings, async |doctor| doctor.look_at_settings().await).await;
         let centers = Vcenters::new(self.client.clone(), &self.velero_namespace);
-        self.in_time(Matter::VCenter, async |doctor| doctor.look_at_vcenter(&centers).await).await;
+        let look = async |doctor: &mut Self| {
+            let looked = doctor.look_at_vcenter(&centers).await;
+            doctor.vcenter_trouble = looked.clone().err();
+            looked
+        };
+        self.in_time(Matter::VCenter, look).await;
         self.in_time(Matter::Library, async |doctor| doctor.look_at_the_library().await).await;
         let repositories = Repositories::new(self.client.clone(), &self.velero_namespace);
         self.in_time(Matter::Key, async |doctor| doctor.look_at_the_key(&repositories).await).await;
@@ -82,7 +92,11 @@ impl Doctor {
 
     /// Looks, and says why where it failed or took too long. Whether it ended well.
     async fn in_time(&mut self, matter: Matter, look: impl AsyncFnOnce(&mut Self) -> Result<(), Problem>) -> bool {
-        let looked = tokio::time::timeout(A_LOOK, look(self)).await;
+        let within = match matter {
+            Matter::VCenter | Matter::Storage | Matter::Leftovers => A_LONG_LOOK,
+            _ => A_LOOK,
+        };
+        let looked = tokio::time::timeout(within, look(self)).await;
         let finding = match looked {
             Ok(Ok(())) => return true,
             Ok(Err(problem)) => Finding::of_look(matter, &problem),

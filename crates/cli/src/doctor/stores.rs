@@ -1,5 +1,6 @@
 //! What storage locations, buckets and repositories say. A bucket is written to with `--probe-store` alone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::velero::BackupStorageLocation;
@@ -86,7 +87,7 @@ impl Doctor {
         for location in &locations {
             match wanted(location, "", &default) {
                 Ok(wanted) => {
-                    let described = describe(wanted.parameters, wanted.credential_secret);
+                    let described = describe(location.name(), wanted.parameters, wanted.credential_secret);
                     places.push(Place { who: format!("storage location {}", location.name()), described });
                 }
                 Err(problem) => {
@@ -118,10 +119,11 @@ impl Doctor {
 }
 
 fn describe(
-    parameters: std::collections::BTreeMap<String, String>,
+    name: &str,
+    parameters: BTreeMap<String, String>,
     credential_secret: Option<CredentialSecret>,
 ) -> BackupRepository {
-    let mut described = BackupRepository::new("doctor");
+    let mut described = BackupRepository::new(name);
     described.repository_parameters = parameters;
     described.credential_secret = credential_secret;
     described

@@ -444,6 +444,12 @@ async fn doctor_tells_what_is_left_over_and_the_driver_removes_what_is_old(world
     let told_of = "the Velero backup of this restore point is gone";
     until("the restore point is told of", || async { Ok(world.logs(DRIVER).await?.contains(told_of)) }).await?;
     nothing_left(&world, &shop, 1).await?;
+    let metrics = world.metrics(DRIVER).await?;
+    for (metric, kind, at_least) in [("orphans", "restore-point", 1), ("orphans_removed_total", "repository", 1)] {
+        let line = format!("vsphere_backup_{metric}{{kind=\"{kind}\",component=\"{DRIVER}\"}} ");
+        let counted = metrics.lines().find_map(|found| found.strip_prefix(&line)?.parse::<u64>().ok());
+        ensure!(counted.is_some_and(|count| count >= at_least), "{line}is {counted:?} in\n{metrics}");
+    }
 
     let kept = json!({
         "metadata": {"name": "kept"}, "spec": {"storageLocation": "default"}, "status": {"phase": "Failed"},
