@@ -1,5 +1,5 @@
-//! Whether the nodes' tracking flags agree. What is wrong with one node is [`Machine::objection`](crate::tracking::Machine::objection)'s
-//! to say, what is wrong with all of them [`dangers`](crate::tracking::dangers)'.
+//! Whether the nodes' tracking flags agree. What is wrong with one node is said by its `Machine::objection`, what is wrong with all of
+//! them by [`dangers`].
 
 use super::{Finding, Matter};
 use crate::tracking::{Disk, Facts, Node, dangers};
