@@ -38,6 +38,7 @@ pub async fn run(ctx: Arc<Context>, grace: Duration, stop: CancellationToken) {
 async fn pass(ctx: &Context, grace: Duration, met: &mut Met) -> Result<(), Error> {
     let disks = leftovers::disks(&ctx.client).await?;
     if disks.is_empty() {
+        ctx.metrics.orphans_found(Kind::DiskSnapshot.as_str(), 0);
         return Ok(());
     }
     let vcenter = ctx.vcenters.get().await?;
