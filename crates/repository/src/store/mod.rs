@@ -7,6 +7,8 @@ mod checksum;
 mod encryption;
 mod faulty;
 mod folder;
+mod parts;
+mod probe;
 mod region;
 mod retry;
 mod s3;
@@ -23,6 +25,8 @@ pub use checksum::Checksum;
 pub use encryption::{CustomerKey, StoreEncryption};
 pub use faulty::{Fault, FaultyStore, Operation};
 pub use folder::FolderStore;
+pub use parts::OpenUpload;
+pub use probe::{Ability, Did};
 pub use s3::S3Store;
 
 /// What a store says about a failure.

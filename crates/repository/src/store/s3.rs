@@ -45,10 +45,10 @@ const PUT_TIMEOUT: Duration = Duration::from_secs(300);
 /// A bucket, or what lies under a prefix of it.
 #[derive(Clone)]
 pub struct S3Store {
-    client: Client,
-    bucket: String,
+    pub(super) client: Client,
+    pub(super) bucket: String,
     /// Empty, or ends in `/`.
-    prefix: String,
+    pub(super) prefix: String,
     place: String,
     timeout: Duration,
     put_timeout: TimeoutConfig,
@@ -125,11 +125,11 @@ impl S3Store {
         })
     }
 
-    fn name(&self, key: &str) -> String {
+    pub(super) fn name(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 
-    fn failed<E, R>(&self, operation: &'static str, key: &str, cause: SdkError<E, R>) -> Error
+    pub(super) fn failed<E, R>(&self, operation: &'static str, key: &str, cause: SdkError<E, R>) -> Error
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
         R: fmt::Debug + Send + Sync + 'static,
@@ -168,7 +168,7 @@ impl S3Store {
         Ok(object.and_then(|object| object.size()).and_then(|size| u64::try_from(size).ok()))
     }
 
-    async fn upload(&self, request: PutObjectFluentBuilder, body: Body) -> Result<(), PutError> {
+    pub(super) async fn upload(&self, request: PutObjectFluentBuilder, body: Body) -> Result<(), PutError> {
         let request = request.encrypted(&self.encryption).set_tagging(self.tagging.clone());
         // a body in memory has its checksum in a header; as a trailer few stores would understand it
         let request = with_checksum(request, self.checksum).body(ByteStream::from(body.bytes));
@@ -203,7 +203,7 @@ pub(super) fn client_for(options: &S3Options) -> Result<SharedHttpClient, BoxErr
     }
 }
 
-type PutError = SdkError<aws_sdk_s3::operation::put_object::PutObjectError>;
+pub(super) type PutError = SdkError<aws_sdk_s3::operation::put_object::PutObjectError>;
 
 /// The client that trusts the system's certificates and these. As in Velero: a location whose bundle holds the authority of
 /// a proxy goes on to work where there is none.
@@ -249,7 +249,7 @@ impl Intercept for KnownHash {
 }
 
 /// The number of an answer, where there was one.
-trait HttpStatus {
+pub(super) trait HttpStatus {
     fn status(&self) -> Option<u16>;
 }
 
