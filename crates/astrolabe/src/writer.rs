@@ -237,7 +237,7 @@ impl OpenSegment<'_> {
         for several in &begun {
             self.bucket.abort_upload(several).await?;
         }
-        self.upload = Some(self.bucket.begin_upload(&self.key).await?);
+        self.upload = Some(self.bucket.begin_multipart(&self.key).await?);
         Ok(())
     }
 

@@ -72,6 +72,12 @@ pub struct Sweeps {
     /// How long a disk snapshot must have been without an owner before it is deleted, in seconds.
     #[arg(long, env = "ORPHAN_GRACE_SECONDS", default_value_t = 20 * 60, hide = true)]
     orphan_grace_seconds: u64,
+    /// Pause between two looks for what nobody owns in buckets and among BackupRepositories, in seconds.
+    #[arg(long, env = "LEFTOVERS_SECONDS", default_value_t = 3600, hide = true)]
+    leftovers_seconds: u64,
+    /// In place of the setting `orphan-age`, in seconds.
+    #[arg(long, env = "ORPHAN_AGE_SECONDS", hide = true)]
+    orphan_age_seconds: Option<u64>,
 }
 
 impl Sweeps {
@@ -83,6 +89,16 @@ impl Sweeps {
     /// How long a disk snapshot must have been without an owner before it is deleted.
     pub fn orphan_grace(&self) -> Duration {
         Duration::from_secs(self.orphan_grace_seconds.max(1))
+    }
+
+    /// Pause between two looks for what nobody owns in buckets and among BackupRepositories.
+    pub fn leftovers(&self) -> Duration {
+        Duration::from_secs(self.leftovers_seconds.max(1))
+    }
+
+    /// What takes the place of the setting `orphan-age`.
+    pub fn orphan_age(&self) -> Option<Duration> {
+        self.orphan_age_seconds.map(Duration::from_secs)
     }
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::{Api, ResourceExt};
 use lifecycle::Problem;
-use lifecycle::orphans::{Transfer, lease_goes};
+use lifecycle::orphans::{Kind, Transfer, lease_goes};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::is_code;
@@ -17,18 +17,8 @@ use crate::{Context, Error};
 
 /// Looks every `every`, until `stop`. A lease is removed at the second look that finds it as it was, when it has run out.
 pub(crate) async fn run(ctx: Arc<Context>, every: Duration, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            swept = sweep(&ctx) => if let Err(error) = swept {
-                tracing::warn!(error = Problem::chain(&error), "leases of transfers that have ended were not removed");
-            },
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(every) => {}
-        }
-    }
+    let missed = "leases of transfers that have ended were not removed";
+    crate::every::every(every, &stop, missed, async || sweep(&ctx).await).await;
 }
 
 /// One lease that cannot be looked at keeps no other one. There are as many of them as transfers run.
@@ -36,23 +26,30 @@ async fn sweep(ctx: &Context) -> Result<(), Error> {
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let ours: Vec<_> = labels::ours().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     let listed = leases.list(&ListParams::default().labels(&ours.join(","))).await;
+    let mut removed = 0;
     for lease in &listed.map_err(Error::cluster("list leases of transfers"))?.items {
-        if let Err(error) = look(ctx, &leases, lease).await {
-            tracing::warn!(lease = lease.name_any(), error = Problem::chain(&error), "a lease was not looked at");
+        match look(ctx, &leases, lease).await {
+            Ok(is_gone) => removed += usize::from(is_gone),
+            Err(error) => {
+                tracing::warn!(lease = lease.name_any(), error = Problem::chain(&error), "a lease was not looked at");
+            }
         }
     }
+    ctx.metrics.orphans_removed(Kind::Lease.as_str(), removed);
     Ok(())
 }
 
-async fn look(ctx: &Context, leases: &Api<Lease>, lease: &Lease) -> Result<(), Error> {
+/// Whether it was left over, and is gone.
+async fn look(ctx: &Context, leases: &Api<Lease>, lease: &Lease) -> Result<bool, Error> {
     let name = lease.name_any();
-    let Some(transfer) = transfer_of(ctx, &name).await? else { return Ok(()) };
+    let Some(transfer) = transfer_of(ctx, &name).await? else { return Ok(false) };
     let is_held = ctx.transfers.held_by_another(&name).await?.is_some();
-    if lease_goes(transfer, is_held) {
+    let goes = lease_goes(transfer, is_held);
+    if goes {
         tracing::info!(lease = name, "its transfer has ended; removing the lease");
         forget(leases, lease).await?;
     }
-    Ok(())
+    Ok(goes)
 }
 
 /// Deletes a lease as it was seen: one that was taken meanwhile stays.

@@ -3,8 +3,8 @@
 //! It moves no bytes. [`server::run`] starts a controller for each kind it owns: Snapshot ([`snapshots`]),
 //! CloneFromSnapshot ([`clones`]), DeleteSnapshot ([`deletes`]) and BackupRepositoryClaim ([`claims`]); finished
 //! transfers are removed by [`transfers`], what deleted restores left behind by [`sweep`], disk snapshots that nobody owns
-//! by [`orphans`], and the data of deleted backups by [`maintenance`]; [`elsewhere`] tells of objects in the wrong
-//! namespace. Every decision is in the `lifecycle` crate; here
+//! by [`orphans`], what else nobody owns by `leases`, `locks` and `leftovers`, and the data of deleted backups by
+//! [`maintenance`]; [`elsewhere`] tells of objects in the wrong namespace. Every decision is in the `lifecycle` crate; here
 //! things are read and written.
 //!
 //! ```no_run
@@ -26,7 +26,9 @@ mod context;
 pub mod deletes;
 pub mod elsewhere;
 mod error;
+mod every;
 mod leases;
+mod leftovers;
 mod locks;
 pub mod maintenance;
 pub mod orphans;

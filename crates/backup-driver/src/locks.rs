@@ -8,9 +8,10 @@ use api::{BackupRepository, REPOSITORY_DRIVER, Reason};
 use connections::from_repository;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use lifecycle::Problem;
+use lifecycle::orphans::Kind;
 use tokio_util::sync::CancellationToken;
 
+use crate::every::every;
 use crate::{Context, Error};
 
 /// Pause between two sweeps. A lock counts as stale after 30 minutes without renewal, so none outlives an hour by much.
@@ -18,18 +19,7 @@ const EVERY: Duration = Duration::from_secs(30 * 60);
 
 /// Sweeps at once and then every half hour, until `stop`.
 pub(crate) async fn run(ctx: Arc<Context>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            swept = sweep(&ctx) => if let Err(error) = swept {
-                tracing::warn!(error = Problem::chain(&error), "stale locks of repositories were not swept");
-            },
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
-    }
+    every(EVERY, &stop, "stale locks of repositories were not swept", async || sweep(&ctx).await).await;
 }
 
 /// One sweep over all repositories; one that cannot be opened is left for the next sweep.
@@ -44,7 +34,7 @@ async fn sweep(ctx: &Context) -> Result<(), Error> {
                 removed.map_err(|e| from_repository("remove stale locks", &e))
             };
             match swept.await {
-                Ok(_) => {}
+                Ok(removed) => ctx.metrics.orphans_removed(Kind::Lock.as_str(), removed),
                 Err(problem) if problem.reason == Reason::RepositoryMissing => {} // nothing was ever backed up
                 Err(problem) => {
                     let name = described.name_any();

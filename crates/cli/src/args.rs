@@ -71,6 +71,12 @@ pub(crate) enum Command {
     Prune(PruneArguments),
     /// Show the cluster's snapshots and transfers: phase, how far, how fast, which node, why waiting
     Status(StatusArguments),
+    /// Look for everything that keeps backups and restores from working, and say what helps
+    ///
+    /// Looks at definitions, programs, rights in the cluster, settings, vCenter and each privilege there, clocks, change tracking, the disk
+    /// library, the repositories' key, storage locations, and what is left over. It changes nothing: with --probe-store it puts
+    /// three small objects of its own into each bucket and deletes them again. Exit code 1 when it finds a problem.
+    Doctor(DoctorArguments),
     /// Whether vCenter tracks the changes of the cluster's disks, and switching that on or off
     #[command(subcommand)]
     Tracking(TrackingCommand),
@@ -200,6 +206,15 @@ pub(crate) struct StatusArguments {
     /// Only objects of this namespace (Snapshots and CloneFromSnapshots)
     #[arg(long, short)]
     pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// Also try out what each bucket can do: put, read, list, overwrite and delete objects in a folder of its own, which goes again
+    #[arg(long)]
+    pub(crate) probe_store: bool,
     #[command(flatten)]
     pub(crate) cluster: ClusterArguments,
 }

@@ -14,6 +14,7 @@ mod backup;
 mod changes;
 mod cluster;
 mod disks;
+mod doctor;
 mod failure;
 mod interrupt;
 mod list;
@@ -78,6 +79,7 @@ async fn run(command: &Command, output: Output) -> Result<()> {
             },
             Command::Prune(arguments) => prune::run(arguments, output, &interrupt).await,
             Command::Status(arguments) => cluster::status(arguments, output).await,
+            Command::Doctor(arguments) => doctor::run(arguments, output).await,
             Command::Tracking(command) => tracking::run(command, output).await,
         }
     };

@@ -19,6 +19,7 @@
 
 mod credentials;
 mod known;
+pub mod leftovers;
 mod location;
 mod problems;
 mod repositories;
@@ -28,7 +29,7 @@ mod usable;
 mod vcenters;
 
 pub use problems::{from_kube, from_original, from_repository, from_vsphere};
-pub use repositories::{Opened, Repositories, location_of};
+pub use repositories::{FoundKey, Opened, Repositories, location_of};
 pub use settings::Settings;
 pub use usable::check;
 pub use vcenters::Vcenters;

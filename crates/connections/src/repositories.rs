@@ -45,6 +45,15 @@ pub struct Opened {
     pub well_known_key: bool,
 }
 
+/// Where the key of the repositories was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundKey {
+    /// `namespace/name` of the Secret.
+    pub secret: String,
+    /// It is the one that Velero puts where nobody has chosen one: everybody knows it.
+    pub well_known: bool,
+}
+
 /// One repository at a time may be opened or initialised at one place.
 type Slot = Arc<Mutex<Option<Repository>>>;
 
@@ -84,8 +93,13 @@ async fn with_region(mut options: S3Options) -> Result<S3Options, repository::Er
 
 /// The prefix of the repository of claims that are backed up from `source_namespace`.
 pub fn location_of(parameters: &RepositoryParameters, source_namespace: &str) -> String {
+    format!("{}/{source_namespace}", folder_of(parameters))
+}
+
+/// The prefix of all our repositories.
+fn folder_of(parameters: &RepositoryParameters) -> String {
     let prefix = parameters.storage_prefix.as_deref().map(|p| format!("{p}/")).unwrap_or_default();
-    format!("{prefix}{FOLDER}/{source_namespace}")
+    format!("{prefix}{FOLDER}")
 }
 
 impl Repositories {
@@ -152,6 +166,31 @@ impl Repositories {
     /// As the repository says.
     pub async fn open_or_make(&self, described: &BackupRepository, source_namespace: &str) -> Result<Opened, Problem> {
         self.obtain(described, source_namespace, true).await
+    }
+
+    /// The folder of all our repositories in a bucket, without the key of any: for looks at what else lies there.
+    ///
+    /// # Errors
+    /// As the description, its Secrets and the bucket's region say. Whether the bucket answers shows at the first request.
+    pub async fn store(&self, described: &BackupRepository) -> Result<S3Store, Problem> {
+        let Usable { parameters, options, client } = Usable::read(described)?;
+        let (credentials, _) = self.credentials(described, &parameters).await?;
+        let ca_pem = location::trusted(&self.known, &self.namespace, &parameters).await?;
+        let encryption = location::encryption(&self.known, &self.namespace, &parameters).await?;
+        let prefix = folder_of(&parameters);
+        let options = S3Options { prefix, ca_pem, encryption, credentials, ..options };
+        let act = format!("look at bucket {}", options.bucket);
+        client.open(in_its_region(options, &act).await?).await
+    }
+
+    /// Where the key of the repositories is.
+    ///
+    /// # Errors
+    /// `RepositoryPasswordMissing`, or what the API server says.
+    pub async fn key(&self) -> Result<FoundKey, Problem> {
+        let (name, password) = self.named_password().await?;
+        let well_known = password.expose_secret() == WELL_KNOWN_PASSWORD;
+        Ok(FoundKey { secret: format!("{}/{name}", self.namespace), well_known })
     }
 
     async fn obtain(&self, described: &BackupRepository, from: &str, make: bool) -> Result<Opened, Problem> {
@@ -266,10 +305,14 @@ impl Repositories {
 
     /// The key of the repositories. We never invent one: a key that dies with the cluster is data loss.
     async fn password(&self) -> Result<SecretString, Problem> {
+        Ok(self.named_password().await?.1)
+    }
+
+    async fn named_password(&self) -> Result<(&'static str, SecretString), Problem> {
         for name in [names::REPOSITORY_KEY_SECRET, names::VELERO_REPOSITORY_KEY_SECRET] {
             let Some(found) = secret(&self.known, &self.namespace, name).await? else { continue };
             if let Some(password) = text(&found, names::REPOSITORY_PASSWORD) {
-                return Ok(password);
+                return Ok((name, password));
             }
         }
         Err(Problem::passing(
@@ -313,4 +356,15 @@ impl Repositories {
             None => (Credentials::Environment, String::new()),
         })
     }
+}
+
+/// With the region that the bucket is in, where AWS has to say it.
+async fn in_its_region(options: S3Options, act: &str) -> Result<S3Options, Problem> {
+    if options.endpoint.is_some() || !options.region.is_empty() {
+        return Ok(options);
+    }
+    let region = S3Store::region_of_bucket(&options).await.map_err(|source| {
+        from_repository(act, &repository::Error::Store { act: "find the bucket's region".to_owned(), source })
+    })?;
+    Ok(S3Options { region, ..options })
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use lifecycle::admission::{self, Budgets, NoBudget};
 use lifecycle::limits::{Limits, NoLimits};
-use lifecycle::{Problem, maintenance};
+use lifecycle::{Problem, maintenance, orphans};
 
 use crate::from_kube;
 use crate::known::Known;
@@ -92,6 +92,11 @@ impl Settings {
         let allowed = set(&self.config, "allow-short-grace").is_some_and(|text| text.eq_ignore_ascii_case("true"));
         let (interval, grace) = (set(&self.config, "maintenance-interval"), set(&self.config, "maintenance-grace"));
         maintenance::Settings::read(interval, grace, allowed)
+    }
+
+    /// What counts as left over, and whether restore points go.
+    pub fn orphans(&self) -> orphans::Settings {
+        orphans::Settings::read(set(&self.config, "orphan-age"), set(&self.config, "orphaned-restore-points"))
     }
 }
 

@@ -20,6 +20,7 @@ pub mod claim;
 pub mod clone;
 pub mod content;
 pub mod delete;
+pub mod doctor;
 pub mod limits;
 pub mod maintenance;
 pub mod orphans;

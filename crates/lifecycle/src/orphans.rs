@@ -3,6 +3,13 @@
 //!
 //! A mark names cluster, Velero namespace, purpose and Snapshot. Anything else in a description is somebody else's,
 //! marks of earlier versions included: they named no purpose, and in local mode the disk snapshot is the backup.
+//!
+//! The other kinds of leftovers have a module each: [`points`], [`parts`], [`repositories`]; [`Settings`] are the user's.
+
+pub mod parts;
+pub mod points;
+pub mod repositories;
+mod settings;
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,6 +17,39 @@ use api::{Snapshot, SnapshotPhase, Upload, labels, names};
 use disk::DiskSnapshot;
 
 use crate::snapshot::is_local;
+
+pub use settings::Settings;
+
+/// What may be left over, as the metric and doctor name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A disk snapshot in vSphere that nobody will delete.
+    DiskSnapshot,
+    /// The lease of a transfer that has ended.
+    Lease,
+    /// A lock in a repository that nobody renews.
+    Lock,
+    /// An upload in parts that is open in a bucket.
+    OpenUpload,
+    /// A restore point whose backup is gone.
+    RestorePoint,
+    /// A BackupRepository whose claim is gone.
+    Repository,
+}
+
+impl Kind {
+    /// The word in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DiskSnapshot => "disk-snapshot",
+            Self::Lease => "lease",
+            Self::Lock => "lock",
+            Self::OpenUpload => "open-upload",
+            Self::RestorePoint => "restore-point",
+            Self::Repository => "repository",
+        }
+    }
+}
 
 /// Every mark of ours begins with it; the number grows when the rest is written another way.
 const PREFIX: &str = "velero-plugin-for-vsphere/2";

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{CounterVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{CounterVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use api::Reason;
 
@@ -16,6 +16,8 @@ pub struct Metrics {
     transports: IntCounterVec,
     waits: CounterVec,
     leader: IntGauge,
+    orphans: IntGaugeVec,
+    orphans_removed: IntCounterVec,
 }
 
 impl Metrics {
@@ -33,18 +35,24 @@ impl Metrics {
         let waits = Opts::new("transfer_wait_seconds_total", "What finished transfers waited for, by kind.");
         let waits = CounterVec::new(waits, &["kind", "on"]).expect("a valid metric");
         let leader = IntGauge::new("leader", "1 while this process is the active one.").expect("a valid metric");
-        let collectors: [Box<dyn prometheus::core::Collector>; 6] = [
+        let orphans = Opts::new("orphans", "What nobody owns any more, as the last look found it, by kind.");
+        let orphans = IntGaugeVec::new(orphans, &["kind"]).expect("a valid metric");
+        let orphans_removed =
+            counter("orphans_removed_total", "What nobody owned and was removed, by kind.", &["kind"]);
+        let collectors: [Box<dyn prometheus::core::Collector>; 8] = [
             Box::new(reasons.clone()),
             Box::new(errors.clone()),
             Box::new(contents.clone()),
             Box::new(transports.clone()),
             Box::new(waits.clone()),
             Box::new(leader.clone()),
+            Box::new(orphans.clone()),
+            Box::new(orphans_removed.clone()),
         ];
         for collector in collectors {
             registry.register(collector).expect("each name is registered once");
         }
-        Self { registry, reasons, errors, contents, transports, waits, leader }
+        Self { registry, reasons, errors, contents, transports, waits, leader, orphans, orphans_removed }
     }
 
     /// Where further metrics are registered; their names get the prefix.
@@ -83,6 +91,16 @@ impl Metrics {
     /// Whether this process is the active one.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// A look found so many that nobody owns.
+    pub fn orphans_found(&self, kind: &str, count: usize) {
+        self.orphans.with_label_values(&[kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many that nobody owned were removed.
+    pub fn orphans_removed(&self, kind: &str, count: usize) {
+        self.orphans_removed.with_label_values(&[kind]).inc_by(count as u64);
     }
 
     /// All metrics as text.

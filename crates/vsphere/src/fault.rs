@@ -40,6 +40,12 @@ pub enum Act {
     TrackMachine,
     /// Switching change tracking of a disk.
     TrackDisk,
+    /// Asking what our account may do.
+    AskPrivileges,
+    /// Reading the clock.
+    ReadClock,
+    /// Reading the names of datastores.
+    NameDatastores,
 }
 
 impl Act {
@@ -63,6 +69,9 @@ impl Act {
             Self::NameHosts => "read the names of hosts",
             Self::TrackMachine => "switch change tracking of virtual machine",
             Self::TrackDisk => "switch change tracking of disk",
+            Self::AskPrivileges => "ask which privileges we have on",
+            Self::ReadClock => "read the clock of",
+            Self::NameDatastores => "read the names of datastores",
         }
     }
 

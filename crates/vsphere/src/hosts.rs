@@ -30,7 +30,12 @@ impl Vcenter {
     }
 
     /// One property of many objects of a kind, by their ids. vCenter may answer in pages.
-    async fn property_of(&self, kind: &str, ids: &[String], property: &str) -> Result<HashMap<String, String>, Cause> {
+    pub(crate) async fn property_of(
+        &self,
+        kind: &str,
+        ids: &[String],
+        property: &str,
+    ) -> Result<HashMap<String, String>, Cause> {
         let mut found = HashMap::new();
         if ids.is_empty() {
             return Ok(found);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{Mutex, OnceCell, OwnedMutexGuard, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
@@ -54,6 +54,12 @@ pub(crate) struct Session {
     pub(crate) property_collector: Reference,
     /// Where virtual machines are looked up.
     pub(crate) search_index: Reference,
+    /// Who knows what we may do.
+    pub(crate) authorization: Reference,
+    /// The root of the inventory.
+    pub(crate) root: Reference,
+    /// What vCenter calls this session; empty where it did not say. As good as the cookie.
+    pub(crate) key: SecretString,
     pub(crate) declared: Declared,
     disks: OnceCell<Reference>,
 }
@@ -83,6 +89,8 @@ struct Content {
     manager: Reference,
     property_collector: Reference,
     search_index: Reference,
+    authorization: Reference,
+    root: Reference,
     cookie: Option<HeaderValue>,
 }
 
@@ -209,6 +217,8 @@ impl Shared {
             reply => reply?,
         };
         turn.accepted();
+        let key =
+            reply.element.child("returnval").and_then(|session| session.text_of("key")).unwrap_or_default().into();
         let cookie = reply.cookie.or(content.cookie).ok_or_else(|| bad_reply("the login set no session cookie"))?;
         info!(server = self.transport.server(), %user, api = %content.about.api_version, "logged in");
         Ok(Session {
@@ -217,6 +227,9 @@ impl Shared {
             manager: content.manager,
             property_collector: content.property_collector,
             search_index: content.search_index,
+            authorization: content.authorization,
+            root: content.root,
+            key,
             declared,
             disks: OnceCell::new(),
         })
@@ -229,12 +242,18 @@ impl Shared {
         let cookie = reply.cookie.clone();
         let content = reply.value()?;
         let about = content.child("about").ok_or_else(|| bad_reply("the service content says nothing of itself"))?;
+        // optional in their declaration; every vCenter has them, under these ids
+        let named = |field: &str, kind: &str, id: &str| {
+            let told = content.child(field).and_then(Reference::from_element);
+            told.unwrap_or_else(|| Reference::new(kind, id))
+        };
         Ok(Content {
             about: About::from_element(about)?,
             manager: reference(&content, "sessionManager")?,
             property_collector: reference(&content, "propertyCollector")?,
-            // optional in its declaration; every vCenter has it, under this id
-            search_index: content.child("searchIndex").and_then(Reference::from_element).unwrap_or_else(search_index),
+            search_index: named("searchIndex", "SearchIndex", "SearchIndex"),
+            authorization: named("authorizationManager", "AuthorizationManager", "AuthorizationManager"),
+            root: named("rootFolder", "Folder", "group-d1"),
             cookie,
         })
     }
@@ -265,10 +284,6 @@ impl Drop for Shared {
             runtime.spawn(async move { say_goodbye(&transport, &session).await });
         }
     }
-}
-
-fn search_index() -> Reference {
-    Reference::new("SearchIndex", "SearchIndex")
 }
 
 async fn say_goodbye(transport: &Transport, session: &Session) {

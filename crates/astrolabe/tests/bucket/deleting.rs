@@ -33,7 +33,7 @@ async fn w42_what_was_never_finished_goes_too_with_the_uploads_that_were_begun()
     bucket.put(&format!("{}/000000-0000000000000000", of.data()), noise(1)).await;
     for key in [of.data(), other.data()] {
         for _ in 0..2 {
-            let upload = bucket.store.begin_upload(&format!("{key}/000001-0000000001048576")).await.unwrap();
+            let upload = bucket.store.begin_multipart(&format!("{key}/000001-0000000001048576")).await.unwrap();
             bucket.store.put_part(&upload, 1, noise(5).into()).await.unwrap();
         }
     }

@@ -98,7 +98,7 @@ async fn of_several_uploads_that_were_begun_none_is_believed() {
     let keys = Keys::new(PREFIX, &of);
     let key = format!("{}/000000-0000000000000000", keys.data());
     for _ in 0..2 {
-        let begun = bucket.store.begin_upload(&key).await.unwrap();
+        let begun = bucket.store.begin_multipart(&key).await.unwrap();
         bucket.store.put_part(&begun, 1, vec![0; 5 << 20].into()).await.unwrap();
     }
     let tree = tree(&bucket.store, &[PREFIX]);

@@ -3,7 +3,7 @@
 //! `lifecycle::tracking` decides, this does it. Nothing is switched without `--yes`.
 
 mod apply;
-mod observe;
+pub(crate) mod observe;
 mod shown;
 
 use anyhow::{Result, anyhow};

@@ -15,26 +15,26 @@ use crate::cluster::all;
 const AT_ONCE: usize = 8;
 
 /// Everything that a decision needs.
-pub(super) struct Seen {
-    pub(super) nodes: Vec<tracking::Node>,
+pub(crate) struct Seen {
+    pub(crate) nodes: Vec<tracking::Node>,
     /// The virtual machine of each node, where there is exactly one.
-    pub(super) machines: Vec<Option<vsphere::Machine>>,
-    pub(super) disks: Vec<tracking::Disk>,
+    pub(crate) machines: Vec<Option<vsphere::Machine>>,
+    pub(crate) disks: Vec<tracking::Disk>,
     /// Whose each disk is.
-    pub(super) volumes: Vec<Volume>,
+    pub(crate) volumes: Vec<Volume>,
 }
 
 /// A volume of the vSphere CSI driver.
-pub(super) struct Volume {
-    pub(super) name: String,
+pub(crate) struct Volume {
+    pub(crate) name: String,
     /// `namespace/name` of its claim.
-    pub(super) claim: Option<String>,
+    pub(crate) claim: Option<String>,
 }
 
 /// Looks at all nodes and at all disks of this cluster's volumes.
 ///
 /// What concerns one node or disk is a fact about it; what concerns vCenter as a whole ends the look.
-pub(super) async fn observe(client: &Client, vcenter: &Vcenter) -> Result<Seen> {
+pub(crate) async fn observe(client: &Client, vcenter: &Vcenter) -> Result<Seen> {
     let nodes: Vec<Node> = all(client).await?;
     let volumes: Vec<PersistentVolume> = all(client).await?;
     let found: Vec<_> =

@@ -122,6 +122,7 @@ pub fn upload(
         Turn::AtOnce => (None, None),
         Turn::WhenAdmitted { datastore } => (Some(false), datastore),
     };
+    let label = |key: &str| snapshot.metadata.labels.as_ref().and_then(|l| l.get(key)).cloned();
     let spec = api::UploadSpec {
         snapshot_id: Some(format!("ivd:{taken}")),
         backup_timestamp: Some(api::Time(now)),
@@ -130,7 +131,8 @@ pub fn upload(
         source_namespace: Some(source.namespace.clone()),
         source_claim: Some(source.claim.clone()),
         cluster_id: Some(cluster.to_owned()),
-        backup_name: snapshot.metadata.labels.as_ref().and_then(|l| l.get(labels::BACKUP_NAME)).cloned(),
+        backup_name: label(labels::BACKUP_NAME),
+        backup_uid: label(labels::BACKUP_UID),
         admitted,
         datastore,
         ..api::UploadSpec::default()
@@ -274,7 +276,11 @@ mod tests {
     #[test]
     fn an_upload_carries_what_repository_and_original_need() {
         let source = Source { disk: "d".parse().unwrap(), namespace: "shop".to_owned(), claim: "data-0".to_owned() };
-        let made = upload(&fresh(), &"d:s".parse().unwrap(), &source, Turn::AtOnce, "cluster", noon());
+        let mut asked = fresh();
+        let marks = [(labels::BACKUP_NAME, "nightly"), (labels::BACKUP_UID, "u-1")];
+        asked.metadata.labels = Some(marks.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+        let made = upload(&asked, &"d:s".parse().unwrap(), &source, Turn::AtOnce, "cluster", noon());
+        assert_eq!((made.spec.backup_name.as_deref(), made.spec.backup_uid.as_deref()), (Some("nightly"), Some("u-1")));
         assert_eq!(made.metadata.name.as_deref(), Some("upload-s"));
         assert_eq!(made.spec.snapshot_id.as_deref(), Some("ivd:d:s"));
         assert_eq!(made.spec.snapshot_reference.as_deref(), Some("shop/snap-1"));

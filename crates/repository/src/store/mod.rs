@@ -8,6 +8,8 @@ mod encryption;
 mod faulty;
 mod folder;
 mod multipart;
+mod parts;
+mod probe;
 mod region;
 mod retry;
 mod s3;
@@ -25,6 +27,8 @@ pub use encryption::{CustomerKey, StoreEncryption};
 pub use faulty::{Fault, FaultyStore, Operation};
 pub use folder::FolderStore;
 pub use multipart::{Multipart, Part};
+pub use parts::OpenUpload;
+pub use probe::{Ability, Did};
 pub use s3::S3Store;
 
 /// What a store says about a failure.

@@ -65,7 +65,7 @@ impl S3Store {
     ///
     /// # Errors
     /// As the store says.
-    pub async fn begin_upload(&self, key: &str) -> Result<Multipart, Error> {
+    pub async fn begin_multipart(&self, key: &str) -> Result<Multipart, Error> {
         let request = self.client.create_multipart_upload().bucket(&self.bucket).key(self.name(key));
         let request = request.encrypted(&self.encryption).set_tagging(self.tagging.clone());
         let begun = request.send().await.map_err(|cause| self.failed("begin to upload", key, cause))?;

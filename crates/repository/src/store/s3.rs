@@ -177,7 +177,7 @@ impl S3Store {
         self.upload(request, bytes.into()).await.map_err(|cause| self.failed("put", key, cause))
     }
 
-    async fn upload(&self, request: PutObjectFluentBuilder, body: Body) -> Result<(), PutError> {
+    pub(super) async fn upload(&self, request: PutObjectFluentBuilder, body: Body) -> Result<(), PutError> {
         let request = request.encrypted(&self.encryption).set_tagging(self.tagging.clone());
         // a body in memory has its checksum in a header; as a trailer few stores would understand it
         let request = with_checksum(request, self.checksum).body(ByteStream::from(body.bytes));
@@ -212,7 +212,7 @@ pub(super) fn client_for(options: &S3Options) -> Result<SharedHttpClient, BoxErr
     }
 }
 
-type PutError = SdkError<aws_sdk_s3::operation::put_object::PutObjectError>;
+pub(super) type PutError = SdkError<aws_sdk_s3::operation::put_object::PutObjectError>;
 
 /// The client that trusts the system's certificates and these. As in Velero: a location whose bundle holds the authority of
 /// a proxy goes on to work where there is none.

@@ -230,10 +230,10 @@ async fn an_upload_in_parts_is_gone_on_with_completed_and_given_up() {
     let server = Versitygw::start();
     let store = S3Store::new(server.options("a/prefix")).await.unwrap();
     let part = |byte: u8| Bytes::from(vec![byte; 5 << 20]);
-    let begun = store.begin_upload("x/large:1").await.unwrap();
+    let begun = store.begin_multipart("x/large:1").await.unwrap();
     store.put_part(&begun, 2, part(2)).await.unwrap();
     store.put_part(&begun, 1, part(1)).await.unwrap();
-    let other = store.begin_upload("x/large:2").await.unwrap();
+    let other = store.begin_multipart("x/large:2").await.unwrap();
     assert_eq!(store.uploads("x/large:1").await.unwrap(), std::slice::from_ref(&begun), "found by another process");
     assert_eq!(store.size("x/large:1").await.unwrap(), None, "no object before it is completed");
     let mut parts = store.parts(&begun).await.unwrap();

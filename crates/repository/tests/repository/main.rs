@@ -11,6 +11,7 @@ mod line;
 mod locking;
 mod maintenance;
 mod object_settings;
+mod probing;
 mod recorder;
 mod restic_reads;
 mod resuming;

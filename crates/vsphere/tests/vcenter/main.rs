@@ -6,6 +6,7 @@ mod double;
 mod faults;
 mod hosts;
 mod recorded;
+mod rights;
 mod session;
 mod snapshots;
 mod tracking;

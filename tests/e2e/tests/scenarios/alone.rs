@@ -2,6 +2,7 @@
 //! Each has a lab to itself while it runs, and puts right what it has put wrong.
 
 mod at_once;
+mod doctor;
 mod driver;
 mod limits;
 mod nodes;
@@ -27,6 +28,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         steps::SCENARIOS,
         driver::SCENARIOS,
         orphans::SCENARIOS,
+        doctor::SCENARIOS,
         crate::velero::last_moment::SCENARIOS,
     ]
     .into_iter()

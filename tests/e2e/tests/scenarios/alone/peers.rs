@@ -112,14 +112,14 @@ async fn the_transport_of_a_disk_is_told_and_follows_the_setting(world: World) -
 }
 
 /// Text of the vCenter Secret.
-async fn configuration(world: &World) -> Result<String> {
+pub(super) async fn configuration(world: &World) -> Result<String> {
     let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
     let secret = secrets.get(names::VCENTER_SECRET).await?;
     let ByteString(text) = secret.data.and_then(|mut d| d.remove("csi-vsphere.conf")).context("the Secret's key")?;
     Ok(String::from_utf8(text)?)
 }
 
-async fn configure(world: &World, text: &str) -> Result<()> {
+pub(super) async fn configure(world: &World, text: &str) -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
     let patch = json!({"data": {"csi-vsphere.conf": ByteString(text.as_bytes().to_vec())}});
     secrets.patch(names::VCENTER_SECRET, &PatchParams::default(), &Patch::Merge(patch)).await?;
@@ -127,7 +127,7 @@ async fn configure(world: &World, text: &str) -> Result<()> {
 }
 
 /// The configuration with another value for one key.
-fn with(text: &str, key: &str, value: &str) -> Result<String> {
+pub(super) fn with(text: &str, key: &str, value: &str) -> Result<String> {
     let is_it = |line: &str| line.trim_start().starts_with(key);
     ensure!(text.lines().any(is_it), "the configuration has no {key}");
     let lines = text.lines().map(|line| if is_it(line) { format!("{key} = \"{value}\"") } else { line.to_owned() });

@@ -43,6 +43,8 @@ func New(vcenter *double.Double, front *gate.Gate) http.Handler {
 	mux.HandleFunc("POST /relocate", s.relocate)
 	mux.HandleFunc("GET /machines", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.vcenter.Machines()) })
 	mux.HandleFunc("POST /machines", s.changeMachine)
+	mux.HandleFunc("GET /lacks", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.vcenter.Lacks()) })
+	mux.HandleFunc("POST /lacks", s.setLacks)
 	mux.HandleFunc("GET /faults", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.vcenter.Rules.All()) })
 	mux.HandleFunc("POST /faults", s.addFault)
 	mux.HandleFunc("DELETE /faults", func(w http.ResponseWriter, _ *http.Request) { s.vcenter.Rules.Clear(); done(w, nil) })
@@ -155,6 +157,14 @@ func (s *server) detach(w http.ResponseWriter, r *http.Request) {
 	var request struct{ Disk string }
 	if read(w, r, &request) {
 		done(w, s.vcenter.Detach(request.Disk))
+	}
+}
+
+func (s *server) setLacks(w http.ResponseWriter, r *http.Request) {
+	var all []double.Lack
+	if read(w, r, &all) {
+		s.vcenter.SetLacks(all)
+		done(w, nil)
 	}
 }
 

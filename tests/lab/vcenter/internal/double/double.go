@@ -48,6 +48,7 @@ type Double struct {
 	model   *simulator.Model
 	service *simulator.Service
 	catalog sync.Mutex // guards the simulator's own catalog, which mirrors the store
+	lacks   lacks
 
 	lastTask  atomic.Int64
 	taskDisks sync.Map // task id → the ids of the disks it is about
@@ -89,6 +90,7 @@ func (d *Double) start(login Login) {
 	d.serveVSLM()
 	d.serveCNS()
 	d.serveVim25()
+	d.serveAuthorization()
 }
 
 // nameMachines calls the simulated virtual machines as the lab's nodes, and

@@ -1,0 +1,163 @@
+//! Looks for what nobody owns any more in buckets and among BackupRepositories, tells of it, and removes what no data hangs on.
+//! `lifecycle::orphans` decides. Disk snapshots, leases and locks have sweeps of their own.
+//!
+//! A restore point is data: it is told of, and deleted only where the user has set `orphaned-restore-points: remove`, and only when
+//! every look for as long as `orphan-age` has found it so. What is not looked at for an error is left for the next look.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::{BackupRepository, Reason};
+use connections::leftovers::{self, Listed};
+use connections::{Settings as UserSettings, from_repository};
+use kube::api::{DeleteParams, ListParams, Preconditions};
+use kube::{Api, ResourceExt as _};
+use lifecycle::Problem;
+use lifecycle::orphans::points::{Owners, Point};
+use lifecycle::orphans::{Kind, Settings};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::is_code;
+use crate::every::every;
+use crate::maintenance::note_deletion;
+use crate::{Context, Error};
+
+/// One bucket may take so long to say what is open in it.
+const A_LOOK: Duration = Duration::from_secs(300);
+
+/// When we first met each restore point without an owner, by its repository and id.
+type Met = HashMap<(String, String), Instant>;
+
+/// Looks at once and then after each `pause`, until `stop`.
+///
+/// `age` takes the place of the setting `orphan-age`: tests have no hour.
+pub(crate) async fn run(ctx: Arc<Context>, pause: Duration, age: Option<Duration>, stop: CancellationToken) {
+    let mut met = Met::new();
+    let missed = "what nobody owns was not looked for in buckets";
+    every(pause, &stop, missed, async || {
+        let mut settings = UserSettings::read(&ctx.client, &ctx.namespace).await?.orphans();
+        if let Some(age) = age.and_then(|age| age.try_into().ok()) {
+            settings.age = age;
+        }
+        // one that fails keeps the others not
+        let looks = [
+            repositories(&ctx, &settings).await.err(),
+            open_uploads(&ctx, &settings).await.err(),
+            restore_points(&ctx, &settings, &mut met).await.err(),
+        ];
+        looks.into_iter().flatten().next().map_or(Ok(()), Err)
+    })
+    .await;
+}
+
+/// BackupRepositories whose claim is gone: descriptions only, the backups stay in the bucket.
+async fn repositories(ctx: &Context, settings: &Settings) -> Result<(), Error> {
+    let left = leftovers::without_claim(&ctx.client, &ctx.namespace, settings, ctx.now()).await?;
+    ctx.metrics.orphans_found(Kind::Repository.as_str(), left.len());
+    let api: Api<BackupRepository> = Api::all(ctx.client.clone());
+    for described in left {
+        let name = described.name_any();
+        let unchanged = Preconditions { uid: described.uid(), resource_version: described.resource_version() };
+        let params = DeleteParams { preconditions: Some(unchanged), ..DeleteParams::default() };
+        match api.delete(&name, &params).await {
+            Ok(_) => {
+                ctx.metrics.orphans_removed(Kind::Repository.as_str(), 1);
+                tracing::info!(
+                    repository = name,
+                    "its claim is gone and nobody names it; deleted the BackupRepository"
+                );
+            }
+            Err(e) if is_code(&e, 404) || is_code(&e, 409) => {}
+            Err(e) => return Err(Error::cluster(format!("delete BackupRepository {name}, whose claim is gone"))(e)),
+        }
+    }
+    Ok(())
+}
+
+/// Uploads in parts that nobody goes on with.
+async fn open_uploads(ctx: &Context, settings: &Settings) -> Result<(), Error> {
+    let described: Api<BackupRepository> = Api::all(ctx.client.clone());
+    let described = described.list(&ListParams::default()).await.map_err(Error::cluster("list BackupRepositories"))?;
+    let mut found = 0;
+    for described in leftovers::folders(described.items) {
+        let name = described.name_any();
+        match tokio::time::timeout(A_LOOK, give_up(&described, settings, ctx)).await {
+            Ok(Ok(count)) => found += count,
+            Ok(Err(problem)) => {
+                tracing::info!(repository = name, %problem, "open uploads of its bucket were not looked for");
+            }
+            Err(_) => {
+                let seconds = A_LOOK.as_secs();
+                tracing::info!(repository = name, seconds, "open uploads of its bucket were not all looked at in time");
+            }
+        }
+    }
+    ctx.metrics.orphans_found(Kind::OpenUpload.as_str(), found);
+    Ok(())
+}
+
+/// Gives up those of one bucket; how many there were.
+async fn give_up(described: &BackupRepository, settings: &Settings, ctx: &Context) -> Result<usize, Problem> {
+    let store = ctx.repositories.store(described).await?;
+    let failed = |source| {
+        let act = "look for uploads in parts that nobody goes on with".to_owned();
+        from_repository("look at the bucket", &repository::Error::Store { act, source })
+    };
+    let left = leftovers::open_uploads(&store, settings, ctx.now()).await.map_err(failed)?;
+    for upload in &left {
+        store.give_up(upload).await.map_err(failed)?;
+        ctx.metrics.orphans_removed(Kind::OpenUpload.as_str(), 1);
+        let (key, last_sign) = (&upload.key, upload.last_sign);
+        tracing::info!(key, %last_sign, "gave up an upload in parts that nobody went on with");
+    }
+    Ok(left.len())
+}
+
+/// Restore points whose Velero backup is gone.
+async fn restore_points(ctx: &Context, settings: &Settings, met: &mut Met) -> Result<(), Error> {
+    let (listed, problems) = leftovers::restore_points(&ctx.client, &ctx.repositories).await?;
+    for problem in problems {
+        tracing::info!(%problem, "the restore points of a repository were not looked at");
+    }
+    let Some(owners) = leftovers::owners(&ctx.client, &ctx.namespace).await? else { return Ok(()) };
+    let mut found = Vec::new();
+    for listed in &listed {
+        let left = leftovers::unowned(listed, &owners, &ctx.cluster, settings, ctx.now());
+        found.extend(left.into_iter().map(|point| (listed, point)));
+    }
+    ctx.metrics.orphans_found(Kind::RestorePoint.as_str(), found.len());
+    let name = |listed: &Listed, point: &Point| (listed.repository.place(), point.id.clone());
+    met.retain(|known, _| found.iter().any(|(listed, point)| name(listed, point) == *known));
+    for (listed, point) in found {
+        let since = *met.entry(name(listed, &point)).or_insert_with(|| first_meeting(&point, settings));
+        if goes(since, settings, &owners) {
+            forget(listed, &point, ctx).await?;
+        }
+    }
+    Ok(())
+}
+
+fn first_meeting(point: &Point, settings: &Settings) -> Instant {
+    let (path, point, backup) = (&point.path, &point.id, point.backup.as_ref().map(|of| &of.name));
+    let remove = settings.remove_restore_points;
+    tracing::info!(path, point, backup, remove, "the Velero backup of this restore point is gone, and nobody names it");
+    Instant::now()
+}
+
+/// Whether it may be deleted now. A Velero that knows no backup at all may not have looked at its storage location yet.
+fn goes(since: Instant, settings: &Settings, owners: &Owners) -> bool {
+    let age = Duration::try_from(settings.age).unwrap_or(Duration::MAX);
+    settings.remove_restore_points && owners.knows_backups() && since.elapsed() >= age
+}
+
+async fn forget(listed: &Listed, point: &Point, ctx: &Context) -> Result<(), Error> {
+    let act = "delete a restore point whose Velero backup is gone";
+    let id = point.id.parse();
+    let id = id.map_err(|_| Problem::lasting(Reason::Internal, format!("{act}: `{}` is no id", point.id)))?;
+    listed.repository.forget(&id).await.map_err(|e| from_repository(act, &e))?;
+    ctx.metrics.orphans_removed(Kind::RestorePoint.as_str(), 1);
+    tracing::info!(path = point.path, point = point.id, "deleted a restore point whose Velero backup is gone");
+    note_deletion(&listed.described, ctx).await;
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! What the driver's sweeps would remove. Only told.
+
+use std::time::Duration;
+
+use api::{BackupRepository, DownloadPhase, Reason, Upload, UploadPhase, labels, names};
+use connections::{Repositories, Vcenters, from_kube, from_repository, leftovers};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::jiff::SignedDuration;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+use lifecycle::Problem;
+use lifecycle::doctor::leftovers::judge;
+use lifecycle::doctor::{Finding, Matter};
+use lifecycle::orphans::{Installation, Kind, Transfer, lease_goes};
+
+use repository::store::Store as _;
+
+use super::Doctor;
+
+/// A bucket may take so long to say what is open in it.
+const A_BUCKET: Duration = Duration::from_secs(40);
+
+impl Doctor {
+    pub(super) async fn look_for_leftovers(&mut self, centers: &Vcenters, opens: &Repositories) -> Result<(), Problem> {
+        let cluster = self.cluster_id().await?;
+        let snapshots = self.left_disk_snapshots(centers, &cluster).await;
+        self.tell(Kind::DiskSnapshot, snapshots);
+        let leases = self.left_leases().await;
+        self.tell(Kind::Lease, leases);
+        let settings = self.settings.orphans();
+        let now = self.cluster_time();
+        let described = leftovers::without_claim(&self.client, &self.velero_namespace, &settings, now).await;
+        self.tell(Kind::Repository, described.map(|left| left.iter().map(|r| r.name_any()).collect()));
+        let open = self.left_open_uploads(opens).await;
+        self.tell(Kind::OpenUpload, open);
+        let points = self.left_restore_points(opens, &cluster).await;
+        self.tell(Kind::RestorePoint, points);
+        Ok(())
+    }
+
+    fn tell(&mut self, kind: Kind, found: Result<Vec<String>, Problem>) {
+        match found {
+            Ok(found) => self.find(judge(kind, &found)),
+            // why it could not be looked at has a finding of its own: it was asked before
+            Err(problem) => {
+                let seen = format!("leftovers of kind {} could not be looked for: {problem}", kind.as_str());
+                let fix = "Mend the problem, then run doctor again.";
+                self.find(Finding::warning(Matter::Leftovers, seen, "There may be some.", fix).because(problem.reason));
+            }
+        }
+    }
+
+    async fn left_disk_snapshots(&self, centers: &Vcenters, cluster: &str) -> Result<Vec<String>, Problem> {
+        let disks = leftovers::disks(&self.client).await?;
+        if disks.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(trouble) = &self.vcenter_trouble {
+            return Err(trouble.clone());
+        }
+        let vcenter = centers.get().await?;
+        let of = Installation { cluster, namespace: &self.velero_namespace };
+        let found = leftovers::disk_snapshots(&self.client, &vcenter, &disks, of).await?;
+        Ok(found.iter().map(|taken| taken.disk_snapshot.to_string()).collect())
+    }
+
+    /// Leases whose transfer has ended and that have run out.
+    async fn left_leases(&self) -> Result<Vec<String>, Problem> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.velero_namespace);
+        let ours: Vec<_> = labels::ours().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let leases = leases.list(&ListParams::default().labels(&ours.join(","))).await;
+        let leases = leases.map_err(|e| from_kube("list leases of transfers", &e))?.items;
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (uploads, downloads) = (self.all::<Upload>().await?, self.all::<api::Download>().await?);
+        let of_upload = |name: &str| {
+            let found = uploads.iter().find(|upload| upload.name_any() == name);
+            Transfer::of(found.map(|upload| upload.phase().is_some_and(UploadPhase::is_terminal)))
+        };
+        let of_download = |name: &str| {
+            let found = downloads.iter().find(|download| download.name_any() == name);
+            Transfer::of(found.map(|download| download.phase().is_some_and(DownloadPhase::is_terminal)))
+        };
+        let is_left = |lease: &&Lease| {
+            let name = lease.name_any();
+            let transfer =
+                match (name.strip_prefix(&names::upload_lease("")), name.strip_prefix(&names::download_lease(""))) {
+                    (Some(upload), _) => of_upload(upload),
+                    (None, Some(download)) => of_download(download),
+                    (None, None) => return false,
+                };
+            lease_goes(transfer, self.is_held(lease))
+        };
+        Ok(leases.iter().filter(is_left).map(|lease| lease.name_any()).collect())
+    }
+
+    fn is_held(&self, lease: &Lease) -> bool {
+        let Some(spec) = &lease.spec else { return false };
+        if spec.holder_identity.as_deref().is_none_or(str::is_empty) {
+            return false;
+        }
+        let lasts = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or_default().into());
+        let until = spec.renew_time.as_ref().and_then(|renewed| renewed.0.checked_add(lasts).ok());
+        until.is_some_and(|until| until >= self.cluster_time())
+    }
+
+    /// In every bucket that answers; of the others it is told that nobody knows.
+    async fn left_open_uploads(&mut self, opens: &Repositories) -> Result<Vec<String>, Problem> {
+        let mut found = Vec::new();
+        for described in leftovers::folders(self.all().await?) {
+            match self.left_open_in(&described, opens).await {
+                Ok(open) => found.extend(open),
+                Err(problem) => self.tell(Kind::OpenUpload, Err(problem)),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn left_open_in(&self, described: &BackupRepository, opens: &Repositories) -> Result<Vec<String>, Problem> {
+        let store = opens.store(described).await?;
+        let settings = self.settings.orphans();
+        let look = leftovers::open_uploads(&store, &settings, self.cluster_time());
+        let open = tokio::time::timeout(A_BUCKET, look).await.map_err(|_| {
+            let cause =
+                format!("look for uploads in parts: {} did not say within {} s", store.place(), A_BUCKET.as_secs());
+            Problem::passing(Reason::StoreUnreachable, cause)
+        })?;
+        let open = open.map_err(|source| {
+            let act = "look for uploads in parts".to_owned();
+            from_repository("look at the bucket", &repository::Error::Store { act, source })
+        })?;
+        Ok(open.into_iter().map(|upload| upload.key).collect())
+    }
+
+    /// Restore points without an owner; what keeps a repository from being opened is told as it is met.
+    async fn left_restore_points(&mut self, opens: &Repositories, cluster: &str) -> Result<Vec<String>, Problem> {
+        let (listed, problems) = leftovers::restore_points(&self.client, opens).await?;
+        for problem in &problems {
+            self.find(Finding::of(Matter::Storage, problem));
+        }
+        let count: usize = listed.iter().map(|listed| listed.points.len()).sum();
+        if problems.is_empty() {
+            let seen = format!("{} repositories can be opened; they hold {count} restore points", listed.len());
+            self.find(Finding::ok(Matter::Storage, seen));
+        }
+        if listed.is_empty() {
+            return Ok(Vec::new());
+        }
+        // without Velero nobody can say that a backup is gone
+        let Some(owners) = leftovers::owners(&self.client, &self.velero_namespace).await? else {
+            return Ok(Vec::new());
+        };
+        let (settings, now) = (self.settings.orphans(), self.cluster_time());
+        let left = listed.iter().flat_map(|listed| leftovers::unowned(listed, &owners, cluster, &settings, now));
+        Ok(left.map(|point| format!("{} of {}", &point.id[..8], point.path)).collect())
+    }
+}

@@ -1,0 +1,192 @@
+//! `doctor`: looks for everything that keeps backups and restores from working. `lifecycle::doctor` judges; here it is asked, and told.
+//!
+//! A look that fails is a finding and ends no other one. Nothing is changed, but for what `--probe-store` puts and deletes again.
+
+mod center;
+mod cluster;
+mod leftovers;
+mod shown;
+mod stores;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use api::{Reason, Timestamp, names};
+use connections::{Repositories, Settings, Vcenters, from_kube};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client, ResourceExt as _};
+use lifecycle::Problem;
+use lifecycle::doctor::clocks::{self, Clock};
+use lifecycle::doctor::{Finding, Matter, definitions, library, storage};
+
+use crate::args::{DoctorArguments, Output};
+use shown::Report;
+
+/// A look at the cluster may take so long.
+const A_LOOK: Duration = Duration::from_secs(120);
+/// A look at every disk, or at every bucket. One that does not answer is found out long before; this is for thousands of them.
+const A_LONG_LOOK: Duration = Duration::from_secs(30 * 60);
+
+/// What is asked, and what was found so far.
+struct Doctor {
+    client: Client,
+    velero_namespace: String,
+    probe_store: bool,
+    settings: Settings,
+    findings: Vec<Finding>,
+    clocks: Vec<Clock>,
+    /// Why vCenter cannot be used: a password that was refused is not tried a second time.
+    vcenter_trouble: Option<Problem>,
+}
+
+pub(crate) async fn run(arguments: &DoctorArguments, output: Output) -> Result<()> {
+    let namespace = &arguments.cluster.velero_namespace;
+    let findings = match operator::client::connect(arguments.cluster.kubeconfig.as_deref()).await {
+        Ok(client) => examine(client, namespace, arguments.probe_store).await,
+        Err(error) => {
+            let cause = Problem::chain(&error);
+            let why = "Without the cluster nothing can be looked at.";
+            vec![Finding::problem(Matter::Cluster, cause, why, "Name a kubeconfig with --kubeconfig or KUBECONFIG.")]
+        }
+    };
+    Report::new(findings).print(output)
+}
+
+async fn examine(client: Client, velero_namespace: &str, probe_store: bool) -> Vec<Finding> {
+    let mut doctor = Doctor {
+        client,
+        velero_namespace: velero_namespace.to_owned(),
+        probe_store,
+        settings: Settings::default(),
+        findings: Vec::new(),
+        clocks: Vec::new(),
+        vcenter_trouble: None,
+    };
+    if doctor.in_time(Matter::Cluster, async |doctor| doctor.look_at_the_cluster().await).await {
+        doctor.look_everywhere().await;
+    }
+    doctor.findings
+}
+
+impl Doctor {
+    async fn look_everywhere(&mut self) {
+        self.in_time(Matter::Definitions, async |doctor| doctor.look_at_definitions().await).await;
+        self.in_time(Matter::Programs, async |doctor| doctor.look_at_programs().await).await;
+        self.in_time(Matter::Rights, async |doctor| doctor.look_at_rights().await).await;
+        self.in_time(Matter::Settings, async |doctor| doctor.look_at_settings().await).await;
+        let centers = Vcenters::new(self.client.clone(), &self.velero_namespace);
+        let look = async |doctor: &mut Self| {
+            let looked = doctor.look_at_vcenter(&centers).await;
+            doctor.vcenter_trouble = looked.clone().err();
+            looked
+        };
+        self.in_time(Matter::VCenter, look).await;
+        self.in_time(Matter::Library, async |doctor| doctor.look_at_the_library().await).await;
+        let repositories = Repositories::new(self.client.clone(), &self.velero_namespace);
+        self.in_time(Matter::Key, async |doctor| doctor.look_at_the_key(&repositories).await).await;
+        self.in_time(Matter::Storage, async |doctor| doctor.look_at_stores(&repositories).await).await;
+        self.in_time(Matter::Leftovers, async |doctor| doctor.look_for_leftovers(&centers, &repositories).await).await;
+        centers.close().await;
+        self.findings.push(clocks::judge(&self.clocks));
+    }
+
+    /// Looks, and says why where it failed or took too long. Whether it ended well.
+    async fn in_time(&mut self, matter: Matter, look: impl AsyncFnOnce(&mut Self) -> Result<(), Problem>) -> bool {
+        let within = match matter {
+            Matter::VCenter | Matter::Storage | Matter::Leftovers => A_LONG_LOOK,
+            _ => A_LOOK,
+        };
+        let looked = tokio::time::timeout(within, look(self)).await;
+        let finding = match looked {
+            Ok(Ok(())) => return true,
+            Ok(Err(problem)) => Finding::of_look(matter, &problem),
+            Err(_) => {
+                let seen = format!("the look at {} did not end within {} s", matter.as_str(), A_LOOK.as_secs());
+                Finding::problem(
+                    matter,
+                    seen,
+                    "What does not answer doctor answers no backup either.",
+                    "See its own log.",
+                )
+            }
+        };
+        self.findings.push(finding);
+        false
+    }
+
+    fn find(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// Notes a clock. `asked` and `answered` are this machine's: it showed `time` some time in between.
+    fn note_clock(&mut self, whose: &str, time: Timestamp, asked: Timestamp, answered: Timestamp) {
+        let half = answered.duration_since(asked) / 2;
+        let ahead = time.duration_since(asked) - half;
+        let ahead = i64::try_from(ahead.as_millis()).unwrap_or(i64::MAX);
+        self.clocks.push(Clock { whose: whose.to_owned(), ahead });
+    }
+
+    /// The time by the API server's clock.
+    fn cluster_time(&self) -> Timestamp {
+        let ahead = self.clocks.first().map_or(0, |clock| clock.ahead);
+        let ahead = k8s_openapi::jiff::SignedDuration::from_millis(ahead);
+        Timestamp::now().checked_add(ahead).unwrap_or_else(|_| Timestamp::now())
+    }
+
+    async fn cluster_id(&self) -> Result<String, Problem> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let system = namespaces.get("kube-system").await.map_err(|e| from_kube("read namespace kube-system", &e))?;
+        Ok(system.uid().unwrap_or_default())
+    }
+
+    async fn look_at_definitions(&mut self) -> Result<(), Problem> {
+        use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+        let all: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        for ours in api::crd::all() {
+            let name = ours.name_any();
+            let found = all.get_opt(&name).await.map_err(|e| from_kube(&format!("read definition {name}"), &e))?;
+            self.find(definitions::judge(&ours, found.as_ref()));
+        }
+        Ok(())
+    }
+
+    async fn look_at_settings(&mut self) -> Result<(), Problem> {
+        self.settings = Settings::read(&self.client, &self.velero_namespace).await?;
+        let (_, budgets) = self.settings.budgets();
+        let refused = [self.settings.maintenance().refused, self.settings.orphans().refused].concat();
+        let limits = self.settings.limits().err().map(|wrong| wrong.to_string());
+        let wrong: Vec<String> =
+            limits.into_iter().chain(budgets.iter().map(ToString::to_string)).chain(refused).collect();
+        if wrong.is_empty() {
+            self.find(Finding::ok(Matter::Settings, format!("ConfigMap {} can be followed", names::CONFIG)));
+        }
+        for seen in wrong {
+            let (why, fix) = ("It is not followed as it is written.", Reason::SettingsInvalid.fix());
+            self.find(Finding::warning(Matter::Settings, seen, why, fix).because(Reason::SettingsInvalid));
+        }
+        Ok(())
+    }
+
+    async fn look_at_the_library(&mut self) -> Result<(), Problem> {
+        let (uploads, downloads) = (self.all().await?, self.all().await?);
+        let words = library::words(&uploads, &downloads);
+        let (nodes, brought) = self.data_managers().await?;
+        self.findings.extend(library::judge(&nodes, &words, brought));
+        Ok(())
+    }
+
+    async fn look_at_the_key(&mut self, repositories: &Repositories) -> Result<(), Problem> {
+        let key = repositories.key().await?;
+        self.find(storage::judge_key(&key.secret, key.well_known));
+        Ok(())
+    }
+
+    /// Every object of a kind.
+    async fn all<K>(&self) -> Result<Vec<K>, Problem>
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        let listed = Api::<K>::all(self.client.clone()).list(&kube::api::ListParams::default()).await;
+        Ok(listed.map_err(|e| from_kube(&format!("list {}", K::plural(&())), &e))?.items)
+    }
+}

@@ -1,0 +1,267 @@
+//! Looks for what nobody owns any more: in vCenter, in buckets and in the cluster. `lifecycle::orphans` decides; nothing is removed
+//! here, so that the driver's sweeps and `vsphere-backup doctor` look with the same eyes.
+//!
+//! What may be left over is always listed before those who may own it: a new one's owner is then listed.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
+use std::time::Duration;
+
+use api::velero::Backup;
+use api::{
+    BackupRepository, BackupRepositoryClaim, CloneFromSnapshot, DeleteSnapshot, Download, REPOSITORY_DRIVER, Reason,
+    Snapshot, Timestamp, Upload,
+};
+use disk::{DiskId, DiskSnapshot};
+use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::serde::de::DeserializeOwned;
+use kube::api::ListParams;
+use kube::{Api, Client, Resource};
+use lifecycle::Problem;
+use lifecycle::orphans::parts::{self, OpenUpload};
+use lifecycle::orphans::points::{self, BackupOf, Owners, Point};
+use lifecycle::orphans::{Installation, Settings, Taken, find, repositories};
+use lifecycle::snapshot::disk_of;
+use repository::Repository;
+use repository::store::S3Store;
+use vsphere::{ReasonKind, Vcenter};
+
+use crate::{Repositories, from_kube, from_repository, from_vsphere};
+
+/// Pause between two calls to vCenter: a look is never more than ten calls a second.
+const BETWEEN_CALLS: Duration = Duration::from_millis(100);
+/// Volumes that are listed at a time.
+const PAGE: u32 = 500;
+
+/// The disks of this cluster, each with its volume's name and no more.
+pub type Disks = HashMap<DiskId, PersistentVolume>;
+
+/// The disks of the vSphere CSI driver's volumes.
+///
+/// # Errors
+/// When the API server does not answer or does not allow it.
+pub async fn disks(client: &Client) -> Result<Disks, Problem> {
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    let (mut found, mut page) = (Disks::new(), ListParams::default().limit(PAGE));
+    loop {
+        let listed = volumes.list(&page).await.map_err(|e| from_kube("list volumes", &e))?;
+        let more = listed.metadata.continue_.clone().filter(|token| !token.is_empty());
+        let named = |volume: PersistentVolume| {
+            let disk = disk_of(&volume).ok()?; // somebody else's
+            Some((disk, PersistentVolume { spec: None, status: None, ..volume }))
+        };
+        found.extend(listed.items.into_iter().filter_map(named));
+        match more {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Disk snapshots that we took for Uploads and that nobody will delete. A disk that cannot be looked at is left out; a vCenter
+/// that cannot be reached ends the look.
+///
+/// # Errors
+/// As vCenter or the API server says.
+pub async fn disk_snapshots(
+    client: &Client,
+    vcenter: &Vcenter,
+    disks: &Disks,
+    of: Installation<'_>,
+) -> Result<Vec<Taken>, Problem> {
+    let mut taken = Vec::new();
+    for disk in disks.keys() {
+        match vcenter.list_snapshots(disk).await {
+            Ok(listed) => taken.extend(listed.into_iter().filter_map(|snapshot| {
+                let disk_snapshot = DiskSnapshot { disk: disk.clone(), snapshot: snapshot.id };
+                of.recognise(disk_snapshot, &snapshot.description)
+            })),
+            Err(error) if concerns_this_disk(error.reason_kind()) => {
+                tracing::debug!(%disk, error = Problem::chain(&error), "its disk snapshots were not looked at");
+            }
+            Err(error) => return Err(from_vsphere("look for disk snapshots that nobody owns", &error)),
+        }
+        tokio::time::sleep(BETWEEN_CALLS).await;
+    }
+    if taken.is_empty() {
+        return Ok(taken);
+    }
+    let snapshots = all::<Snapshot>(client).await?;
+    let uploads: Api<Upload> = Api::namespaced(client.clone(), of.namespace);
+    let uploads = uploads.list(&ListParams::default()).await.map_err(|e| from_kube("list uploads", &e))?;
+    Ok(find(taken, &snapshots, &uploads.items))
+}
+
+/// Whether the other disks may still be looked at: with wrong credentials every further call would be one refusal more.
+fn concerns_this_disk(kind: ReasonKind) -> bool {
+    !matches!(
+        kind,
+        ReasonKind::LoginRefused | ReasonKind::CertificateUntrusted | ReasonKind::Unreachable | ReasonKind::BadConfig
+    )
+}
+
+/// Uploads in parts that are open below our folder of a bucket, and that nobody goes on with.
+///
+/// # Errors
+/// As the store says.
+pub async fn open_uploads(
+    store: &S3Store,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Vec<repository::store::OpenUpload>, repository::store::Error> {
+    let open = store.open_uploads("").await?;
+    let told = open.iter().map(|upload| OpenUpload {
+        key: upload.key.clone(),
+        id: upload.id.clone(),
+        last_sign: upload.last_sign,
+    });
+    let left = parts::forgotten(told.collect(), settings, now);
+    let is_left = |upload: &repository::store::OpenUpload| left.iter().any(|left| left.id == upload.id);
+    Ok(open.into_iter().filter(is_left).collect())
+}
+
+/// A repository, and what its restore points say of themselves.
+#[derive(Debug)]
+pub struct Listed {
+    /// The repository.
+    pub repository: Repository,
+    /// What describes it.
+    pub described: BackupRepository,
+    /// Its restore points.
+    pub points: Vec<Point>,
+}
+
+/// Every repository that the cluster knows, once each, with its restore points; and why others could not be looked at.
+///
+/// # Errors
+/// When the BackupRepositories cannot be listed.
+pub async fn restore_points(client: &Client, opens: &Repositories) -> Result<(Vec<Listed>, Vec<Problem>), Problem> {
+    let (mut listed, mut problems, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    for described in
+        all::<BackupRepository>(client).await?.into_iter().filter(|r| r.repository_driver == REPOSITORY_DRIVER)
+    {
+        for namespace in &described.allowed_namespaces {
+            let repository = match opens.open(&described, namespace).await {
+                Ok(repository) => repository,
+                Err(problem) if problem.reason == Reason::RepositoryMissing => continue, // nothing was ever backed up
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            };
+            if !seen.insert((repository.place(), repository.id().to_owned())) {
+                continue;
+            }
+            match repository.restore_points().await {
+                Ok(points) => {
+                    let points = points.iter().map(point).collect();
+                    listed.push(Listed { repository, described: described.clone(), points });
+                }
+                Err(error) => problems.push(from_repository("list restore points", &error)),
+            }
+        }
+    }
+    Ok((listed, problems))
+}
+
+fn point(point: &repository::RestorePoint) -> Point {
+    let tag = |name: &str| point.tags.get(name).filter(|text| !text.is_empty()).cloned();
+    let backup = tag("backup").map(|name| BackupOf { name, uid: tag("backup-uid") });
+    Point {
+        id: point.id.to_string(),
+        cluster: point.host.clone(),
+        time: point.time,
+        path: point.path.clone(),
+        backup,
+        disk_snapshot: point.identity(),
+    }
+}
+
+/// Everybody who may own a restore point: to be asked after they were listed. `None` where there is no Velero: then nobody can say
+/// that a backup is gone.
+///
+/// # Errors
+/// When one of the kinds cannot be listed: then nobody may say that something is owned by nobody.
+pub async fn owners(client: &Client, velero_namespace: &str) -> Result<Option<Owners>, Problem> {
+    let backups: Api<Backup> = Api::namespaced(client.clone(), velero_namespace);
+    let backups = match backups.list(&ListParams::default()).await {
+        Ok(backups) => backups,
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
+        Err(error) => return Err(from_kube("list Velero's backups", &error)),
+    };
+    let (snapshots, clones) = (all::<Snapshot>(client).await?, all::<CloneFromSnapshot>(client).await?);
+    let deletes = all::<DeleteSnapshot>(client).await?;
+    let (uploads, downloads) = (all::<Upload>(client).await?, all::<Download>(client).await?);
+    let owners = Owners::default().with_backups(&backups.items).with_requests(&snapshots, &clones, &deletes);
+    Ok(Some(owners.with_transfers(&uploads, &downloads)))
+}
+
+/// Those of a repository's points that nobody owns.
+pub fn unowned(listed: &Listed, owners: &Owners, cluster: &str, settings: &Settings, now: Timestamp) -> Vec<Point> {
+    points::unowned(listed.points.clone(), owners, cluster, settings, now)
+}
+
+/// BackupRepositories whose claim is gone, and that nobody names.
+///
+/// # Errors
+/// When the API server does not answer or does not allow it.
+pub async fn without_claim(
+    client: &Client,
+    velero_namespace: &str,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Vec<BackupRepository>, Problem> {
+    let described = all::<BackupRepository>(client).await?;
+    if described.is_empty() {
+        return Ok(described);
+    }
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(client.clone(), velero_namespace);
+    let claims =
+        claims.list(&ListParams::default()).await.map_err(|e| from_kube("list backuprepositoryclaims", &e))?.items;
+    let mut used = HashSet::new();
+    used.extend(all::<Snapshot>(client).await?.into_iter().map(|s| s.spec.backup_repository));
+    used.extend(all::<CloneFromSnapshot>(client).await?.into_iter().map(|c| c.spec.backup_repository));
+    used.extend(all::<DeleteSnapshot>(client).await?.into_iter().map(|d| d.spec.backup_repository));
+    used.extend(all::<Upload>(client).await?.into_iter().filter_map(|u| u.spec.backup_repository));
+    used.extend(all::<Download>(client).await?.into_iter().filter_map(|d| d.spec.backup_repository_name));
+    let left = repositories::without_claim(&described, &claims, &used, settings, now);
+    Ok(left.into_iter().cloned().collect())
+}
+
+/// One description for each folder of repositories: several BackupRepositories may be in one.
+pub fn folders(described: Vec<BackupRepository>) -> Vec<BackupRepository> {
+    let mut seen = HashSet::new();
+    let place = |r: &BackupRepository| {
+        let secret = r.credential_secret.as_ref().map(|s| (s.namespace.clone(), s.name.clone(), s.key.clone()));
+        (r.repository_parameters.clone(), secret)
+    };
+    let ours = described.into_iter().filter(|r| r.repository_driver == REPOSITORY_DRIVER);
+    ours.filter(|r| seen.insert(place(r))).collect()
+}
+
+async fn all<K>(client: &Client) -> Result<Vec<K>, Problem>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let listed = Api::<K>::all(client.clone()).list(&ListParams::default()).await;
+    Ok(listed.map_err(|e| from_kube(&format!("list {}", K::plural(&())), &e))?.items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::ResourceExt as _;
+
+    #[test]
+    fn one_bucket_is_looked_through_once_however_many_namespaces_lie_in_it() {
+        let described = |namespace: &str, bucket: &str| {
+            let mut described = BackupRepository::new(namespace);
+            described.allowed_namespaces = vec![namespace.to_owned()];
+            described.repository_parameters.insert("bucket".to_owned(), bucket.to_owned());
+            described
+        };
+        let all = vec![described("a", "one"), described("b", "one"), described("c", "two")];
+        let names: Vec<_> = folders(all).iter().map(|r| r.name_any()).collect();
+        assert_eq!(names, ["a", "c"]);
+    }
+}

@@ -1,0 +1,54 @@
+//! What a store can do is found out without leaving anything, and what others left open in a bucket is found.
+
+use repository::store::{Ability, Did, ErrorKind, S3Store, Store};
+use repository::{Credentials, S3Options};
+
+use crate::versitygw::Versitygw;
+
+async fn store(options: S3Options) -> S3Store {
+    S3Store::new(options).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_tries_everything_and_leaves_nothing() {
+    let server = Versitygw::start();
+    let store = store(server.options("x")).await;
+    let tried = store.probe("doctor.probe.1/").await;
+    assert_eq!(tried.len(), 8, "{tried:?}");
+    assert!(tried.iter().all(|(_, did)| matches!(did, Did::Well)), "{tried:?}");
+    assert!(store.list("").await.unwrap().is_empty());
+    assert!(store.open_uploads("").await.unwrap().is_empty());
+    let (reached, time) = store.reach().await;
+    reached.unwrap();
+    let apart = time.unwrap().duration_since(jiff::Timestamp::now()).abs();
+    assert!(apart.as_secs() < 60, "{apart}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_refuses_is_told_and_what_needs_an_object_is_not_tried() {
+    let server = Versitygw::start();
+    let wrong = Credentials::Given { id: "tester".to_owned(), secret: "wrong".into(), token: None };
+    let store = store(S3Options { credentials: wrong, ..server.options("x") }).await;
+    let (reached, time) = store.reach().await;
+    assert_eq!(reached.unwrap_err().kind(), ErrorKind::AccessDenied);
+    assert!(time.is_some(), "a refusal has the time too: a clock that is off is why some are refused");
+    let tried = store.probe("doctor.probe.1/").await;
+    let abilities: Vec<_> = tried.iter().map(|(ability, _)| *ability).collect();
+    assert_eq!(abilities, [Ability::Put, Ability::Multipart, Ability::Delete], "{tried:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_others_left_open_are_found_below_our_folder_and_given_up() {
+    let server = Versitygw::start();
+    let (ours, theirs) = (store(server.options("ours")).await, store(server.options("")).await);
+    let begun = ours.begin_upload("shop/data", b"part").await.unwrap();
+    theirs.begin_upload("theirs/data", b"part").await.unwrap();
+    let open = ours.open_uploads("").await.unwrap();
+    assert_eq!(open.iter().map(|upload| (&upload.key, &upload.id)).collect::<Vec<_>>(), [(&begun.key, &begun.id)]);
+    let age = jiff::Timestamp::now().duration_since(open[0].last_sign).abs();
+    assert!(age.as_secs() < 60, "{age}");
+    ours.give_up(&open[0]).await.unwrap();
+    ours.give_up(&open[0]).await.unwrap(); // somebody else was faster
+    assert!(ours.open_uploads("").await.unwrap().is_empty());
+    assert_eq!(theirs.open_uploads("").await.unwrap().len(), 1, "another folder's is not touched");
+}
