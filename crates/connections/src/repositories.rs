@@ -81,16 +81,6 @@ struct Keyed {
     credentials_text: String,
 }
 
-/// With the bucket's region, where nobody says it and AWS has to be asked.
-async fn with_region(mut options: S3Options) -> Result<S3Options, repository::Error> {
-    if options.endpoint.is_none() && options.region.is_empty() {
-        let region = S3Store::region_of_bucket(&options).await;
-        options.region =
-            region.map_err(|source| repository::Error::Store { act: "find the bucket's region".to_owned(), source })?;
-    }
-    Ok(options)
-}
-
 /// The prefix of the repository of claims that are backed up from `source_namespace`.
 pub fn location_of(parameters: &RepositoryParameters, source_namespace: &str) -> String {
     format!("{}/{source_namespace}", folder_of(parameters))
@@ -208,7 +198,7 @@ impl Repositories {
             tracing::warn!(place = open.place(), "the repository is not the one it was; opening it anew");
             *slot = None;
         }
-        let options = with_region(reach.options).await.map_err(failed)?;
+        let options = in_its_region(reach.options, &act).await?;
         let store: Arc<dyn Store> = Arc::new(reach.client.open(options).await?);
         let opened = match make {
             true => repository::initialise(store, &reach.password).await,
@@ -240,7 +230,7 @@ impl Repositories {
         let act = format!("look for the repository of namespace {source_namespace} in bucket {}", options.bucket);
         let failed = |error: repository::Error| from_repository(&act, &error);
         let prefix = location_of(&usable.parameters, source_namespace);
-        let options = with_region(S3Options { prefix, ..options }).await.map_err(failed)?;
+        let options = in_its_region(S3Options { prefix, ..options }, &act).await?;
         let config = usable.client.open(options).await?.size("config").await;
         let told = |source| failed(repository::Error::Store { act: "look for its config".to_owned(), source });
         Ok(config.map_err(told)?.is_some())
@@ -254,7 +244,7 @@ impl Repositories {
         let usable = Usable::read(described)?;
         let Keyed { options, .. } = self.keyed(described, &usable).await?;
         let act = format!("reach bucket {}", options.bucket);
-        let mut options = with_region(options).await.map_err(|error| from_repository(&act, &error))?;
+        let mut options = in_its_region(options, &act).await?;
         if let StoreEncryption::CustomerKey(_) = options.encryption {
             // the original knows no such key: what it wrote is refused to who brings one, and it could not read what is ours
             options.encryption = StoreEncryption::AsTheBucketDoes;
