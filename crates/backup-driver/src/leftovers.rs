@@ -105,10 +105,10 @@ async fn give_up(described: &BackupRepository, settings: &Settings, ctx: &Contex
         from_repository("look at the bucket", &repository::Error::Store { act, source })
     };
     let left = leftovers::open_uploads(&store, settings, ctx.now()).await.map_err(failed)?;
-    for upload in &left {
-        store.give_up(upload).await.map_err(failed)?;
+    for open in &left {
+        store.abort_upload(&open.upload).await.map_err(failed)?;
         ctx.metrics.orphans_removed(Kind::OpenUpload.as_str(), 1);
-        let (key, last_sign) = (&upload.key, upload.last_sign);
+        let (key, last_sign) = (&open.upload.key, open.last_sign);
         tracing::info!(key, %last_sign, "gave up an upload in parts that nobody went on with");
     }
     Ok(left.len())

@@ -110,13 +110,13 @@ pub async fn open_uploads(
     now: Timestamp,
 ) -> Result<Vec<repository::store::OpenUpload>, repository::store::Error> {
     let open = store.open_uploads("").await?;
-    let told = open.iter().map(|upload| OpenUpload {
-        key: upload.key.clone(),
-        id: upload.id.clone(),
-        last_sign: upload.last_sign,
+    let told = open.iter().map(|open| OpenUpload {
+        key: open.upload.key.clone(),
+        id: open.upload.id.clone(),
+        last_sign: open.last_sign,
     });
     let left = parts::forgotten(told.collect(), settings, now);
-    let is_left = |upload: &repository::store::OpenUpload| left.iter().any(|left| left.id == upload.id);
+    let is_left = |open: &repository::store::OpenUpload| left.iter().any(|left| left.id == open.upload.id);
     Ok(open.into_iter().filter(is_left).collect())
 }
 

@@ -1,4 +1,4 @@
-//! Uploads in parts that are open in a bucket: found, and given up. Ours are none: packs are put in one piece. They are of other
+//! Uploads in parts that are open in a bucket, and when somebody last worked on them. Ours are none: packs are put in one piece. They are of other
 //! programs that write there, such as the original, or of ones that were killed.
 
 use std::cmp::max;
@@ -7,15 +7,13 @@ use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::MultipartUpload;
 use jiff::Timestamp;
 
-use super::{Error, ErrorKind, S3Store};
+use super::{Error, ErrorKind, Multipart, S3Store};
 
 /// An upload in parts that was begun, and neither completed nor given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenUpload {
-    /// The object that it would make, below the store's root.
-    pub key: String,
-    /// Its id in the store.
-    pub id: String,
+    /// Its key and its name in the store.
+    pub upload: Multipart,
     /// When it was begun, or its last part came, by the clock of the store.
     pub last_sign: Timestamp,
 }
@@ -50,7 +48,8 @@ impl S3Store {
         // some stores take a prefix for a wish
         let Some(key) = name.strip_prefix(&self.prefix) else { return Ok(None) };
         let Some(begun) = time(upload.initiated()) else {
-            return Ok(Some(OpenUpload { key: key.to_owned(), id: id.to_owned(), last_sign: Timestamp::now() }));
+            let upload = Multipart { key: key.to_owned(), id: id.to_owned() };
+            return Ok(Some(OpenUpload { upload, last_sign: Timestamp::now() }));
         };
         let mut last_sign = begun;
         let request = self.client.list_parts().bucket(&self.bucket).key(name).upload_id(id);
@@ -65,43 +64,7 @@ impl S3Store {
                 last_sign = max(last_sign, time(part.last_modified()).unwrap_or(last_sign));
             }
         }
-        Ok(Some(OpenUpload { key: key.to_owned(), id: id.to_owned(), last_sign }))
-    }
-
-    /// Gives one up: its parts go. One that has ended meanwhile is fine, and stays as it ended.
-    ///
-    /// # Errors
-    /// As a deletion.
-    pub async fn give_up(&self, upload: &OpenUpload) -> Result<(), Error> {
-        let (name, id) = (self.name(&upload.key), &upload.id);
-        let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(name).upload_id(id);
-        match request.send().await.map_err(|cause| self.failed("give up the upload of", &upload.key, cause)) {
-            Ok(_) => Ok(()),
-            Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Begins one and leaves it open, with one part.
-    ///
-    /// # Errors
-    /// As a put.
-    pub async fn begin_upload(&self, key: &str, part: &'static [u8]) -> Result<OpenUpload, Error> {
-        let name = self.name(key);
-        let begun = self.client.create_multipart_upload().bucket(&self.bucket).key(&name).send().await;
-        let begun = begun.map_err(|cause| self.failed("begin an upload in parts of", key, cause))?;
-        let id = begun.upload_id().unwrap_or_default().to_owned();
-        let open = OpenUpload { key: key.to_owned(), id, last_sign: Timestamp::now() };
-        let body = aws_sdk_s3::primitives::ByteStream::from_static(part);
-        let request = self.client.upload_part().bucket(&self.bucket).key(&name).upload_id(&open.id);
-        match request.part_number(1).body(body).send().await {
-            Ok(_) => Ok(open),
-            Err(cause) => {
-                let failed = self.failed("put a part of", key, cause);
-                let _ = self.give_up(&open).await; // what is told is why it failed
-                Err(failed)
-            }
-        }
+        Ok(Some(OpenUpload { upload: Multipart { key: key.to_owned(), id: id.to_owned() }, last_sign }))
     }
 }
 

@@ -124,16 +124,19 @@ impl S3Store {
     }
 
     async fn takes_parts(&self, key: &str) -> Did {
-        let open = match self.begin_upload(key, CONTENT).await {
+        let open = match self.begin_multipart(key).await {
             Ok(open) => open,
             Err(error) => return Did::Failed(error),
         };
-        let listed = self.open_uploads(key).await;
-        if let Err(error) = self.give_up(&open).await {
+        let listed = match self.put_part(&open, 1, Bytes::from_static(CONTENT)).await {
+            Ok(_) => self.open_uploads(key).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = self.abort_upload(&open).await {
             return Did::Failed(error);
         }
         match listed {
-            Ok(listed) if listed.iter().any(|other| other.id == open.id) => Did::Well,
+            Ok(listed) if listed.iter().any(|other| other.upload == open) => Did::Well,
             Ok(_) => Did::Otherwise("it does not list it"),
             Err(error) => Did::Failed(error),
         }

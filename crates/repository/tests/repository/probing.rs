@@ -41,14 +41,15 @@ async fn a_bucket_that_refuses_is_told_and_what_needs_an_object_is_not_tried() {
 async fn uploads_that_others_left_open_are_found_below_our_folder_and_given_up() {
     let server = Versitygw::start();
     let (ours, theirs) = (store(server.options("ours")).await, store(server.options("")).await);
-    let begun = ours.begin_upload("shop/data", b"part").await.unwrap();
-    theirs.begin_upload("theirs/data", b"part").await.unwrap();
+    let begun = ours.begin_multipart("shop/data").await.unwrap();
+    ours.put_part(&begun, 1, "part".into()).await.unwrap();
+    theirs.begin_multipart("theirs/data").await.unwrap();
     let open = ours.open_uploads("").await.unwrap();
-    assert_eq!(open.iter().map(|upload| (&upload.key, &upload.id)).collect::<Vec<_>>(), [(&begun.key, &begun.id)]);
+    assert_eq!(open.iter().map(|open| &open.upload).collect::<Vec<_>>(), [&begun]);
     let age = jiff::Timestamp::now().duration_since(open[0].last_sign).abs();
     assert!(age.as_secs() < 60, "{age}");
-    ours.give_up(&open[0]).await.unwrap();
-    ours.give_up(&open[0]).await.unwrap(); // somebody else was faster
+    ours.abort_upload(&open[0].upload).await.unwrap();
+    ours.abort_upload(&open[0].upload).await.unwrap(); // somebody else was faster
     assert!(ours.open_uploads("").await.unwrap().is_empty());
     assert_eq!(theirs.open_uploads("").await.unwrap().len(), 1, "another folder's is not touched");
 }
