@@ -130,7 +130,7 @@ impl Doctor {
             let act = "look for uploads in parts".to_owned();
             from_repository("look at the bucket", &repository::Error::Store { act, source })
         })?;
-        Ok(open.into_iter().map(|upload| upload.key).collect())
+        Ok(open.into_iter().map(|open| open.upload.key).collect())
     }
 
     /// Restore points without an owner; what keeps a repository from being opened is told as it is met.
