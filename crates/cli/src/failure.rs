@@ -173,8 +173,8 @@ fn of_damage(damage: &Damage) -> (u8, &'static str) {
 const KEYS_LOST: &str =
     "bring a file of the repository's folder `keys` back from a copy of it: without one nobody can read the repository";
 
-const INDEX_LOST: &str = "run `restic rebuild-index` (since 0.16 `restic repair index`) on the repository, which finds what its packs still hold, \
-                          then `vsphere-backup verify`";
+const INDEX_LOST: &str = "run `restic rebuild-index` (since 0.16 `restic repair index`) on the repository, which finds what \
+                          its packs still hold, then `vsphere-backup verify`";
 
 /// What a kind of failure means where nothing more is known of it.
 fn of_kind(kind: Store) -> (u8, &'static str) {

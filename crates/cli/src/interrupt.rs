@@ -40,9 +40,9 @@ impl Interrupt {
         self.holding.store(true, Relaxed);
     }
 
-    /// From now on an end in disorder leaves this: a sentence.
-    pub(crate) fn leaves(&self, half_made: String) {
-        *self.half_made.lock().unwrap_or_else(PoisonError::into_inner) = Some(half_made);
+    /// From now on an end in disorder leaves this: a sentence; `None`: nothing.
+    pub(crate) fn leaves(&self, half_made: Option<String>) {
+        *self.half_made.lock().unwrap_or_else(PoisonError::into_inner) = half_made;
     }
 
     /// One wait of a command that holds a lock: given up when the user asks, so that the lock can go.

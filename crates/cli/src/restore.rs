@@ -66,7 +66,7 @@ async fn write(
     let Target { opened, content, made } =
         interrupt.or(disks::open_target(&arguments.target, reader.size(), arguments.force)).await?;
     if made.is_none() {
-        interrupt.leaves(format!("{} is incomplete", arguments.target));
+        interrupt.leaves(Some(format!("{} is incomplete", arguments.target)));
     }
     let progress = Arc::new(Progress::new());
     let _bar = Bar::follow(output, "restore", &progress);
@@ -74,6 +74,7 @@ async fn write(
     let act = || format!("write {}", arguments.target);
     match data_path::restore(reader, opened.disk, &options, &progress, interrupt.token()).await {
         Ok(report) => {
+            interrupt.leaves(None);
             made.map_or(Ok(()), Partial::complete).with_context(act)?;
             Ok(report)
         }
