@@ -155,3 +155,26 @@ async fn nbd_target(uri: &Uri, force: bool) -> Result<Target> {
     };
     Ok(Target { opened, content, made: None })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a panic is how a test fails
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_of_once_and_without_a_server() {
+        let error = || data_path::Error::Read {
+            range: disk::ByteRange::new(4096, 512),
+            source: nbd::Error::Request {
+                server: "nbd+unix:///?socket=/tmp/vsphere-backup-x/disk.sock".to_owned(),
+                request: "read 512 bytes at 4096".to_owned(),
+                errno: Errno::Io,
+                message: "Input/output error (os error 5)".to_owned(),
+            },
+        };
+        let file = told(&"disk.raw".parse().unwrap(), error());
+        assert_eq!(format!("{file:#}"), "read 512 bytes at 4096: Input/output error (os error 5)");
+        let server = told(&"nbd://10.0.0.1/disk".parse().unwrap(), error());
+        assert!(format!("{server:#}").contains("on NBD server"), "{server:#}");
+    }
+}
