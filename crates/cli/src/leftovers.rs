@@ -23,16 +23,24 @@ pub(crate) fn sweep(temporary: &Path) {
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
         let ours = entry.metadata().is_ok_and(|data| data.is_dir() && data.uid() == user);
         let folder = entry.path();
-        if ours && is_left_behind(&folder) && fs::remove_dir_all(&folder).is_ok() {
+        if ours && is_left_behind(&folder) && remove(&folder).is_ok() {
             debug!(folder = %folder.display(), "removed what a killed process left behind");
         }
     }
 }
 
+/// Only what we put there: a person's folder may begin like ours, and goes with nothing else in it.
+fn remove(folder: &Path) -> io::Result<()> {
+    if fs::read_dir(folder)?.count() == 1 {
+        fs::remove_file(folder.join(SOCKET))?;
+        fs::remove_dir(folder)?;
+    }
+    Ok(())
+}
+
 fn is_left_behind(folder: &Path) -> bool {
     let age = folder.metadata().and_then(|data| data.modified()).map(|time| time.elapsed().unwrap_or_default());
-    // no socket: killed before it listened
-    let dead = |cause: io::Error| matches!(cause.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
+    let dead = |cause: io::Error| cause.kind() == io::ErrorKind::ConnectionRefused;
     age.is_ok_and(|age| age > MIN_AGE) && UnixStream::connect(folder.join(SOCKET)).is_err_and(dead)
 }
 
@@ -45,7 +53,7 @@ mod tests {
     use std::time::SystemTime;
 
     #[test]
-    fn a_process_that_serves_its_disk_keeps_its_folder() {
+    fn a_process_that_serves_its_disk_and_a_person_keep_their_folders() {
         let temporary = tempfile::tempdir().unwrap();
         let make = |name: &str, age: u64| {
             let folder = temporary.path().join(name);
@@ -58,13 +66,27 @@ mod tests {
         drop(make("vsphere-backup-young", 1));
         drop(make("other", 3600));
         let _serving = make("vsphere-backup-serving", 3600);
-        let empty = temporary.path().join("vsphere-backup-empty");
-        fs::create_dir(&empty).unwrap();
-        File::open(&empty).unwrap().set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        let theirs = temporary.path().join("vsphere-backup-copies");
+        fs::create_dir(&theirs).unwrap();
+        fs::write(theirs.join("disk.raw"), "precious").unwrap();
+        drop(make("vsphere-backup-mixed", 1));
+        fs::write(temporary.path().join("vsphere-backup-mixed/disk.raw"), "precious").unwrap();
+        for folder in ["vsphere-backup-copies", "vsphere-backup-mixed"] {
+            let folder = File::open(temporary.path().join(folder)).unwrap();
+            folder.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        }
         sweep(temporary.path());
         let mut left: Vec<_> =
             fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, ["other", "vsphere-backup-serving", "vsphere-backup-young"]);
+        let want = [
+            "other",
+            "vsphere-backup-copies",
+            "vsphere-backup-mixed",
+            "vsphere-backup-serving",
+            "vsphere-backup-young",
+        ];
+        assert_eq!(left, want);
+        assert!(theirs.join("disk.raw").exists() && temporary.path().join("vsphere-backup-mixed/disk.raw").exists());
     }
 }
