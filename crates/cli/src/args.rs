@@ -13,7 +13,8 @@ Exit codes:
   0    done
   1    failed: the message names the cause, and what to do
   2    refused before anything was changed: arguments, a target that may not be overwritten, a missing key
-  3    verify found a difference or damage, a restore skipped damage, or a list of changes misses some
+  3    verify found a difference or damage, a restore skipped damage, a list of changes misses some, or there are restore
+       points that cannot be read, so that nobody knows which one is the latest
   4    there is no such restore point, or `latest` could mean several disks
   10   there is no repository at that place
   11   the repository is locked by another program
@@ -124,29 +125,41 @@ pub(crate) struct BackupArguments {
     pub(crate) source: Place,
     #[command(flatten)]
     pub(crate) repository: RepositoryArguments,
-    /// Name of the disk in the repository; by default the file's absolute path, or the URI's export
+    /// Name of the disk in the repository; by default the file's absolute path, or the URI's host and export
+    ///
+    /// Of a disk behind a socket (nbd+unix) the default is the export's name alone, or `/nbd`: sockets change from run to run.
+    /// Who backs up several such disks gives each a name.
     #[arg(long, value_name = "PATH", value_parser = disk_path)]
     pub(crate) path: Option<String>,
-    /// Read only what this list calls changed since the latest restore point of this disk
+    /// Read only what this list calls changed since the restore point that --base names
     ///
     /// A JSON list of `{"offset": bytes, "length": bytes}`, as `nbdinfo --map=qemu:dirty-bitmap:NAME --json` writes it. The
     /// rest is taken over from that restore point, after a sample of it was read and found to be unchanged.
     #[arg(long, value_name = "FILE")]
     pub(crate) changed: Option<PathBuf>,
+    /// The restore point that the list of --changed belongs to: its id or the beginning of it; scripts always say it
+    ///
+    /// Without, it is the latest restore point of this disk that this machine made, which is another one when somebody has
+    /// removed the one that the list begins at. For a disk behind a socket either this or --path is needed.
+    #[arg(long, value_name = "ID", requires = "changed", value_parser = point_id)]
+    pub(crate) base: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArguments {
     /// Id (or its beginning) of a restore point, or `latest`
+    #[arg(value_parser = point_id)]
     pub(crate) restore_point: String,
     /// Raw file, block device, or NBD URI
+    ///
+    /// A file that is not there yet is written under its name and `.partial`, and gets its name when it is complete.
     pub(crate) target: Place,
     #[command(flatten)]
     pub(crate) repository: RepositoryArguments,
-    /// Overwrite a target that exists
+    /// Overwrite a target that exists; a restore that fails leaves it incomplete
     #[arg(long)]
     pub(crate) force: bool,
-    /// Which disk `latest` means, when the repository holds several
+    /// Which disk `latest` means, when the repository holds several; an id of another disk is refused
     #[arg(long, value_name = "PATH", value_parser = disk_path)]
     pub(crate) path: Option<String>,
     /// Go on behind what is damaged in the repository: zeroes take its place, and exit code 3 says that some did
@@ -169,6 +182,7 @@ pub(crate) struct ListArguments {
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
     /// Id (or its beginning) of a restore point, or `latest`
+    #[arg(value_parser = point_id)]
     pub(crate) restore_point: String,
     #[command(flatten)]
     pub(crate) repository: RepositoryArguments,
@@ -178,7 +192,7 @@ pub(crate) struct VerifyArguments {
     /// restore point's end: a disk that was only enlarged is equal.
     #[arg(long, value_name = "SOURCE")]
     pub(crate) against: Option<Place>,
-    /// Which disk `latest` means, when the repository holds several
+    /// Which disk `latest` means, when the repository holds several; an id of another disk is refused
     #[arg(long, value_name = "PATH", value_parser = disk_path)]
     pub(crate) path: Option<String>,
 }
@@ -245,8 +259,16 @@ fn grace(text: &str) -> Result<Duration, String> {
     parsed.map(Duration::from_secs).ok_or_else(|| "expected a number and s, m, h or d, such as 96h".to_owned())
 }
 
+/// Which restore point is meant; that there is one is found out later.
+fn point_id(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("expected the id of a restore point or its beginning".to_owned()),
+        id => Ok(id.to_ascii_lowercase()),
+    }
+}
+
 /// The name of a disk is shown in one line and compared as text.
-fn disk_path(text: &str) -> Result<String, String> {
+pub(crate) fn disk_path(text: &str) -> Result<String, String> {
     let plain = !text.is_empty() && !text.chars().any(char::is_control);
     plain
         .then(|| text.to_owned())
@@ -281,6 +303,14 @@ mod tests {
         let default = Arguments::try_parse_from(["vsphere-backup", "prune", "--repository", "r"]).unwrap();
         let Command::Prune(default) = default.command else { panic!("prune was asked for") };
         assert_eq!(default.grace, repository::maintenance::GRACE);
+    }
+
+    #[test]
+    fn no_id_is_not_any_restore_point_and_latest_is_no_id() {
+        for none in ["", " "] {
+            assert!(point_id(none).is_err(), "{none:?}");
+        }
+        assert_eq!((point_id("LATEST"), point_id("AB12")), (Ok("latest".to_owned()), Ok("ab12".to_owned())));
     }
 
     #[test]

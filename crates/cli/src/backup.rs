@@ -7,14 +7,15 @@ use anyhow::{Context, Result};
 use data_path::{BackupOptions, BackupReport, Content, Progress, Waits};
 use disk::Ranges;
 use jiff::Timestamp;
-use repository::{CHUNK_SIZE, DiskFacts, NewRestorePoint, Repository, RestorePoint, WriterOptions};
+use repository::{CHUNK_SIZE, DiskFacts, NewRestorePoint, Points, Repository, RestorePoint, WriterOptions};
 use serde::Serialize;
 
-use crate::args::{BackupArguments, Output};
+use crate::args::{self, BackupArguments, Output};
 use crate::changes;
 use crate::disks::{self, Opened};
 use crate::failure::Refused;
 use crate::interrupt::Interrupt;
+use crate::list::when;
 use crate::output::{self, Bar};
 use crate::place::Place;
 use crate::repositories::{self, Access};
@@ -28,6 +29,8 @@ const CLEAN_UP: Duration = Duration::from_secs(3);
 struct Done<'a> {
     restore_point: &'a RestorePoint,
     repository: String,
+    /// What was not read is taken over from this one; `null`: everything was read.
+    base: Option<&'a RestorePoint>,
     bytes_total: u64,
     bytes_read: u64,
     bytes_zero: u64,
@@ -40,6 +43,7 @@ struct Done<'a> {
 pub(crate) async fn run(arguments: &BackupArguments, output: Output, interrupt: &Interrupt) -> Result<()> {
     let access = Access::new(&arguments.repository.repository)?;
     let path = disk_path(&arguments.source, arguments.path.as_deref())?;
+    refuse_shared_name(arguments, &path)?;
     // the disk first: a mistyped source must not leave a repository behind
     let source = disks::open_source(&arguments.source).await?;
     let changed = match &arguments.changed {
@@ -51,16 +55,21 @@ pub(crate) async fn run(arguments: &BackupArguments, output: Output, interrupt: 
     interrupt.hold();
     let lock = repository.lock(&repositories::host()).await.with_context(|| act.clone())?;
     let copied = async {
-        let content = content(&repository, &source, &path, changed).await?;
-        copy(&repository, &source, &path, content, output, interrupt).await
+        let (base, content) = content(&repository, arguments, &source, &path, changed).await?;
+        let over = base.as_ref().map(|base| format!("take over from restore point {} of {}", short(base), when(base)));
+        let report = match (copy(&repository, arguments, &source, &path, content, output, interrupt).await, over) {
+            (Err(error), Some(over)) => return Err(error.context(over)),
+            (report, _) => report?,
+        };
+        Ok::<_, anyhow::Error>((base, report))
     };
     let copied = copied.await;
     let released = lock.release().await;
-    let report = copied.context(act)?;
+    let (base, report) = copied.context(act)?;
     if let Err(error) = released {
         tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "the restore point is complete, but its lock could not be removed");
     }
-    print(&repository, &report, output)
+    print(&repository, base.as_ref(), &report, output)
 }
 
 fn disk_path(source: &Place, given: Option<&str>) -> Result<String> {
@@ -68,30 +77,73 @@ fn disk_path(source: &Place, given: Option<&str>) -> Result<String> {
         return Ok(path.to_owned());
     }
     let path = source.default_path().with_context(|| format!("name {source}"))?;
-    Ok(path
-        .ok_or_else(|| Refused::new(format!("name {source}: the file's name is not UTF-8"), "name it with --path"))?)
+    let unusable = |cause: &str| Refused::new(format!("name {source}: {cause}"), "name it with --path");
+    let path = path.ok_or_else(|| unusable("the file's name is not UTF-8"))?;
+    Ok(args::disk_path(&path).map_err(|cause| unusable(&cause))?)
 }
 
-/// What is read: everything, or what the list says changed since the latest restore point of that path.
-async fn content(repository: &Repository, source: &Opened, path: &str, changed: Option<Ranges>) -> Result<Content> {
-    let Some(areas) = changed else { return Ok(Content::Allocated) };
-    let host = repositories::host();
-    let points = repository.restore_points().await?;
-    let base = points.iter().rev().find(|point| (&point.host, point.path.as_str()) == (&host, path));
-    let base = base.ok_or_else(|| {
-        let cause = format!("take over what did not change: there is no restore point of {path} from {host}");
-        Refused::new(cause, "back it up without --changed first")
-    })?;
-    let base = repository.reader(&base.id).await?;
-    if base.size() != source.disk.size() || base.chunk_size() != CHUNK_SIZE {
-        let cause = format!("take over what did not change: the latest restore point of {path} is of another size");
+/// A list of changes on the wrong restore point makes a disk that never was, so nobody guesses which disk it is.
+fn refuse_shared_name(arguments: &BackupArguments, path: &str) -> Result<(), Refused> {
+    let guessed = arguments.changed.is_some() && arguments.base.is_none() && arguments.path.is_none();
+    if !guessed || !arguments.source.default_path_is_shared() {
+        return Ok(());
+    }
+    let message = format!(
+        "take over what did not change: any disk behind a socket may be called {path}, so its latest restore point may be another disk's"
+    );
+    Err(Refused::new(message, "say with --base which restore point the list belongs to, or name the disk with --path"))
+}
+
+/// What is read: everything, or what the list says changed since the restore point that comes with it.
+async fn content(
+    repository: &Repository,
+    arguments: &BackupArguments,
+    source: &Opened,
+    path: &str,
+    changed: Option<Ranges>,
+) -> Result<(Option<RestorePoint>, Content)> {
+    let Some(areas) = changed else { return Ok((None, Content::Allocated)) };
+    let base = match arguments.base.as_deref() {
+        Some(id) => named_base(repository, id, path).await,
+        None => newest_base(repository, path).await,
+    };
+    let base = base.context("take over what did not change")?;
+    let reader = repository.reader(&base.id).await?;
+    if reader.size() != source.disk.size() || reader.chunk_size() != CHUNK_SIZE {
+        let cause = format!("take over what did not change: restore point {} is of another size", short(&base));
         return Err(Refused::new(cause, "back it up without --changed").into());
     }
-    Ok(Content::Changed { areas, base })
+    Ok((Some(base), Content::Changed { areas, base: reader }))
+}
+
+/// The one that was asked for. Which other restore points there are, or cannot be read, does not matter to it.
+async fn named_base(repository: &Repository, id: &str, path: &str) -> Result<RestorePoint> {
+    let base = repository.find_by_prefix(id).await?;
+    if base.path != path {
+        let message = format!("restore point {} is of {}, and this is {path}", short(&base), base.path);
+        return Err(
+            Refused::new(message, "give the restore point that the list belongs to, or the disk's --path").into()
+        );
+    }
+    Ok(base)
+}
+
+async fn newest_base(repository: &Repository, path: &str) -> Result<RestorePoint> {
+    let host = repositories::host();
+    let Points { readable, damaged } = repository.points().await?;
+    let fix = "say with --base which restore point the list belongs to, or back it up without --changed";
+    repositories::refuse_unreadable("find the latest restore point", &damaged, fix)?;
+    let base = readable.into_iter().rev().find(|point| (&point.host, point.path.as_str()) == (&host, path));
+    let none = || {
+        let cause = format!("there is no restore point of {path} from {host}");
+        Refused::new(cause, "back it up without --changed first")
+    };
+    Ok(base.ok_or_else(none)?)
 }
 
 async fn copy(
     repository: &Repository,
+    arguments: &BackupArguments,
     source: &Opened,
     path: &str,
     content: Content,
@@ -114,7 +166,7 @@ async fn copy(
         // the writer removes what it may have committed in the background, and we are about to end
         let _ = tokio::time::timeout(CLEAN_UP, forget(repository, &point)).await;
     }
-    Ok(copied?)
+    copied.map_err(|error| disks::told(&arguments.source, error))
 }
 
 async fn forget(repository: &Repository, cancelled: &NewRestorePoint) -> Result<(), repository::Error> {
@@ -127,11 +179,12 @@ async fn forget(repository: &Repository, cancelled: &NewRestorePoint) -> Result<
     Ok(())
 }
 
-fn print(repository: &Repository, report: &BackupReport, output: Output) -> Result<()> {
+fn print(repository: &Repository, base: Option<&RestorePoint>, report: &BackupReport, output: Output) -> Result<()> {
     let (counts, stats) = (&report.counts, &report.stats);
     let done = Done {
         restore_point: &report.point,
         repository: repository.place(),
+        base,
         bytes_total: counts.total,
         bytes_read: counts.read,
         bytes_zero: counts.skipped,
@@ -140,11 +193,14 @@ fn print(repository: &Repository, report: &BackupReport, output: Output) -> Resu
         seconds: report.elapsed.as_secs_f64(),
         waited: report.waits,
     };
+    let over =
+        base.map(|base| format!("what did not change is from restore point {} of {}\n", short(base), when(base)));
     output::result(output, &done, || {
         format!(
-            "restore point {} of {}\n{} disk, {} read, {} zero, {} new, {} stored, {}\n{}",
+            "restore point {} of {}\n{}{} disk, {} read, {} zero, {} new, {} stored, {}\n{}",
             short(&report.point),
             report.point.path,
+            over.unwrap_or_default(),
             output::bytes(counts.total),
             output::bytes(counts.read),
             output::bytes(counts.skipped),

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::args::{ClusterArguments, ListArguments, Output, StatusArguments};
 use crate::backup::short;
 use crate::failure::{Refused, WithResult, exit};
-use crate::list::when;
+use crate::list::{damage, when};
 use crate::output;
 
 /// One object, as a line of `status`.
@@ -42,9 +42,20 @@ pub(crate) async fn status(arguments: &StatusArguments, output: Output) -> Resul
     Ok(())
 }
 
-/// The cluster that the arguments name.
+/// The cluster that the arguments name, or that the environment does.
 pub(crate) async fn connect(arguments: &ClusterArguments) -> Result<Client> {
+    if arguments.kubeconfig.is_none() && !environment_names_a_cluster() {
+        let fix = "name a cluster with --kubeconfig or KUBECONFIG; `list` takes --repository instead";
+        return Err(Refused::new("find the cluster: neither a cluster nor a repository was given", fix).into());
+    }
     Ok(operator::client::connect(arguments.kubeconfig.as_deref()).await?)
+}
+
+/// Whether there is one of the places where a client looks: KUBECONFIG, ~/.kube/config, a pod's account.
+fn environment_names_a_cluster() -> bool {
+    let given = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let default = || std::env::home_dir().is_some_and(|home| home.join(".kube/config").exists());
+    given("KUBECONFIG").is_some() || given("KUBERNETES_SERVICE_HOST").is_some() || default()
 }
 
 /// Every object of a kind.
@@ -190,9 +201,13 @@ pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()
             if !seen.insert((repository.place(), repository.id().to_owned())) {
                 continue;
             }
-            match repository.restore_points().await {
-                Ok(points) => found
-                    .extend(points.into_iter().map(|point| Found { backup_repository: described.name_any(), point })),
+            match repository.points().await {
+                Ok(points) => {
+                    let damaged = points.damaged.iter().map(|(_, error)| damage(error));
+                    failures.extend(damaged.map(|damage| format!("{}: {damage}", repository.place())));
+                    let found_here = points.readable.into_iter();
+                    found.extend(found_here.map(|point| Found { backup_repository: described.name_any(), point }));
+                }
                 Err(error) => failures.push(format!("{:#}", anyhow::Error::from(error))),
             }
         }
@@ -220,7 +235,7 @@ fn listed(found: Vec<Found>, failures: Vec<String>, output: Output) -> Result<()
     }
     let failure = Refused {
         message: format!("list restore points: {}", failures.join("; ")),
-        fix: "mend what is named; the other repositories are listed",
+        fix: "mend what is named; the others are listed".into(),
         code: exit::FAILED,
     };
     Err(WithResult::new(failure, &Listed { restore_points: found, failures }).into())

@@ -1,19 +1,20 @@
 //! Opens sources and targets. The engine speaks NBD only, so a file is served by ourselves, on a socket in a folder that
 //! only we may enter.
 
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use data_path::{Disk, TargetContent};
 use nbd::file::{Access, RawFile};
-use nbd::{ConnectOptions, Export, Uri};
+use nbd::{ConnectOptions, Errno, Export, Uri};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::failure::Refused;
+use crate::failure::{Refused, exit};
+use crate::leftovers;
+use crate::partial::Partial;
 use crate::place::Place;
 
 /// A disk that is open for a transfer.
@@ -58,8 +59,9 @@ async fn serve(path: &Path, access: Access) -> Result<Opened> {
     if export.size() == 0 {
         return Err(Refused::new("it holds not a single byte", "give a disk that is not empty").into());
     }
-    let folder = tempfile::Builder::new().prefix("vsphere-backup-").tempdir().context("make a folder for a socket")?;
-    let socket = folder.path().join("disk.sock");
+    leftovers::sweep(&std::env::temp_dir());
+    let folder = tempfile::Builder::new().prefix(leftovers::PREFIX).tempdir().context("make a folder for a socket")?;
+    let socket = folder.path().join(leftovers::SOCKET);
     let listener = tokio::net::UnixListener::bind(&socket).context("listen on a private socket")?;
     let stop = CancellationToken::new();
     tokio::spawn(nbd::server::serve(listener, Arc::new(export), "", stop.clone()));
@@ -72,37 +74,28 @@ async fn serve(path: &Path, access: Access) -> Result<Opened> {
 pub(crate) struct Target {
     pub(crate) opened: Opened,
     pub(crate) content: TargetContent,
-    /// The file we made for it; it goes when the restore fails.
-    made: Option<PathBuf>,
+    /// The file that is made for it.
+    pub(crate) made: Option<Partial>,
 }
 
-impl Target {
-    /// Parts it into the disk and what becomes of a failure.
-    pub(crate) fn split(self) -> (Opened, TargetContent, Option<HalfMade>) {
-        (self.opened, self.content, self.made.map(|path| HalfMade { path: Some(path) }))
-    }
-}
-
-/// A file that holds half a restore until [`HalfMade::keep`]; dropped before, it is removed.
-#[derive(Debug)]
-pub(crate) struct HalfMade {
-    path: Option<PathBuf>,
-}
-
-impl HalfMade {
-    /// The restore is complete.
-    pub(crate) fn keep(mut self) {
-        self.path = None;
-    }
-}
-
-impl Drop for HalfMade {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.take() {
-            // gone already is fine, and there is nobody left to tell otherwise
-            let _ = std::fs::remove_file(path);
-        }
-    }
+/// A failed transfer as the disk's user knows the disk: a file has no server and no socket.
+pub(crate) fn told(place: &Place, error: data_path::Error) -> anyhow::Error {
+    use data_path::Error::{BlockStatus, Close, Flush, Read, Write};
+    let Place::File(_) = place else { return error.into() };
+    let (act, source) = match &error {
+        Read { range, source } => (format!("read {} bytes at {}", range.length, range.offset), source),
+        Write { range, source } => (format!("write {} bytes at {}", range.length, range.offset), source),
+        BlockStatus { range, source } => (format!("find the holes from {} on", range.offset), source),
+        Flush { source } | Close { source } => ("flush it".to_owned(), source),
+        _ => return error.into(),
+    };
+    let nbd::Error::Request { errno, message, .. } = source else { return error.into() };
+    let cause = if message.is_empty() { errno.to_string() } else { message.clone() };
+    let fix = match errno {
+        Errno::NoSpace => "free space where the file lies, then start again",
+        _ => "look at the disk that the file is on, and at the system's log, then start again",
+    };
+    Refused { message: format!("{act}: {cause}"), fix: fix.into(), code: exit::FAILED }.into()
 }
 
 /// Opens a disk to be overwritten with `size` bytes; makes a raw file that is missing. Refuses what the user has not
@@ -117,7 +110,7 @@ pub(crate) async fn open_target(place: &Place, size: u64, force: bool) -> Result
 
 async fn file_target(path: &Path, size: u64, force: bool) -> Result<Target> {
     match std::fs::metadata(path) {
-        Err(cause) if cause.kind() == ErrorKind::NotFound => return new_file(path, size).await,
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return new_file(path, size, force).await,
         Err(cause) => return Err(cause.into()),
         Ok(known) if known.is_dir() => {
             return Err(Refused::new("it is a folder", "name a file in it, which may be missing").into());
@@ -138,15 +131,10 @@ async fn file_target(path: &Path, size: u64, force: bool) -> Result<Target> {
     Ok(Target { opened: serve(path, Access::Write).await?, content: TargetContent::Unknown, made: None })
 }
 
-async fn new_file(path: &Path, size: u64) -> Result<Target> {
-    let refused =
-        |cause: io::Error| Refused::new(format!("make the file: {cause}"), "name a file in a folder that exists");
-    let file = File::create_new(path).map_err(refused)?;
-    let half_made = HalfMade { path: Some(path.to_owned()) };
-    file.set_len(size).context("give the file its size")?;
-    let opened = serve(path, Access::Write).await?;
-    half_made.keep();
-    Ok(Target { opened, content: TargetContent::KnownZero, made: Some(path.to_owned()) })
+async fn new_file(path: &Path, size: u64, force: bool) -> Result<Target> {
+    let partial = Partial::make(path, size, force)?;
+    let opened = serve(partial.path(), Access::Write).await?;
+    Ok(Target { opened, content: TargetContent::KnownZero, made: Some(partial) })
 }
 
 async fn nbd_target(uri: &Uri, force: bool) -> Result<Target> {
@@ -166,4 +154,27 @@ async fn nbd_target(uri: &Uri, force: bool) -> Result<Target> {
         Some(true) | None => TargetContent::Unknown,
     };
     Ok(Target { opened, content, made: None })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a panic is how a test fails
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_of_once_and_without_a_server() {
+        let error = || data_path::Error::Read {
+            range: disk::ByteRange::new(4096, 512),
+            source: nbd::Error::Request {
+                server: "nbd+unix:///?socket=/tmp/vsphere-backup-x/disk.sock".to_owned(),
+                request: "read 512 bytes at 4096".to_owned(),
+                errno: Errno::Io,
+                message: "Input/output error (os error 5)".to_owned(),
+            },
+        };
+        let file = told(&"disk.raw".parse().unwrap(), error());
+        assert_eq!(format!("{file:#}"), "read 512 bytes at 4096: Input/output error (os error 5)");
+        let server = told(&"nbd://10.0.0.1/disk".parse().unwrap(), error());
+        assert!(format!("{server:#}").contains("on NBD server"), "{server:#}");
+    }
 }

@@ -1,7 +1,12 @@
 //! How a failure ends the program: its exit code, and what to do about it. Adds nothing to the message itself.
 
+use std::borrow::Cow;
+use std::error::Error as _;
+use std::io;
+
 use data_path::ErrorKind as Copy;
-use repository::ErrorKind as Store;
+use repository::store;
+use repository::{Damage, ErrorKind as Store};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -24,15 +29,15 @@ pub(crate) struct Refused {
     /// What was refused, and why.
     pub(crate) message: String,
     /// What to do.
-    pub(crate) fix: &'static str,
+    pub(crate) fix: Cow<'static, str>,
     /// One of [`exit`].
     pub(crate) code: u8,
 }
 
 impl Refused {
     /// With exit code [`exit::REFUSED`].
-    pub(crate) fn new(message: impl Into<String>, fix: &'static str) -> Self {
-        Self { message: message.into(), fix, code: exit::REFUSED }
+    pub(crate) fn new(message: impl Into<String>, fix: impl Into<Cow<'static, str>>) -> Self {
+        Self { message: message.into(), fix: fix.into(), code: exit::REFUSED }
     }
 }
 
@@ -62,49 +67,125 @@ pub(crate) struct Meaning {
     /// The process's exit code.
     pub(crate) code: u8,
     /// What to do; `None` when the message says it all.
-    pub(crate) fix: Option<&'static str>,
+    pub(crate) fix: Option<Cow<'static, str>>,
 }
 
 /// Looks along the chain of causes for the first one that we know.
 pub(crate) fn meaning(error: &anyhow::Error) -> Meaning {
     let known = error.chain().find_map(|cause| {
         let with_result = cause.downcast_ref::<WithResult>().map(|found| &found.failure);
-        let refused = cause.downcast_ref::<Refused>().or(with_result).map(|refused| (refused.code, refused.fix));
-        let copy = || cause.downcast_ref::<data_path::Error>().map(of_copy);
-        let store = || cause.downcast_ref::<repository::Error>().map(|error| of_repository(error.kind()));
-        let location = || cause.downcast_ref::<repository::InvalidLocation>().map(|_| (exit::REFUSED, ""));
-        refused.or_else(copy).or_else(store).or_else(location)
+        let refused =
+            cause.downcast_ref::<Refused>().or(with_result).map(|refused| (refused.code, refused.fix.clone()));
+        let told = |(code, fix): (u8, &'static str)| (code, Cow::Borrowed(fix));
+        let copy = || cause.downcast_ref::<data_path::Error>().map(of_copy).map(told);
+        let repository = || cause.downcast_ref::<repository::Error>().map(of_repository).map(told);
+        let store = || cause.downcast_ref::<store::Error>().map(of_store).map(told);
+        let location = || cause.downcast_ref::<repository::InvalidLocation>().map(|_| (exit::REFUSED, Cow::default()));
+        refused.or_else(copy).or_else(repository).or_else(store).or_else(location)
     });
-    let (code, fix) = known.unwrap_or((exit::FAILED, ""));
+    let (code, fix) = known.unwrap_or((exit::FAILED, Cow::default()));
     Meaning { code, fix: Some(fix).filter(|fix| !fix.is_empty()) }
 }
 
 fn of_copy(error: &data_path::Error) -> (u8, &'static str) {
-    if matches!(error, data_path::Error::Connect { .. }) {
-        return (exit::FAILED, "check the disk's address and that its server runs, then start again");
+    match error {
+        data_path::Error::Connect { .. } => {
+            return (exit::FAILED, "check the disk's address and that its server runs, then start again");
+        }
+        data_path::Error::Repository { source, .. } | data_path::Error::Unread { source, .. } => {
+            return of_repository(source);
+        }
+        _ => {}
     }
     match error.kind() {
         Copy::DiskRead => (exit::FAILED, "look at the disk's server, then start again"),
         Copy::TrackingUntrue => (exit::DIFFERS, "the list of changes misses some: back it up without it"),
-        Copy::DiskWrite => (
-            exit::FAILED,
-            "look at the target's server and its free space, then restore again: the target is incomplete",
-        ),
-        Copy::DiskFlush => (exit::FAILED, "the target may be incomplete: look at its server, then restore again"),
+        Copy::DiskWrite => (exit::FAILED, "look at the target's server and its free space, then restore again"),
+        Copy::DiskFlush => (exit::FAILED, "look at the target's server, then restore again"),
         Copy::TargetTooSmall => (exit::REFUSED, "give a target that is at least as large as the restore point"),
-        Copy::Repository(kind) => of_repository(kind),
+        Copy::Repository(kind) => of_kind(kind),
         Copy::Cancelled => (exit::CANCELLED, ""),
     }
 }
 
-fn of_repository(kind: Store) -> (u8, &'static str) {
+fn of_repository(error: &repository::Error) -> (u8, &'static str) {
+    match error {
+        repository::Error::Store { source, .. } => of_store(source),
+        repository::Error::Damaged { source, .. } => of_damage(source),
+        other => of_kind(other.kind()),
+    }
+}
+
+/// Of a folder the system tells what failed; everything else is a bucket.
+fn of_store(error: &store::Error) -> (u8, &'static str) {
+    use io::ErrorKind::{NotADirectory, NotFound, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let system = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    let fix = match (system, error.kind()) {
+        (Some(ReadOnlyFilesystem), _) => "mount the repository's file system for writing, then start again",
+        (Some(StorageFull | QuotaExceeded), _) => "free space on the repository's file system, then start again",
+        (Some(NotADirectory), _) => "name a folder: a part of its path is a file",
+        (Some(NotFound), _) => "look whether the repository's file system is mounted, then start again",
+        (Some(_), store::ErrorKind::AccessDenied) => {
+            "let this user read and write the repository's folder and all below it"
+        }
+        (Some(_), _) => {
+            "look at the disk that the repository's folder is on, and at the system's log, then start again"
+        }
+        (None, store::ErrorKind::BucketMissing) => return of_kind(Store::BucketMissing),
+        (None, store::ErrorKind::AccessDenied) => {
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may read and write the bucket"
+        }
+        (None, store::ErrorKind::Unreachable) => return of_kind(Store::Unreachable),
+        (None, store::ErrorKind::NotFound | store::ErrorKind::Failed) => return of_kind(Store::StoreFailed),
+    };
+    (exit::FAILED, fix)
+}
+
+/// What helps when a repository has snapshots and no `config`.
+pub(crate) const CONFIG_LOST: &str =
+    "bring the repository's file `config` back from a copy of it; do not make a new one in its place";
+
+/// Damage differs in what can still be had.
+fn of_damage(damage: &Damage) -> (u8, &'static str) {
+    let object = match damage {
+        Damage::ObjectMissing { object }
+        | Damage::Length { object, .. }
+        | Damage::Sealed { object }
+        | Damage::Malformed { object, .. } => object.as_str(),
+        Damage::Chunk { .. } | Damage::Image { .. } => "",
+        Damage::NotIndexed { .. } => return (exit::FAILED, INDEX_LOST),
+    };
+    match object.split('/').next() {
+        Some("config") => (exit::DIFFERS, CONFIG_LOST),
+        Some("keys") => (exit::DIFFERS, KEYS_LOST),
+        Some("index") => (exit::FAILED, INDEX_LOST),
+        Some("snapshots") => {
+            (exit::FAILED, "bring the file back from a copy of the repository, or restore another restore point")
+        }
+        _ => (
+            exit::FAILED,
+            "`vsphere-backup verify` tells which bytes of the disk are lost, `restore --skip-damaged` brings back all \
+             others; or restore another restore point",
+        ),
+    }
+}
+
+const KEYS_LOST: &str =
+    "bring a file of the repository's folder `keys` back from a copy of it: without one nobody can read the repository";
+
+const INDEX_LOST: &str = "run `restic rebuild-index` (since 0.16 `restic repair index`) on the repository, which finds what \
+                          its packs still hold, then `vsphere-backup verify`";
+
+/// What a kind of failure means where nothing more is known of it.
+fn of_kind(kind: Store) -> (u8, &'static str) {
     match kind {
         Store::BucketMissing => (exit::NO_REPOSITORY, "create the bucket, or correct its name"),
-        Store::AccessDenied => {
-            (exit::FAILED, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the folder's permissions")
-        }
+        Store::AccessDenied => (
+            exit::FAILED,
+            "check who may read and write the repository: the key to the bucket, the folder's permissions",
+        ),
         Store::Unreachable => (exit::FAILED, "check the address of the store and the network, then start again"),
-        Store::StoreFailed => (exit::FAILED, "look at the store's own log, then start again"),
+        Store::StoreFailed => (exit::FAILED, "look at the log of the store's server, then start again"),
         Store::PasswordWrong => {
             (exit::WRONG_KEY, "set RESTIC_PASSWORD or RESTIC_PASSWORD_FILE to this repository's key")
         }
@@ -115,9 +196,10 @@ fn of_repository(kind: Store) -> (u8, &'static str) {
         Store::Locked => {
             (exit::LOCKED, "wait for the other program, or remove its lock with `restic unlock` when it is dead")
         }
-        Store::Damaged => {
-            (exit::FAILED, "run `restic check --read-data` on the repository, and restore another restore point")
-        }
+        Store::Damaged => (
+            exit::FAILED,
+            "`restic check --read-data` tells what is damaged in the repository; restore another restore point",
+        ),
         Store::PointMissing => (exit::NO_RESTORE_POINT, "see `vsphere-backup list` for the restore points there are"),
         Store::Cancelled => (exit::CANCELLED, ""),
         Store::SendAgain => (exit::FAILED, "start again, and do not prune the repository meanwhile"),
@@ -137,6 +219,41 @@ mod tests {
             Err::<(), _>(inner).context("open the repository").context("list restore points").expect_err("made as one");
         assert_eq!(meaning(&error).code, exit::WRONG_KEY);
         assert!(meaning(&error).fix.is_some_and(|fix| fix.contains("RESTIC_PASSWORD")));
+    }
+
+    #[test]
+    fn nobody_with_a_folder_is_sent_to_a_server() {
+        use store::ErrorKind::{AccessDenied, BucketMissing, Failed, NotFound, Unreachable};
+        let system = [1, 2, 5, 13, 20, 28, 30].map(io::Error::from_raw_os_error);
+        for cause in system {
+            for kind in [AccessDenied, NotFound, Failed] {
+                let cause = io::Error::from_raw_os_error(cause.raw_os_error().unwrap_or_default());
+                let (_, fix) = of_store(&store::Error::new(kind, "put", "x", "folder /r", cause));
+                for word in ["AWS", "bucket", "server", "network"] {
+                    assert!(!fix.contains(word), "{kind:?}: {fix}");
+                }
+            }
+        }
+        for kind in [AccessDenied, BucketMissing, Unreachable, NotFound, Failed] {
+            let (_, fix) = of_store(&store::Error::new(kind, "put", "x", "bucket b", "the store answers 500"));
+            assert!(!fix.contains("folder") && !fix.contains("mount"), "{kind:?}: {fix}");
+        }
+    }
+
+    #[test]
+    fn each_damage_has_the_advice_that_helps() {
+        let object = |object: &str| Damage::ObjectMissing { object: object.to_owned() };
+        let cases = [
+            (object("config"), exit::DIFFERS, "config"),
+            (object("keys/"), exit::DIFFERS, "keys"),
+            (object("data/00/00"), exit::FAILED, "--skip-damaged"),
+            (Damage::Sealed { object: "index/00".to_owned() }, exit::FAILED, "rebuild-index"),
+            (Damage::NotIndexed { chunk: "00".to_owned() }, exit::FAILED, "rebuild-index"),
+        ];
+        for (damage, code, word) in cases {
+            let (said, fix) = of_damage(&damage);
+            assert!(said == code && fix.contains(word), "{damage}: {said}: {fix}");
+        }
     }
 
     #[test]

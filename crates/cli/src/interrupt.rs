@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -19,12 +20,14 @@ const IN_ORDER: Duration = Duration::from_secs(5);
 pub(crate) struct Interrupt {
     asked: CancellationToken,
     holding: AtomicBool,
+    /// What is not whole while the command is under way.
+    half_made: Mutex<Option<String>>,
 }
 
 impl Interrupt {
     /// `asked` is cancelled by the signal.
     pub(crate) fn new(asked: CancellationToken) -> Self {
-        Self { asked, holding: AtomicBool::new(false) }
+        Self { asked, holding: AtomicBool::new(false), half_made: Mutex::default() }
     }
 
     /// For work that ends in order by itself.
@@ -35,6 +38,11 @@ impl Interrupt {
     /// From now on something must be put in order before the program ends: a lock is about to be taken.
     pub(crate) fn hold(&self) {
         self.holding.store(true, Relaxed);
+    }
+
+    /// From now on an end in disorder leaves this: a sentence; `None`: nothing.
+    pub(crate) fn leaves(&self, half_made: Option<String>) {
+        *self.half_made.lock().unwrap_or_else(PoisonError::into_inner) = half_made;
     }
 
     /// One wait of a command that holds a lock: given up when the user asks, so that the lock can go.
@@ -63,9 +71,13 @@ impl Interrupt {
             return data_path::Error::Cancelled.into();
         }
         tokio::time::sleep(IN_ORDER).await;
+        let half_made = self.half_made.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let half_made = half_made.map(|left| format!("; {left}")).unwrap_or_default();
         Refused {
-            message: "cancelled by request: the store did not answer in time, so a lock may be left in it".to_owned(),
-            fix: "`restic unlock` removes locks that are left, once they are 30 minutes old",
+            message: format!(
+                "cancelled by request: the store did not answer in time, so a lock may be left in it{half_made}"
+            ),
+            fix: "`restic unlock` removes locks that are left, once they are 30 minutes old".into(),
             code: exit::CANCELLED,
         }
         .into()

@@ -49,7 +49,7 @@ pub(crate) fn failure(output: Output, error: &anyhow::Error, meaning: &Meaning) 
         document(&message, meaning, found.map(|found| found.result.clone()).unwrap_or_default());
     }
     let _ = writeln!(io::stderr(), "vsphere-backup: {message}");
-    if let Some(fix) = meaning.fix {
+    if let Some(fix) = &meaning.fix {
         let _ = writeln!(io::stderr(), "  to do: {fix}");
     }
 }
@@ -61,13 +61,13 @@ pub(crate) fn usage_failure(error: &clap::Error) {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing",
         _ => text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").trim(),
     };
-    document(message, &Meaning { code: exit::REFUSED, fix: Some("see --help") }, Map::new());
+    document(message, &Meaning { code: exit::REFUSED, fix: Some("see --help".into()) }, Map::new());
 }
 
 fn document(message: &str, meaning: &Meaning, found: Map<String, Value>) {
     let mut document = found;
     document.insert("error".to_owned(), message.into());
-    document.insert("fix".to_owned(), meaning.fix.into());
+    document.insert("fix".to_owned(), meaning.fix.as_deref().into());
     document.insert("exitCode".to_owned(), meaning.code.into());
     let _ = writeln!(io::stdout(), "{:#}", Value::Object(document));
 }

@@ -52,6 +52,13 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Whether another disk may well have the same [`Place::default_path`]: exports of different sockets are called alike.
+    pub(crate) fn default_path_is_shared(&self) -> bool {
+        matches!(self, Self::Nbd(uri) if uri.to_string().starts_with("nbd+unix:"))
+    }
+}
+
 fn nbd_path(uri: &str) -> String {
     let without_query = uri.split('?').next().unwrap_or(uri);
     match without_query.split_once(":///") {
@@ -77,6 +84,13 @@ mod tests {
         for (uri, want) in cases {
             assert_eq!(nbd_path(uri), want, "{uri}");
         }
+    }
+
+    #[test]
+    fn a_socket_does_not_tell_which_disk_it_is() {
+        let shared = |text: &str| text.parse::<Place>().unwrap().default_path_is_shared();
+        assert!(shared("nbd+unix:///?socket=/tmp/a") && shared("nbd+unix:///disk?socket=/tmp/a"));
+        assert!(!shared("nbd://10.0.0.1/disk") && !shared("/dev/sda"));
     }
 
     #[test]

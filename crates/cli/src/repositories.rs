@@ -5,10 +5,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use repository::store::Store;
-use repository::{Credentials, Location, Reader, Repository, RestorePoint};
+use repository::{Credentials, Damage, Error, Location, Points, Reader, Repository, RestorePoint, RestorePointId};
 use secrecy::SecretString;
 
-use crate::failure::{Refused, exit};
+use crate::backup::short;
+use crate::failure::{self, Refused, exit};
+use crate::list::damage;
+
+/// Unreadable restore points that a message names.
+const NAMED: usize = 3;
 
 /// The word for the newest restore point.
 const LATEST: &str = "latest";
@@ -27,7 +32,18 @@ impl Access {
 
     /// Opens a repository that exists.
     pub(crate) async fn open(&self) -> Result<Repository> {
-        Ok(repository::open(self.store().await?, &self.password).await?)
+        let store = self.store().await?;
+        match repository::open(store.clone(), &self.password).await {
+            // a repository that has lost it is not an empty place: whoever believes that makes another one
+            Err(Error::NotARepository { location })
+                if !store.list("snapshots/").await.unwrap_or_default().is_empty() =>
+            {
+                let message =
+                    format!("open the repository at {location}: `config` is missing, and snapshots are there");
+                Err(Refused { message, fix: failure::CONFIG_LOST.into(), code: exit::DIFFERS }.into())
+            }
+            opened => Ok(opened?),
+        }
     }
 
     /// Opens the repository, and makes it when this is the first backup.
@@ -101,16 +117,50 @@ pub(crate) async fn find_and_examine(
     path: Option<&str>,
 ) -> Result<(RestorePoint, Reader)> {
     let point = find(repository, wanted, path).await?;
-    let reader = repository.reader_despite_damage(&point.id).await?;
-    Ok((point, reader))
+    let reader = repository.reader_despite_damage(&point.id).await;
+    match reader {
+        Ok(reader) => Ok((point, reader)),
+        // what lies below a list of places that is lost cannot be named: advice to ask for it again leads nowhere
+        Err(Error::Damaged { act, source }) if !matches!(source, Damage::NotIndexed { .. }) => {
+            let message = format!("{act}: {source}: what the restore point is made of cannot be told");
+            let fix = "restore another restore point; `restic check --read-data` tells what else is damaged".into();
+            Err(Refused { message, fix, code: exit::FAILED }.into())
+        }
+        Err(other) => Err(other.into()),
+    }
 }
 
-/// The restore point that `wanted` means: `latest`, or the beginning of an id.
+/// The restore point that `wanted` means: `latest`, or the beginning of an id, in small letters.
 async fn find(repository: &Repository, wanted: &str, path: Option<&str>) -> Result<RestorePoint> {
     if wanted != LATEST {
-        return Ok(repository.find_by_prefix(&wanted.to_ascii_lowercase()).await?);
+        let point = repository.find_by_prefix(wanted).await?;
+        if let Some(path) = path.filter(|path| *path != point.path) {
+            let message = format!("find restore point {}: it is of {}, not of {path}", short(&point), point.path);
+            return Err(Refused::new(message, "give another id, or leave --path out").into());
+        }
+        return Ok(point);
     }
-    Ok(latest(repository.restore_points().await?, path)?)
+    let Points { readable, damaged } = repository.points().await?;
+    let fix = "give the id of a restore point: `vsphere-backup list` shows them; and bring the file back from a copy, or remove it";
+    refuse_unreadable("find the latest restore point", &damaged, fix)?;
+    Ok(latest(readable, path)?)
+}
+
+/// Which restore point of a disk is the newest, nobody knows while one cannot be read: that one may be it.
+pub(crate) fn refuse_unreadable(
+    act: &str,
+    unreadable: &[(RestorePointId, Error)],
+    fix: &'static str,
+) -> Result<(), Refused> {
+    if unreadable.is_empty() {
+        return Ok(());
+    }
+    let mut named: Vec<_> = unreadable.iter().take(NAMED).map(|(_, error)| damage(error)).collect();
+    if let Some(more) = unreadable.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        named.push(format!("{more} more"));
+    }
+    let message = format!("{act}: it may be one that cannot be read: {}", named.join("; "));
+    Err(Refused { message, fix: fix.into(), code: exit::DIFFERS })
 }
 
 fn latest(points: Vec<RestorePoint>, path: Option<&str>) -> Result<RestorePoint, Refused> {
@@ -124,7 +174,7 @@ fn latest(points: Vec<RestorePoint>, path: Option<&str>) -> Result<RestorePoint,
                 "find the latest restore point: the repository holds several disks:\n  {}",
                 paths.join("\n  ")
             ),
-            fix: "say which one with --path",
+            fix: "say which one with --path".into(),
             code: exit::NO_RESTORE_POINT,
         });
     }
@@ -133,7 +183,7 @@ fn latest(points: Vec<RestorePoint>, path: Option<&str>) -> Result<RestorePoint,
             Some(path) => format!("find the latest restore point of {path}: there is none"),
             None => "find the latest restore point: the repository holds none".to_owned(),
         },
-        fix: "see `vsphere-backup list` for the restore points there are",
+        fix: "see `vsphere-backup list` for the restore points there are".into(),
         code: exit::NO_RESTORE_POINT,
     })
 }

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use data_path::{Progress, RestoreOptions, RestoreReport, Waits};
+use data_path::{Progress, RestoreOptions, RestoreReport, TargetContent, Waits};
 use disk::Ranges;
 use repository::{Reader, RestorePoint};
 use serde::Serialize;
 
 use crate::args::{Output, RestoreArguments};
 use crate::backup::short;
-use crate::disks;
+use crate::disks::{self, Target};
 use crate::failure::{Refused, WithResult, exit};
 use crate::interrupt::Interrupt;
 use crate::output::{self, Bar};
+use crate::partial::Partial;
 use crate::repositories::{self, Access};
 
 /// What a restore did, for scripts. All sizes in bytes.
@@ -62,18 +63,39 @@ async fn write(
     output: Output,
     interrupt: &Interrupt,
 ) -> Result<RestoreReport> {
-    let (opened, content, half_made) =
-        interrupt.or(disks::open_target(&arguments.target, reader.size(), arguments.force)).await?.split();
+    let Target { opened, content, made } =
+        interrupt.or(disks::open_target(&arguments.target, reader.size(), arguments.force)).await?;
+    if made.is_none() {
+        interrupt.leaves(Some(format!("{} is incomplete", arguments.target)));
+    }
     let progress = Arc::new(Progress::new());
     let _bar = Bar::follow(output, "restore", &progress);
     let options = RestoreOptions { target: content, skip_damaged: arguments.skip_damaged, ..RestoreOptions::default() };
-    let report = data_path::restore(reader, opened.disk, &options, &progress, interrupt.token())
-        .await
-        .with_context(|| format!("write {}", arguments.target))?;
-    if let Some(half_made) = half_made {
-        half_made.keep();
+    let act = || format!("write {}", arguments.target);
+    match data_path::restore(reader, opened.disk, &options, &progress, interrupt.token()).await {
+        Ok(report) => {
+            interrupt.leaves(None);
+            made.map_or(Ok(()), Partial::complete).with_context(act)?;
+            Ok(report)
+        }
+        Err(error) => {
+            let left = left(&error, content, made).map(|left| format!(" ({left})")).unwrap_or_default();
+            Err(disks::told(&arguments.target, error).context(format!("{}{left}", act())))
+        }
     }
-    Ok(report)
+}
+
+/// What a restore that failed has left at the target.
+fn left(error: &data_path::Error, content: TargetContent, made: Option<Partial>) -> Option<String> {
+    use data_path::Error::{TargetReadOnly, TargetTooSmall};
+    match (made, error, content) {
+        (Some(made), ..) => Some(made.remove()),
+        (None, TargetTooSmall { .. } | TargetReadOnly, _) => None, // they say that nothing was written
+        (None, _, TargetContent::KnownZero) => Some("it is incomplete".to_owned()),
+        (None, _, TargetContent::Unknown) => {
+            Some("it is incomplete: what it held may be partly overwritten".to_owned())
+        }
+    }
 }
 
 /// One document in every case: what was restored is part of the failure's.
@@ -128,7 +150,7 @@ fn damaged(places: &Ranges) -> Refused {
             "restore all of it: {} bytes are damaged in the repository, and zeroes on the target",
             places.bytes()
         ),
-        fix: "look at what lies there before you use it, or restore another restore point",
+        fix: "look at what lies there before you use it, or restore another restore point".into(),
         code: exit::DIFFERS,
     }
 }

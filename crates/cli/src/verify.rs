@@ -60,7 +60,11 @@ pub(crate) async fn run(arguments: &VerifyArguments, output: Output, interrupt: 
         let progress = Arc::new(Progress::new());
         let _bar = Bar::follow(output, "verify", &progress);
         let disk = against.as_ref().map(|opened| &opened.disk);
-        let report = data_path::verify(&reader, disk, &progress, interrupt.token()).await?;
+        let report = data_path::verify(&reader, disk, &progress, interrupt.token()).await;
+        let report = report.map_err(|error| match &arguments.against {
+            Some(place) => disks::told(place, error),
+            None => error.into(),
+        })?;
         let size = reader.size();
         let beyond = disk.map_or(0, |disk| disk.size().saturating_sub(size));
         Ok::<_, anyhow::Error>(Verified { point, size, beyond, report })
@@ -132,7 +136,7 @@ fn unsound(report: &VerifyReport) -> Refused {
         damaged.iter().chain(&different).cloned().chain(report.damages.iter().take(SHOWN).cloned()).collect();
     let fix = match report.damage_count {
         0 => "",
-        _ => "run `restic check --read-data` on the repository, and restore another restore point",
+        _ => "restore another restore point, or with `restore --skip-damaged` what is left of this one",
     };
-    Refused { message: format!("verify the restore point: {}", found.join("; ")), fix, code: exit::DIFFERS }
+    Refused { message: format!("verify the restore point: {}", found.join("; ")), fix: fix.into(), code: exit::DIFFERS }
 }

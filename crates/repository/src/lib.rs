@@ -60,6 +60,6 @@ pub use initialise::{initialise, open};
 pub use location::{Credentials, InvalidLocation, Location, S3Options};
 pub use lock::Lock;
 pub use maintenance::{MaintenanceOptions, Report};
-pub use repository::Repository;
+pub use repository::{Points, Repository};
 pub use restore_point::{NewRestorePoint, ParseRestorePointIdError, RestorePoint, RestorePointId};
 pub use zero::is_zero;

@@ -50,10 +50,13 @@ pub(crate) struct Inner {
 }
 
 /// What lies under `snapshots/`.
-struct Points {
-    readable: Vec<RestorePoint>,
-    /// Snapshot files, of whomever, that cannot be read.
-    damaged: Vec<(RestorePointId, Error)>,
+#[derive(Debug)]
+pub struct Points {
+    /// All restore points of ours that can be read, oldest first.
+    pub readable: Vec<RestorePoint>,
+    /// Snapshot files, of whomever, that cannot be read, each with [`Error::Damaged`]: any of them may be the newest
+    /// restore point of any disk.
+    pub damaged: Vec<(RestorePointId, Error)>,
 }
 
 /// What a snapshot file turns out to be.
@@ -119,9 +122,11 @@ impl Repository {
         Ok(readable)
     }
 
+    /// All restore points of ours, and the snapshot files that cannot be read: for who asks which restore point is the newest.
+    ///
     /// A file that is gone when its turn comes may have been written anew under another name, as [`Repository::tag`] and
     /// restic do it: so the listing is taken again, a few times.
-    async fn points(&self) -> Result<Points, Error> {
+    pub async fn points(&self) -> Result<Points, Error> {
         let mut looks = 0;
         loop {
             looks += 1;

@@ -35,7 +35,7 @@ impl Report {
         }
         let message = format!("look for what keeps backups from working: {} found", self.problems);
         let failure =
-            Refused { message, fix: "mend what is called a problem, then run doctor again", code: exit::FAILED };
+            Refused { message, fix: "mend what is called a problem, then run doctor again".into(), code: exit::FAILED };
         Err(WithResult::new(failure, &self).into())
     }
 

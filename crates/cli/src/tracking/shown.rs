@@ -187,7 +187,7 @@ impl Report {
         let failed: Vec<_> = nodes.chain(self.disks.iter().filter_map(|line| named(&line.disk, &line.told))).collect();
         let fix = "mend what is named, then run again: what was switched stays so";
         let message = format!("{what}: {}", failed.join("; "));
-        (!failed.is_empty()).then_some(Refused { message, fix, code: exit::FAILED })
+        (!failed.is_empty()).then_some(Refused { message, fix: fix.into(), code: exit::FAILED })
     }
 
     fn text(&self) -> String {

@@ -43,7 +43,9 @@ fn verify_tells_the_whole_extent_of_what_is_lost() {
     let found = bench.document(&["verify", "latest"], 3);
     let chunk = repository::CHUNK_SIZE;
     assert_eq!((&found["damageCount"], &found["bytesDamaged"]), (&2.into(), &(2 * chunk).into()), "{found}");
-    assert_eq!(found["damaged"].as_array().unwrap().len(), 2, "{found}");
+    // one place where they are neighbours: the order in the pack is not the disk's
+    let places = found["damaged"].as_array().unwrap();
+    assert_eq!(places.iter().map(|place| place["length"].as_u64().unwrap()).sum::<u64>(), 2 * chunk, "{found}");
     assert_eq!(found["bytesRead"], 24 * MIB - 2 * chunk, "all others were read: {found}");
 
     std::fs::remove_file(&spoilt).unwrap();
@@ -94,7 +96,7 @@ fn a_restore_that_skips_damage_says_so_to_scripts_and_keeps_the_rest() {
     bench.raw("disk.raw", 24 * MIB, &[(0, &whole)]);
     bench.done(&["backup", "disk.raw"]);
     spoil(&largest_below(&bench.file("repository/data")), 5000);
-    bench.refused(&["restore", "latest", "back.raw"], 1, &["bytes at", "pack", "restic check --read-data"]);
+    bench.refused(&["restore", "latest", "back.raw"], 1, &["bytes at", "pack", "--skip-damaged"]);
     assert!(!bench.file("back.raw").exists(), "half a disk that nobody asked for");
 
     let found = bench.document(&["restore", "latest", "back.raw", "--skip-damaged"], 3);

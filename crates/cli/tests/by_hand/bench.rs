@@ -96,6 +96,24 @@ impl Bench {
         folders.iter().filter_map(|folder| std::fs::read_dir(self.file(folder)).ok()).flatten().count()
     }
 
+    /// Overwrites a snapshot file, so that it cannot be read.
+    pub(crate) fn spoil_restore_point(&self, id: &str) {
+        let file = self.file(&format!("repository/snapshots/{id}"));
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, "this is no snapshot file and has never been one").unwrap();
+    }
+
+    /// Changes one byte in the largest pack of the repository's folder.
+    pub(crate) fn spoil_a_pack(&self) {
+        let folders = std::fs::read_dir(self.file("repository/data")).unwrap().map(|folder| folder.unwrap().path());
+        let packs = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|pack| pack.unwrap().path()));
+        let pack = packs.max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+        let mut bytes = std::fs::read(&pack).unwrap();
+        bytes[5000] ^= 0x40;
+        std::fs::remove_file(&pack).unwrap();
+        std::fs::write(&pack, bytes).unwrap();
+    }
+
     pub(crate) fn restic(&self, args: &[&str]) -> Output {
         let output = self.command("restic").args(["-r", &self.place]).args(args).output().unwrap();
         assert!(output.status.success(), "restic {args:?}: {}", String::from_utf8_lossy(&output.stderr));

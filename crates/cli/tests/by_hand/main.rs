@@ -3,11 +3,14 @@
 
 mod answers;
 mod bench;
+mod changes;
 mod full;
 mod interrupts;
 mod kills;
+mod losses;
 mod prune;
 mod refusals;
+mod targets;
 
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;

@@ -156,8 +156,17 @@ impl Reader {
             // before anyone makes a volume for it: is all of it there?
             let mut broken = broken_packs(&repository, packs.iter().copied().collect()).await?;
             broken.iter().for_each(|(pack, _)| repository.inner.index.distrust(pack));
+            let others = broken.len().saturating_sub(1);
             if let Some((_, damage)) = broken.pop() {
-                return Err(Error::damaged("open a restore point", damage));
+                let act = match others {
+                    0 => "open a restore point".to_owned(),
+                    _ => format!(
+                        "open a restore point: {} of its {} packs are damaged, one of them",
+                        others + 1,
+                        packs.len()
+                    ),
+                };
+                return Err(Error::damaged(act, damage));
             }
         }
         let (reading, opening) = Default::default();

@@ -12,7 +12,8 @@
 //! 5. Snapshots and index files are listed **again**: what new ones need or list stays.
 //! 6. New index files without the packs that go are stored and read back; then the old ones are removed.
 //! 7. The packs are removed, then the marks and the word of step 4 are brought up to date.
-//! 8. Checkpoints of transfers to which nobody has come back for the grace are removed.
+//! 8. Checkpoints of transfers to which nobody has come back for the grace are removed, and what puts that were killed left in
+//!    a folder.
 //!
 //! Steps 4 and 5 on this side, *store the snapshot file*, then *ask what is condemned and what is listed* on the writer's:
 //! one of the two sees the other. That holds for any grace; the grace is for restores of points deleted meanwhile, and
@@ -185,6 +186,14 @@ impl Run<'_> {
         match sweep_transfers(self.repository, self.options.grace(), self.now).await {
             Ok(swept) => plan.report.transfers_swept = swept,
             Err(error) => tracing::warn!(error = error.chain(), "old checkpoints stay until the next run"),
+        }
+        match self.repository.inner.store.sweep().await {
+            Ok(0) => {}
+            Ok(files) => info!(files, "removed what killed writers left behind"),
+            Err(error) => {
+                let error = crate::error::chain(&error);
+                tracing::warn!(error, "temporary files of killed writers stay until the next run");
+            }
         }
         plan.report.next_due = plan.marks.next_due(self.options.grace());
         Ok(plan.report)

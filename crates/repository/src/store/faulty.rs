@@ -215,4 +215,8 @@ impl Store for FaultyStore {
     async fn delete(&self, key: &str) -> Result<(), Error> {
         self.run(Operation::Delete, "delete", key, self.inner.delete(key)).await
     }
+
+    async fn sweep(&self) -> Result<usize, Error> {
+        self.inner.sweep().await
+    }
 }

@@ -1,13 +1,16 @@
 //! Objects as files below a folder. A put writes a temporary file, flushes it and renames it.
 //!
-//! File work runs on blocking threads. Names of temporary files end in `.tmp-…` and are never listed.
+//! File work runs on blocking threads. Names of temporary files end in `.tmp-…` and are never listed; those that a killed
+//! writer left go with [`Store::sweep`].
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use super::{Body, Error, ErrorKind, Object, PutNew, Store};
 
@@ -18,6 +21,9 @@ pub struct FolderStore {
 }
 
 const TEMPORARY: &str = ".tmp-";
+
+/// A temporary file that nobody has written to for so long belongs to nobody any more: a put of 16 MiB takes seconds.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 impl FolderStore {
     /// Takes `root` as it is; nothing is created before the first put.
@@ -81,16 +87,62 @@ fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(target)
 }
 
-/// A hard link, unlike a rename, fails when the name is taken.
-fn create(target: &Path, bytes: &[u8]) -> io::Result<PutNew> {
+/// What file systems without hard links say: FAT and exFAT, several of FUSE, and those with a small limit.
+const NO_HARD_LINKS: [Errno; 4] = [Errno::PERM, Errno::OPNOTSUPP, Errno::NOSYS, Errno::MLINK];
+
+/// A hard link, unlike a rename, fails when the name is taken. `link` makes it.
+fn create(target: &Path, bytes: &[u8], link: fn(&Path, &Path) -> io::Result<()>) -> io::Result<PutNew> {
     let temporary = write_beside(target, bytes)?;
-    let linked = fs::hard_link(&temporary, target);
+    let linked = link(&temporary, target);
     let _ = fs::remove_file(&temporary);
-    match linked {
+    let created = match linked {
+        Err(cause) if Errno::from_io_error(&cause).is_some_and(|errno| NO_HARD_LINKS.contains(&errno)) => {
+            create_in_place(target, bytes)
+        }
+        linked => linked,
+    };
+    match created {
         Ok(()) => sync_folder(target).map(|()| PutNew::Created),
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(PutNew::Exists),
         Err(cause) => Err(cause),
     }
+}
+
+/// Where there are no hard links. A kill in the middle leaves a part of the object, which does not decrypt: the price of
+/// never overwriting another one.
+fn create_in_place(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(target)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).inspect_err(|_| {
+        let _ = fs::remove_file(target); // the first error is the one to report
+    })
+}
+
+/// Removes temporary files that nobody has written to for `age`; says how many.
+fn sweep(folder: &Path, age: Duration) -> io::Result<usize> {
+    let gone_is_fine = |cause: &io::Error| cause.kind() == io::ErrorKind::NotFound;
+    let entries = match fs::read_dir(folder) {
+        Err(cause) if gone_is_fine(&cause) => return Ok(0),
+        other => other?,
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry?;
+        let data = match entry.metadata() {
+            Err(cause) if gone_is_fine(&cause) => continue,
+            other => other?,
+        };
+        if data.is_dir() {
+            removed += sweep(&entry.path(), age)?;
+        } else if entry.file_name().to_string_lossy().contains(TEMPORARY)
+            && data.modified()?.elapsed().unwrap_or_default() > age
+        {
+            match fs::remove_file(entry.path()) {
+                Err(cause) if gone_is_fine(&cause) => {}
+                other => other.map(|()| removed += 1)?,
+            }
+        }
+    }
+    Ok(removed)
 }
 
 fn walk(root: &Path, folder: &Path, found: &mut Vec<Object>) -> io::Result<()> {
@@ -149,7 +201,7 @@ impl Store for FolderStore {
 
     async fn put_new(&self, key: &str, body: Body) -> Result<PutNew, Error> {
         let path = self.path(key);
-        self.work("put", key, move || create(&path, &body.bytes)).await
+        self.work("put", key, move || create(&path, &body.bytes, |from, to| fs::hard_link(from, to))).await
     }
 
     async fn size(&self, key: &str) -> Result<Option<u64>, Error> {
@@ -179,5 +231,52 @@ impl Store for FolderStore {
             other => other,
         })
         .await
+    }
+
+    async fn sweep(&self) -> Result<usize, Error> {
+        let root = self.root.clone();
+        self.work("sweep", "", move || sweep(&root, ABANDONED)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a panic is how a test fails
+    use super::*;
+    use std::time::SystemTime;
+
+    #[test]
+    fn a_repository_can_be_made_where_there_are_no_hard_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("config");
+        let unable: [fn(&Path, &Path) -> io::Result<()>; 2] = [
+            |_, _| Err(io::Error::from_raw_os_error(1)),  // EPERM: FAT
+            |_, _| Err(io::Error::from_raw_os_error(95)), // EOPNOTSUPP: FUSE
+        ];
+        assert_eq!(create(&config, b"first", unable[0]).unwrap(), PutNew::Created);
+        for link in unable {
+            assert_eq!(create(&config, b"second", link).unwrap(), PutNew::Exists);
+        }
+        assert_eq!(fs::read(&config).unwrap(), b"first");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file was left");
+        let full = |_: &Path, _: &Path| Err(io::Error::from_raw_os_error(28));
+        assert!(create(&folder.path().join("other"), b"x", full).is_err(), "another failure is one");
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_writer_left_goes_and_what_is_being_written_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::new(folder.path());
+        store.put("data/aa/pack", Bytes::from_static(b"pack").into()).await.unwrap();
+        let below = folder.path().join("data/aa");
+        for (name, age) in [("dead.tmp-1", 7200), ("written.tmp-2", 60), ("old", 7200)] {
+            let file = File::create(below.join(name)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        }
+        assert_eq!(store.sweep().await.unwrap(), 1);
+        let mut left: Vec<_> = fs::read_dir(&below).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["old", "pack", "written.tmp-2"]);
+        assert_eq!(FolderStore::new(folder.path().join("nowhere")).sweep().await.unwrap(), 0);
     }
 }

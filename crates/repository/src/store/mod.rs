@@ -151,4 +151,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Removes; an object that is already gone is fine.
     async fn delete(&self, key: &str) -> Result<(), Error>;
+
+    /// Removes what puts that were killed left behind, where a store has such: nothing that a listing shows. Says how many.
+    async fn sweep(&self) -> Result<usize, Error> {
+        Ok(0)
+    }
 }

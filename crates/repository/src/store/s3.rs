@@ -335,7 +335,11 @@ impl Told {
         let message = match &error {
             SdkError::TimeoutError(_) => "the store did not answer in time",
             SdkError::DispatchFailure(failure) if lacks_a_key(failure.as_connector_error()) => {
-                "there is no key to the bucket to sign the request with"
+                // the SDK's list of the places where it looked for one helps nobody
+                return Self {
+                    message: "there is no key to the bucket to sign the request with".to_owned(),
+                    source: None,
+                };
             }
             SdkError::DispatchFailure(_) => "the request could not be sent",
             SdkError::ConstructionFailure(_) => "the request could not be made",
