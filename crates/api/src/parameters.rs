@@ -248,7 +248,10 @@ impl RepositoryParameters {
             profile: optional(key::PROFILE),
             static_keys: static_keys(optional(key::ACCESS_KEY_ID), optional(key::SECRET_ACCESS_KEY))?,
             storage_prefix: path(key::STORAGE_PREFIX),
-            legacy_prefix: path(key::LEGACY_PREFIX),
+            // as it is: the original takes a `/` at its beginning for a part of the key
+            legacy_prefix: optional(key::LEGACY_PREFIX)
+                .map(|p| p.trim_end_matches('/').to_owned())
+                .filter(|p| !p.is_empty()),
             repository_format: optional(key::REPOSITORY_FORMAT).map(|word| format(&word)).transpose()?,
             ca_cert_secret: secret_key(key::CA_CERT_SECRET, optional(key::CA_CERT_SECRET))?,
             insecure_skip_tls_verify: flag(key::INSECURE_SKIP_TLS_VERIFY),

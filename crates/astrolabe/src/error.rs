@@ -45,6 +45,12 @@ pub enum Broken {
         /// Bytes of the disk as its description says.
         expected: u64,
     },
+    /// A backup is to be written where one was completed.
+    #[error("object `{key}` is there: a backup was completed, and nothing of it is overwritten")]
+    There {
+        /// The key.
+        key: String,
+    },
     /// An object cannot be understood.
     #[error("object `{key}` cannot be read: {cause}")]
     Unreadable {

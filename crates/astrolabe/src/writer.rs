@@ -11,7 +11,7 @@ use disk::{ByteRange, DiskSnapshot};
 use repository::store::{ErrorKind, Multipart, Part, S3Store, Store as _};
 
 use crate::description::Description;
-use crate::error::Error;
+use crate::error::{Broken, Error};
 use crate::keys::{self, Keys};
 use crate::old_disk::OldDisk;
 use crate::peinfo::Peinfo;
@@ -71,18 +71,19 @@ pub struct OpenSegment<'w> {
 }
 
 impl Tree {
-    /// Begins to write the backup of `snapshot`, or goes on with it. Whatever of it is there and cannot be part of it is
-    /// removed first, a `peinfo` too: ask [`Tree::open`] before.
+    /// Begins to write the backup of `snapshot`, or goes on with it. Segments that cannot be part of it are removed first.
     ///
     /// # Errors
-    /// As the store says.
+    /// As the store says; [`Broken::There`] where there is a `peinfo`: ask [`Tree::open`] what it stands for. Nothing is removed then,
+    /// since another node may just have completed the backup.
     pub async fn writer(&self, snapshot: &DiskSnapshot, description: Description, cut: Cut) -> Result<Writer, Error> {
         let keys = self.keys_to_write(snapshot);
         let (bucket, failed) = (self.bucket(), Error::store(WRITE));
         if bucket.size(keys.peinfo()).await.map_err(failed)?.is_some() {
-            bucket.delete(keys.peinfo()).await.map_err(failed)?;
+            return Err(Error::broken(WRITE)(Broken::There { key: keys.peinfo().to_owned() }));
         }
-        for left in self.below(keys.description()).await.map_err(failed)? {
+        let ours = keys::segment(keys.description(), 0, 0); // written anew when the backup is complete
+        for left in self.below(keys.description()).await.map_err(failed)?.into_iter().filter(|left| left.key != ours) {
             bucket.delete(&left.key).await.map_err(failed)?;
         }
         let mut writer = Writer { tree: self.clone(), snapshot: snapshot.clone(), keys, description, cut, whole: 0 };

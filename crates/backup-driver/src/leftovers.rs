@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::parameters::key;
 use api::{BackupRepository, Reason};
 use connections::leftovers::{self, Listed};
 use connections::{Settings as UserSettings, from_repository};
@@ -53,7 +54,7 @@ pub(crate) async fn run(ctx: Arc<Context>, pause: Duration, age: Option<Duration
 
 /// BackupRepositories whose claim is gone: descriptions only, the backups stay in the bucket.
 async fn repositories(ctx: &Context, settings: &Settings) -> Result<(), Error> {
-    let left = leftovers::without_claim(&ctx.client, &ctx.namespace, settings, ctx.now()).await?;
+    let left = leftovers::without_claim(&ctx.client, settings, ctx.now()).await?;
     ctx.metrics.orphans_found(Kind::Repository.as_str(), left.len());
     let api: Api<BackupRepository> = Api::all(ctx.client.clone());
     for described in left {
@@ -131,7 +132,7 @@ async fn restore_points(ctx: &Context, settings: &Settings, met: &mut Met) -> Re
     met.retain(|known, _| found.iter().any(|(listed, point)| name(listed, point) == *known));
     for (listed, point) in found {
         let since = *met.entry(name(listed, &point)).or_insert_with(|| first_meeting(&point, settings));
-        if goes(since, settings, &owners) {
+        if goes(since, settings, &owners, &listed.described) {
             forget(listed, &point, ctx).await?;
         }
     }
@@ -145,10 +146,12 @@ fn first_meeting(point: &Point, settings: &Settings) -> Instant {
     Instant::now()
 }
 
-/// Whether it may be deleted now. A Velero that knows no backup at all may not have looked at its storage location yet.
-fn goes(since: Instant, settings: &Settings, owners: &Owners) -> bool {
+/// Whether it may be deleted now: only where Velero has the storage location, and knows a backup in it.
+fn goes(since: Instant, settings: &Settings, owners: &Owners, of: &BackupRepository) -> bool {
     let age = Duration::try_from(settings.age).unwrap_or(Duration::MAX);
-    settings.remove_restore_points && owners.knows_backups() && since.elapsed() >= age
+    let parameter = |name: &str| of.repository_parameters.get(name).map_or("", String::as_str);
+    let place_is_known = owners.know_backups_in(parameter(key::BUCKET), parameter(key::STORAGE_PREFIX));
+    settings.remove_restore_points && place_is_known && since.elapsed() >= age
 }
 
 async fn forget(listed: &Listed, point: &Point, ctx: &Context) -> Result<(), Error> {

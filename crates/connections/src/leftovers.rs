@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
-use api::velero::Backup;
+use api::velero::{Backup, BackupStorageLocation};
 use api::{
     BackupRepository, BackupRepositoryClaim, CloneFromSnapshot, DeleteSnapshot, Download, REPOSITORY_DRIVER, Reason,
     Snapshot, Timestamp, Upload,
@@ -189,10 +189,14 @@ pub async fn owners(client: &Client, velero_namespace: &str) -> Result<Option<Ow
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
         Err(error) => return Err(from_kube("list Velero's backups", &error)),
     };
+    let locations: Api<BackupStorageLocation> = Api::namespaced(client.clone(), velero_namespace);
+    let locations = locations.list(&ListParams::default()).await;
+    let locations = locations.map_err(|e| from_kube("list Velero's storage locations", &e))?.items;
     let (snapshots, clones) = (all::<Snapshot>(client).await?, all::<CloneFromSnapshot>(client).await?);
     let deletes = all::<DeleteSnapshot>(client).await?;
     let (uploads, downloads) = (all::<Upload>(client).await?, all::<Download>(client).await?);
-    let owners = Owners::default().with_backups(&backups.items).with_requests(&snapshots, &clones, &deletes);
+    let owners = Owners::default().with_backups(&backups.items).with_locations(&locations, &backups.items);
+    let owners = owners.with_requests(&snapshots, &clones, &deletes);
     Ok(Some(owners.with_transfers(&uploads, &downloads)))
 }
 
@@ -207,7 +211,6 @@ pub fn unowned(listed: &Listed, owners: &Owners, cluster: &str, settings: &Setti
 /// When the API server does not answer or does not allow it.
 pub async fn without_claim(
     client: &Client,
-    velero_namespace: &str,
     settings: &Settings,
     now: Timestamp,
 ) -> Result<Vec<BackupRepository>, Problem> {
@@ -215,9 +218,8 @@ pub async fn without_claim(
     if described.is_empty() {
         return Ok(described);
     }
-    let claims: Api<BackupRepositoryClaim> = Api::namespaced(client.clone(), velero_namespace);
-    let claims =
-        claims.list(&ListParams::default()).await.map_err(|e| from_kube("list backuprepositoryclaims", &e))?.items;
+    // of all namespaces: another Velero may have its claims in its own
+    let claims = all::<BackupRepositoryClaim>(client).await?;
     let mut used = HashSet::new();
     used.extend(all::<Snapshot>(client).await?.into_iter().map(|s| s.spec.backup_repository));
     used.extend(all::<CloneFromSnapshot>(client).await?.into_iter().map(|c| c.spec.backup_repository));

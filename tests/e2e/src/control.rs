@@ -3,6 +3,9 @@
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+/// How long the double may take to answer: a scenario may have stopped it.
+const ANSWER: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// A client of the control address.
 #[derive(Clone)]
 pub struct Control {
@@ -84,7 +87,8 @@ static RULES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 impl Control {
     pub(crate) fn new(url: &str) -> Self {
-        Self { url: url.trim_end_matches('/').to_owned(), http: reqwest::Client::new() }
+        let http = reqwest::Client::builder().timeout(ANSWER).build().expect("a client without TLS settings");
+        Self { url: url.trim_end_matches('/').to_owned(), http }
     }
 
     /// Facts about a disk: path, snapshots, whether it is attached.

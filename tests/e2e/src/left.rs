@@ -117,6 +117,8 @@ pub(crate) struct Helper {
     pub(crate) pid: String,
     /// Its parent's, a data-manager; `1` when that is gone.
     pub(crate) parent: String,
+    /// Whether its parent is one of this lab's.
+    pub(crate) is_ours: bool,
 }
 
 /// Processes with the disk library whose data-manager is one of the lab's, or gone.
@@ -134,7 +136,7 @@ pub(crate) fn helpers(world: &World) -> Result<Vec<Helper>> {
         let is_ours = String::from_utf8_lossy(&environment).contains(&*lab.to_string_lossy());
         if is_ours || parent == "1" {
             let pid = process.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            found.push(Helper { pid, parent });
+            found.push(Helper { pid, parent, is_ours });
         }
     }
     Ok(found)

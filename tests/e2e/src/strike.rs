@@ -14,23 +14,37 @@ const STILL: Duration = Duration::from_millis(90);
 /// How long it runs in between.
 const RUNS: Duration = Duration::from_millis(10);
 
+/// A process that stands still as long as the value lives, also where a scenario ends early.
+struct Stopped(String);
+
+impl Stopped {
+    fn new(pid: String) -> Result<Self> {
+        signal("-STOP", &pid)?;
+        Ok(Self(pid))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = signal("-CONT", &self.0); // it may have ended
+    }
+}
+
+fn signal(signal: &str, pid: &str) -> Result<()> {
+    std::process::Command::new("kill").args([signal, pid]).stderr(std::process::Stdio::null()).status()?;
+    Ok(())
+}
+
 impl World {
-    /// SIGSTOP for a process of the lab: connections stay open, and nobody answers.
+    /// SIGSTOP for a process of the lab for so long: connections stay open, and nobody answers.
     ///
     /// # Errors
     /// When it does not run.
-    pub async fn pause(&self, process: &str) -> Result<()> {
-        let pid = self.pid(process).await?;
-        self.run("kill", &["-STOP", &pid]).await.map(drop)
-    }
-
-    /// Lets a paused process go on; one that has ended meanwhile is left as it is.
-    ///
-    /// # Errors
-    /// When the lab's processes cannot be listed.
-    pub async fn go_on(&self, process: &str) -> Result<()> {
-        let pid = self.pid(process).await?;
-        self.output("kill", &["-CONT", &pid]).await.map(drop)
+    pub async fn pause(&self, process: &str, time: Duration) -> Result<()> {
+        let stopped = Stopped::new(self.pid(process).await?)?;
+        tokio::time::sleep(time).await;
+        drop(stopped);
+        Ok(())
     }
 
     /// Gives a process a tenth of its time for so long.
@@ -41,9 +55,9 @@ impl World {
         let pid = self.pid(process).await?;
         let until = tokio::time::Instant::now() + time;
         while tokio::time::Instant::now() < until && Path::new("/proc").join(&pid).exists() {
-            self.output("kill", &["-STOP", &pid]).await?;
+            let stopped = Stopped::new(pid.clone())?;
             tokio::time::sleep(STILL).await;
-            self.output("kill", &["-CONT", &pid]).await?;
+            drop(stopped);
             tokio::time::sleep(RUNS).await;
         }
         Ok(())
@@ -54,7 +68,7 @@ impl World {
     /// # Errors
     /// When the processes cannot be listed.
     pub async fn kill_helpers(&self) -> Result<usize> {
-        let all = helpers(self)?;
+        let all: Vec<_> = helpers(self)?.into_iter().filter(|helper| helper.is_ours).collect();
         for helper in &all {
             self.output("kill", &["-KILL", &helper.pid]).await?; // it may have ended by itself
         }

@@ -233,7 +233,7 @@ impl World {
     pub(crate) async fn pid(&self, process: &str) -> Result<String> {
         let all = self.ps().await?;
         let lines = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let mut of_it = lines.filter(|words| words.first() == Some(&process));
+        let mut of_it = lines.filter(|words| words.first() == Some(&process) && words.get(1) == Some(&"running"));
         let pid = of_it.find_map(|words| words.get(2).map(|&pid| pid.to_owned()));
         pid.with_context(|| format!("{process} does not run"))
     }

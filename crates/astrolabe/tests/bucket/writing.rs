@@ -1,6 +1,6 @@
 //! Backups in the original's layout are written as it writes them, gone on with, and given up without a trace.
 
-use astrolabe::{Cut, Description, Keys, OpenSegment, Removed, Writer};
+use astrolabe::{Broken, Cut, Description, Error, Keys, OpenSegment, Removed, Writer};
 use bytes::Bytes;
 use disk::ByteRange;
 use repository::store::Store as _;
@@ -89,6 +89,23 @@ async fn the_parts_of_the_one_upload_that_was_begun_are_not_sent_again() {
     assert_eq!(fill_all(&again, &disk).await, [1, 1]);
     let written = again.commit().await.unwrap();
     assert!(written.read(ByteRange::new(0, 23 << 20)).await.unwrap() == disk);
+}
+
+/// A node that was stopped for long goes on where another one has completed the backup meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_writer_takes_nothing_of_a_completed_backup() {
+    let bucket = Bucket::new().await;
+    let (of, disk) = (snapshot("disk:snap"), noise(10));
+    let tree = tree(&bucket.store, &[PREFIX]);
+    let writer = tree.writer(&of, described(&disk), CUT).await.unwrap();
+    fill_all(&writer, &disk).await;
+    writer.commit().await.unwrap();
+    let before = bucket.keys().await;
+    let refused = tree.writer(&of, described(&disk), CUT).await.unwrap_err();
+    assert!(matches!(refused, Error::Broken { source: Broken::There { .. }, .. }), "{refused:?}");
+    assert_eq!(bucket.keys().await, before);
+    let whole = tree.open(&of).await.unwrap().unwrap();
+    assert!(whole.read(ByteRange::new(0, 10 << 20)).await.unwrap() == disk);
 }
 
 #[tokio::test(flavor = "multi_thread")]

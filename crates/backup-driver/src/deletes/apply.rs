@@ -138,40 +138,42 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
         Problem::lasting(Reason::InvalidSpec, cause)
     })?;
     let ours = forget_point(&described, &from, target, ctx).await;
-    if let Ok(true) = ours {
-        return Ok(()); // no disk snapshot was ever backed up in both formats
-    }
-    let theirs = forget_original(&described, target, ctx).await;
+    // in both formats: somebody may have chosen the other one between two attempts of an Upload
+    let theirs = match forget_original(&described, target, ctx).await {
+        Err(problem) if problem.reason == Reason::StoreAccessDenied && is_restic(&described, ctx).await => {
+            tracing::warn!(%problem, "our keys do not reach the original's folder: a backup of the original would stay there");
+            Ok(())
+        }
+        removed => removed,
+    };
     ours.and(theirs)
 }
 
-/// Removes the restore point from the repository; `false` when there is none.
-async fn forget_point(
-    described: &BackupRepository,
-    from: &str,
-    target: &Target,
-    ctx: &Context,
-) -> Result<bool, Problem> {
+/// Whether backups are written in our format: then keys for our folder alone are enough.
+async fn is_restic(described: &BackupRepository, ctx: &Context) -> bool {
+    matches!(ctx.repositories.format(described).await, Ok(api::parameters::RepositoryFormat::Restic))
+}
+
+/// Removes the restore point from the repository, if there is one.
+async fn forget_point(described: &BackupRepository, from: &str, target: &Target, ctx: &Context) -> Result<(), Problem> {
     let repository = match ctx.repositories.open(described, from).await {
         Ok(repository) => repository,
         // nobody ever wrote there: nothing to delete
-        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
+        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(()),
         // who has only backups of the original may never have had a key
         Err(problem) if problem.reason == Reason::RepositoryPasswordMissing => {
-            return if ctx.repositories.is_made(described, from).await? { Err(problem) } else { Ok(false) };
+            return if ctx.repositories.is_made(described, from).await? { Err(problem) } else { Ok(()) };
         }
         Err(problem) => return Err(problem),
     };
     let failed = |e: repository::Error| from_repository("delete the restore point", &e);
-    let mut found = false;
     while let Some(point) = repository.find_readable(&target.disk_snapshot).await.map_err(failed)? {
         repository.forget(&point.id).await.map_err(failed)?;
         tracing::info!(point = %point.id, disk_snapshot = %target.disk_snapshot, "deleted the restore point");
-        found = true;
     }
     // also where there was no restore point: what a cancelled upload had sent lies there
     note_deletion(described, ctx).await;
-    Ok(found)
+    Ok(())
 }
 
 /// Removes what lies in the original's layout of it: a whole backup, or what was never finished.

@@ -29,7 +29,7 @@ impl Doctor {
         self.tell(Kind::Lease, leases);
         let settings = self.settings.orphans();
         let now = self.cluster_time();
-        let described = leftovers::without_claim(&self.client, &self.velero_namespace, &settings, now).await;
+        let described = leftovers::without_claim(&self.client, &settings, now).await;
         self.tell(Kind::Repository, described.map(|left| left.iter().map(|r| r.name_any()).collect()));
         let open = self.left_open_uploads(opens).await;
         self.tell(Kind::OpenUpload, open);

@@ -98,6 +98,9 @@ async fn failed(ctx: &Context, report: &Report<Upload>, problem: &Problem) {
         Ok(snapshot) => delete_snapshot(ctx, &snapshot).await.err(),
         Err(_) => None, // it names none
     };
+    if report.is_silenced() {
+        return; // who has it now copies what would be removed here
+    }
     // nobody goes on with it; what cannot be removed now goes with the backup's deletion
     let _ = tokio::time::timeout(OPEN_WITHIN, forget_unfinished(ctx, &upload)).await;
     report.say(|status, now| says::given_up(status, problem, stays.as_ref().map_or(Ok(()), Err), now)).await;
@@ -105,12 +108,14 @@ async fn failed(ctx: &Context, report: &Report<Upload>, problem: &Problem) {
 
 /// Removes what would help another attempt.
 async fn forget_unfinished(ctx: &Context, upload: &Upload) {
-    if let Ok(Some(tree)) = original::tree_of(ctx, upload).await {
-        let Ok(snapshot) = copy::snapshot_of(upload) else { return };
-        if let Err(problem) = original::forget_unfinished(&tree, &upload.name_any(), &snapshot).await {
-            tracing::warn!(%problem, "what was stored stays");
-        }
-    } else if let Ok(repository) = copy::repository_of(ctx, upload).await {
+    if let (Ok(tree), Ok(snapshot)) = (original::any_tree_of(ctx, upload).await, copy::snapshot_of(upload))
+        && let Err(problem) = original::forget_unfinished(&tree, &upload.name_any(), &snapshot).await
+        && problem.reason != Reason::StoreAccessDenied
+    // keys for our folder alone have never written there
+    {
+        tracing::warn!(%problem, "what was stored in the original's layout stays");
+    }
+    if let Ok(repository) = copy::repository_of(ctx, upload).await {
         copy::forget_checkpoints(&repository, &upload.name_any()).await;
     }
 }
@@ -152,19 +157,16 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
             delete_snapshot(ctx, snapshot).await?;
         }
         let name = upload.name_any();
-        let stored = match original::tree_of(ctx, &upload).await {
-            Ok(Some(tree)) => return forget_original(&tree, &upload, snapshot.as_ref()).await,
-            Ok(None) | Err(_) => copy::repository_of(ctx, &upload).await,
+        // in both formats: somebody may have chosen the other one between two attempts
+        let theirs = match original::any_tree_of(ctx, &upload).await {
+            Ok(tree) => forget_original(&tree, &upload, snapshot.as_ref()).await,
+            Err(problem) => nothing_there(problem, &upload),
         };
-        match stored {
+        let ours = match copy::repository_of(ctx, &upload).await {
             Ok(repository) => forget(&repository, &name, snapshot.as_ref()).await,
-            // a store that is away for a moment may hold a restore point; one that cannot be opened at all never did
-            Err(problem) if is_away(&problem) && began(&upload) => Err(problem),
-            Err(problem) => {
-                tracing::info!(%problem, "nothing to remove from the repository");
-                Ok(())
-            }
-        }
+            Err(problem) => nothing_there(problem, &upload),
+        };
+        ours.and(theirs)
     };
     match outcome.await {
         Ok(()) => report.say(says::canceled).await,
@@ -172,14 +174,20 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
     };
 }
 
+/// A store that is away for a moment may hold what was stored; one that cannot be opened at all never did.
+fn nothing_there(problem: Problem, upload: &Upload) -> Result<(), Problem> {
+    if is_away(&problem) && began(upload) {
+        return Err(problem);
+    }
+    tracing::info!(%problem, "nothing to remove from the store");
+    Ok(())
+}
+
 /// Removes what a cancelled copy has stored in the original's layout, unless there is no place where it could lie.
 async fn forget_original(tree: &Tree, upload: &Upload, snapshot: Option<&DiskSnapshot>) -> Result<(), Problem> {
     match original::forget(tree, &upload.name_any(), snapshot).await {
-        Err(problem) if !(is_away(&problem) && began(upload)) => {
-            tracing::info!(%problem, "nothing to remove from the bucket");
-            Ok(())
-        }
-        removed => removed,
+        Err(problem) => nothing_there(problem, upload),
+        Ok(()) => Ok(()),
     }
 }
 

@@ -7,9 +7,9 @@ use connections::{from_original, from_vsphere};
 use data_path::Progress;
 use disk::DiskSnapshot;
 use kube::ResourceExt as _;
-use lifecycle::Problem;
 use lifecycle::content::{Obstacle, Source};
 use lifecycle::transfer::{Transport, upload as says};
+use lifecycle::{Again, Problem};
 use vsphere::CatalogEntry;
 
 use super::copy::{ACT, Copied, describe_repository, look};
@@ -30,6 +30,13 @@ pub(super) async fn tree_of(ctx: &Context, upload: &Upload) -> Result<Option<Tre
     }
 }
 
+/// The original's folders in the bucket that an Upload goes into, whatever is written today: somebody may have chosen the other
+/// format between two attempts.
+pub(super) async fn any_tree_of(ctx: &Context, upload: &Upload) -> Result<Tree, Problem> {
+    let described = describe_repository(ctx, upload.spec.backup_repository.as_deref()).await?;
+    ctx.repositories.original(&described).await
+}
+
 /// Size of the backup of `snapshot` in bytes, if it is there and whole.
 pub(super) async fn size_of(tree: &Tree, snapshot: &DiskSnapshot) -> Result<Option<u64>, Problem> {
     match tree.open(snapshot).await {
@@ -44,8 +51,7 @@ pub(super) async fn size_of(tree: &Tree, snapshot: &DiskSnapshot) -> Result<Opti
 
 /// Whether the backup of `snapshot` is there in the original's layout, whatever is written today.
 pub(super) async fn is_there(ctx: &Context, upload: &Upload, snapshot: &DiskSnapshot) -> Result<bool, Problem> {
-    let described = describe_repository(ctx, upload.spec.backup_repository.as_deref()).await?;
-    match size_of(&ctx.repositories.original(&described).await?, snapshot).await {
+    match size_of(&any_tree_of(ctx, upload).await?, snapshot).await {
         // keys for our folder alone have never written there
         Err(denied) if denied.reason == Reason::StoreAccessDenied => Ok(false),
         found => found.map(|size| size.is_some()),
@@ -72,7 +78,7 @@ pub(super) async fn copy(
     let entry = vcenter.catalog_entry(&snapshot).await;
     let entry = entry.map_err(|e| from_vsphere("describe the disk", &e))?;
     let writer = tree.writer(&snapshot, description(entry), Cut::default()).await;
-    let writer = writer.map_err(|e| from_original("begin the backup", &e))?;
+    let writer = writer.map_err(|e| passing(from_original("begin the backup", &e)))?;
     let open = ctx.disks.read(&vcenter, &snapshot, interrupt).await?;
     let transport = open.transport.clone();
     // boxed: what a copy holds across its waits is too much for the stack of a thread in one piece
@@ -139,7 +145,7 @@ async fn write(
         other => NotDone::from(from_copy(ACT, &other)),
     })?;
     let written = writer.commit().await;
-    written.map_err(|e| from_original("complete the backup", &e))?;
+    written.map_err(|e| passing(from_original("complete the backup", &e)))?;
     Step::PointWritten.done();
     tracing::info!(
         bytes_read = done.counts.read,
@@ -149,6 +155,12 @@ async fn write(
     );
     ctx.publisher.metrics().waited("Upload", done.elapsed, &done.waits.shares());
     Ok(at_the_end(&done.counts, done.elapsed))
+}
+
+/// What is wrong with what lies there may pass while it is written: a store may list late, another node may just have completed
+/// it. The next attempt looks anew.
+fn passing(problem: Problem) -> Problem {
+    Problem { again: Again::Later, ..problem }
 }
 
 /// Removes what there is of an Upload that nobody wants any more. What lies there belongs to the Upload that has the name of

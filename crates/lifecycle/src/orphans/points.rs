@@ -5,8 +5,9 @@
 
 use std::collections::HashSet;
 
-use api::velero::Backup;
-use api::{CloneFromSnapshot, DeleteSnapshot, Download, Snapshot, Timestamp, Upload, labels};
+use api::entity::EntityId;
+use api::velero::{Backup, BackupStorageLocation};
+use api::{CloneFromSnapshot, DeleteSnapshot, Download, Snapshot, Timestamp, Upload, labels, names};
 use disk::DiskSnapshot;
 
 use super::Settings;
@@ -42,8 +43,14 @@ pub struct BackupOf {
 pub struct Owners {
     /// Names and uids of Velero's backups.
     backups: HashSet<String>,
-    /// Ids that objects of ours hold, as they hold them.
-    held: Vec<String>,
+    /// Where storage locations are that exist and of which a backup is known: bucket, and folder in it.
+    places: HashSet<(String, String)>,
+    /// Disk snapshots that objects of ours name.
+    held: HashSet<DiskSnapshot>,
+    /// Names of Uploads.
+    uploads: HashSet<String>,
+    /// Whether an object names something that cannot be understood: then it may name anything.
+    held_unknown: bool,
 }
 
 impl Owners {
@@ -55,6 +62,19 @@ impl Owners {
         self
     }
 
+    /// Velero's storage locations, and which of them its backups are in. One that was deleted takes its Backups along and leaves
+    /// the data, to be attached again: its restore points are not left over.
+    #[must_use]
+    pub fn with_locations(mut self, locations: &[BackupStorageLocation], backups: &[Backup]) -> Self {
+        let used: HashSet<&str> = backups.iter().filter_map(|b| b.spec.storage_location.as_deref()).collect();
+        let known = locations.iter().filter(|l| l.metadata.name.as_deref().is_some_and(|name| used.contains(name)));
+        self.places.extend(known.map(|l| {
+            let storage = &l.spec.object_storage;
+            (storage.bucket.clone(), storage.prefix.as_deref().unwrap_or_default().trim_matches('/').to_owned())
+        }));
+        self
+    }
+
     /// Requests of ours.
     #[must_use]
     pub fn with_requests(
@@ -63,24 +83,31 @@ impl Owners {
         clones: &[CloneFromSnapshot],
         deletes: &[DeleteSnapshot],
     ) -> Self {
-        self.held.extend(snapshots.iter().filter_map(|s| s.status.as_ref()?.snapshot_id.clone()));
-        self.held.extend(clones.iter().map(|clone| clone.spec.snapshot_id.clone()));
-        self.held.extend(deletes.iter().map(|delete| delete.spec.snapshot_id.clone()));
+        snapshots.iter().filter_map(|s| s.status.as_ref()?.snapshot_id.as_deref()).for_each(|id| self.hold(id));
+        clones.iter().for_each(|clone| self.hold(&clone.spec.snapshot_id));
+        deletes.iter().for_each(|delete| self.hold(&delete.spec.snapshot_id));
         self
     }
 
     /// Transfers of ours.
     #[must_use]
     pub fn with_transfers(mut self, uploads: &[Upload], downloads: &[Download]) -> Self {
-        self.held.extend(uploads.iter().filter_map(|upload| upload.metadata.name.clone()));
-        self.held.extend(downloads.iter().filter_map(|download| download.spec.snapshot_id.clone()));
+        self.uploads.extend(uploads.iter().filter_map(|upload| upload.metadata.name.clone()));
+        downloads.iter().filter_map(|download| download.spec.snapshot_id.as_deref()).for_each(|id| self.hold(id));
         self
     }
 
-    /// Whether any backup is known. A cluster without one looks like one whose Velero has not looked at its storage location
-    /// yet, as after a new installation.
-    pub fn knows_backups(&self) -> bool {
-        !self.backups.is_empty()
+    fn hold(&mut self, id: &str) {
+        match id.parse::<EntityId>().and_then(|id| id.disk_snapshot()) {
+            Ok(snapshot) => drop(self.held.insert(snapshot)),
+            Err(_) => self.held_unknown |= !id.is_empty(),
+        }
+    }
+
+    /// Whether there is a storage location at that place, and a backup in it. One without looks like one that Velero has not
+    /// looked at yet, as after a new installation, or like one that was deleted and is to be attached again.
+    pub fn know_backups_in(&self, bucket: &str, folder: &str) -> bool {
+        self.places.contains(&(bucket.to_owned(), folder.trim_matches('/').to_owned()))
     }
 
     fn own(&self, point: &Point) -> bool {
@@ -88,11 +115,11 @@ impl Owners {
         let is_there = |word: &String| self.backups.contains(word);
         let by_backup = backup.is_none_or(|of| is_there(&of.name) || of.uid.as_ref().is_some_and(is_there));
         // one that does not say what it was read from cannot be told apart from one that is held
-        let by_object = point.disk_snapshot.as_ref().is_none_or(|of| {
-            let snapshot = of.snapshot.as_str();
-            self.held.iter().any(|id| id.contains(snapshot))
-        });
-        by_backup || by_object
+        let by_object = point
+            .disk_snapshot
+            .as_ref()
+            .is_none_or(|of| self.held.contains(of) || self.uploads.contains(&names::upload(&of.snapshot)));
+        by_backup || by_object || self.held_unknown
     }
 }
 
@@ -108,6 +135,7 @@ pub fn unowned(points: Vec<Point>, owners: &Owners, cluster: &str, settings: &Se
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use api::entity::PvcSnapshotId;
     use api::{DeleteSnapshotSpec, UploadSpec};
     use k8s_openapi::jiff::SignedDuration;
 
@@ -137,10 +165,15 @@ mod tests {
         let elsewhere = Point { cluster: "there".to_owned(), ..point() };
         let by_hand = Point { backup: None, ..point() };
         let unnamed = Point { disk_snapshot: None, ..point() };
-        let deletes = DeleteSnapshot::new(
-            "d",
-            DeleteSnapshotSpec { snapshot_id: "pvc:shop/data:aXZk:snap-1".to_owned(), ..DeleteSnapshotSpec::default() },
-        );
+        let deletes = |snapshot_id: String| {
+            DeleteSnapshot::new("d", DeleteSnapshotSpec { snapshot_id, ..DeleteSnapshotSpec::default() })
+        };
+        let id = |disk_snapshot: &str| {
+            let (namespace, claim) = ("shop".to_owned(), "data".to_owned());
+            PvcSnapshotId { namespace, claim, disk_snapshot: disk_snapshot.parse().unwrap() }.to_string()
+        };
+        let (named, other) = (deletes(id("disk:snap-1")), deletes(id("disk:snap-2")));
+        let garbage = deletes("what is this".to_owned());
         let upload = Upload::new("upload-snap-1", UploadSpec::default());
         let none = Owners::default;
         let long = |end: &str| format!("{}{end}", "a".repeat(70));
@@ -158,7 +191,9 @@ mod tests {
                 none().with_backups(&[backup(&long("b"), "u2")]),
                 false,
             ),
-            ("it is being deleted", point(), none().with_requests(&[], &[], &[deletes]), false),
+            ("it is being deleted", point(), none().with_requests(&[], &[], &[named]), false),
+            ("another one is being deleted", point(), none().with_requests(&[], &[], &[other]), true),
+            ("what is being deleted cannot be told", point(), none().with_requests(&[], &[], &[garbage]), false),
             ("its Upload is there", point(), none().with_transfers(&[upload], &[]), false),
             ("it is young", young, none(), false),
             ("its time is yet to come", ahead, none(), false),
@@ -173,8 +208,23 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_whose_velero_knows_no_backup_yet_says_so() {
-        assert!(!Owners::default().with_backups(&[]).knows_backups());
-        assert!(Owners::default().with_backups(&[backup("nightly", "u1")]).knows_backups());
+    fn a_location_that_was_deleted_or_not_looked_at_yet_loses_nothing() {
+        let location = |name: &str, bucket: &str, prefix: &str| -> BackupStorageLocation {
+            let storage = serde_json::json!({"bucket": bucket, "prefix": prefix});
+            let object = serde_json::json!({"metadata": {"name": name}, "spec": {"objectStorage": storage}});
+            serde_json::from_value(object).unwrap()
+        };
+        let mut nightly = backup("nightly", "u1");
+        nightly.spec.storage_location = Some("used".to_owned());
+        let of_deleted = Backup {
+            spec: api::velero::BackupSpec { storage_location: Some("deleted".to_owned()), ..nightly.spec.clone() },
+            ..backup("old", "u2")
+        };
+        let locations = [location("used", "b", "/clusters/a/"), location("new", "b", "new")];
+        let owners = Owners::default().with_locations(&locations, &[nightly, of_deleted]);
+        assert!(owners.know_backups_in("b", "clusters/a"));
+        assert!(!owners.know_backups_in("b", "new"), "Velero knows no backup of it yet");
+        assert!(!owners.know_backups_in("b", "old"), "there is no such location");
+        assert!(!owners.know_backups_in("c", "clusters/a"), "another bucket");
     }
 }

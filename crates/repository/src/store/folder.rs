@@ -117,6 +117,12 @@ fn create_in_place(target: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
+/// Whether a name is one that we have made: others may keep files beside a repository.
+fn is_temporary(name: &str) -> bool {
+    let unique = name.rsplit_once(TEMPORARY).map_or("", |(_, unique)| unique);
+    unique.len() == 32 && unique.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 /// Removes temporary files that nobody has written to for `age`; says how many.
 fn sweep(folder: &Path, age: Duration) -> io::Result<usize> {
     let gone_is_fine = |cause: &io::Error| cause.kind() == io::ErrorKind::NotFound;
@@ -133,7 +139,7 @@ fn sweep(folder: &Path, age: Duration) -> io::Result<usize> {
         };
         if data.is_dir() {
             removed += sweep(&entry.path(), age)?;
-        } else if entry.file_name().to_string_lossy().contains(TEMPORARY)
+        } else if is_temporary(&entry.file_name().to_string_lossy())
             && data.modified()?.elapsed().unwrap_or_default() > age
         {
             match fs::remove_file(entry.path()) {
@@ -159,7 +165,7 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<Object>) -> io::Result<()> {
         let path = entry.path();
         if kind.is_dir() {
             walk(root, &path, found)?;
-        } else if !entry.file_name().to_string_lossy().contains(TEMPORARY) {
+        } else if !is_temporary(&entry.file_name().to_string_lossy()) {
             let size = match entry.metadata() {
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
                 other => other?.len(),

@@ -44,20 +44,25 @@ impl S3Store {
         let (mut key_marker, mut id_marker) = (None, None);
         loop {
             let request = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(self.name(prefix));
-            let request = request.set_key_marker(key_marker.take()).set_upload_id_marker(id_marker.take());
+            let request = request.set_key_marker(key_marker.clone()).set_upload_id_marker(id_marker.clone());
             let page = request.send().await.map_err(|cause| self.failed("list uploads below", prefix, cause))?;
             for upload in page.uploads() {
                 let (Some(key), Some(id)) = (upload.key(), upload.upload_id()) else { continue };
                 let below = key.strip_prefix(&self.prefix).filter(|key| key.starts_with(prefix)); // stores that ignore the prefix
                 found.extend(below.map(|key| Multipart { key: key.to_owned(), id: id.to_owned() }));
             }
-            (key_marker, id_marker) = (
+            let next = (
                 page.next_key_marker().filter(|marker| !marker.is_empty()).map(str::to_owned),
                 page.next_upload_id_marker().map(str::to_owned),
             );
-            if page.is_truncated() != Some(true) || key_marker.is_none() {
+            if page.is_truncated() != Some(true) || next.0.is_none() {
                 return Ok(found);
             }
+            if next == (key_marker, id_marker) {
+                let cause = "the store gives the same page again and again";
+                return Err(Error::new(ErrorKind::Failed, "list uploads below", prefix, self.place.clone(), cause));
+            }
+            (key_marker, id_marker) = next;
         }
     }
 

@@ -28,18 +28,28 @@ impl S3Store {
         let (mut key_marker, mut id_marker) = (None, None);
         loop {
             let request = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(self.name(prefix));
-            let request = request.set_key_marker(key_marker).set_upload_id_marker(id_marker);
+            let request = request.set_key_marker(key_marker.clone()).set_upload_id_marker(id_marker.clone());
             let page = request.send().await.map_err(|cause| self.failed("list open uploads below", prefix, cause))?;
             for upload in page.uploads() {
                 if let Some(open) = self.open_upload(upload).await? {
                     found.push(open);
                 }
             }
-            key_marker = page.next_key_marker().map(str::to_owned);
-            id_marker = page.next_upload_id_marker().map(str::to_owned);
-            if page.is_truncated() != Some(true) || key_marker.is_none() {
+            let next = (page.next_key_marker().map(str::to_owned), page.next_upload_id_marker().map(str::to_owned));
+            if page.is_truncated() != Some(true) || next.0.is_none() {
                 return Ok(found);
             }
+            if next == (key_marker, id_marker) {
+                let cause = "the store gives the same page again and again";
+                return Err(Error::new(
+                    ErrorKind::Failed,
+                    "list open uploads below",
+                    prefix,
+                    self.place.clone(),
+                    cause,
+                ));
+            }
+            (key_marker, id_marker) = next;
         }
     }
 

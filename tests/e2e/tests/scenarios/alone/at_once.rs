@@ -45,8 +45,8 @@ async fn many_snapshots_at_once_are_all_answered_and_cost_little(world: World) -
     let claims = made(&shop, count).await?;
     let seen = Seen::default();
     let watching = tokio::spawn(watched(Api::namespaced(world.client(), shop.name()), seen.clone()));
-    burst(&world, &shop, &claims, &seen, "burst").await?;
-    paced(&world, &shop, &claims, &seen).await?;
+    burst(&world, &shop, &claims, &seen).await?;
+    paced(&shop, &claims, &seen).await?;
     watching.abort();
     for process in ["backup-driver", "data-manager-node-a", "data-manager-node-b"] {
         println!("{process} held at most {} MiB", world.peak_memory_mib(process).await?);
@@ -55,7 +55,8 @@ async fn many_snapshots_at_once_are_all_answered_and_cost_little(world: World) -
 }
 
 /// All at once; what they cost is counted.
-async fn burst(world: &World, shop: &Namespace, claims: &[Claim], seen: &Seen, name: &str) -> Result<()> {
+async fn burst(world: &World, shop: &Namespace, claims: &[Claim], seen: &Seen) -> Result<()> {
+    let name = "burst";
     let (mark, calls) = (world.mark()?, world.control().all_calls().await?);
     let begin = Instant::now();
     let ask = |claim: Claim| async move { anyhow::Ok(shop.snapshot(&claim).await?.name) };
@@ -82,7 +83,7 @@ async fn burst(world: &World, shop: &Namespace, claims: &[Claim], seen: &Seen, n
 }
 
 /// Fifty a second.
-async fn paced(_world: &World, shop: &Namespace, claims: &[Claim], seen: &Seen) -> Result<()> {
+async fn paced(shop: &Namespace, claims: &[Claim], seen: &Seen) -> Result<()> {
     let begin = Instant::now();
     let mut pace = tokio::time::interval(PACE);
     let mut asking = Vec::new();

@@ -202,6 +202,9 @@ impl Customer {
     pub(super) async fn comes_out_whole(mut self) -> Result<()> {
         let name = self.shop.name().to_owned();
         println!("{name}: {} days, {:?}", self.day, self.ends);
+        let points = self.points.len();
+        self.backs_up(Will::LetsIt).await.with_context(|| format!("{name}, in the calm"))?;
+        ensure!(self.points.len() > points, "{name}: no backup in the calm: {:?}", self.ends);
         for point in 0..self.points.len() {
             self.day += 1;
             self.ends.clear();
@@ -210,10 +213,7 @@ impl Customer {
         }
         nothing_left_of_the_dead(&self.world, &self.shop, self.points.len()).await.with_context(|| name.clone())?;
         self.has_one_volume().await?;
-        if !self.points.is_empty() {
-            self.world.restic(&name).check().await?;
-        }
-        Ok(())
+        self.world.restic(&name).check().await
     }
 
     /// Only the claim's own volume is left.

@@ -74,7 +74,7 @@ impl Weather {
             let seen = self.met.entry((process, harm)).or_default();
             met.into_iter().for_each(|phase| *seen.entry(phase).or_default() += 1);
             self.strike(process, harm, lasts).await?;
-            for started in self.world.revive().await? {
+            for started in insist("start what has ended", || async { self.world.revive().await }).await? {
                 println!("  {started} had ended and was started again");
             }
         }
@@ -105,19 +105,24 @@ impl Weather {
         let world = &self.world;
         match harm {
             Harm::Killed => {
-                world.kill(process).await?;
-                tokio::time::sleep(lasts).await;
-                insist("start it again", || async { world.start_process(process).await }).await?;
+                if world.kill(process).await.is_ok() {
+                    tokio::time::sleep(lasts).await;
+                } // else it has just ended by itself: as good
+                insist("start it again", || async { world.revive().await }).await?;
                 if process == "vcenter" {
                     insist("make disks slow again", || async { super::slow_disks(world).await }).await?;
                 }
             }
             Harm::Paused => {
-                world.pause(process).await?;
-                tokio::time::sleep(lasts).await;
-                world.go_on(process).await?;
+                if let Err(ended) = world.pause(process, lasts).await {
+                    println!("  not paused: {ended:#}"); // it has just ended by itself
+                }
             }
-            Harm::Slowed => world.slow_down(process, lasts).await?,
+            Harm::Slowed => {
+                if let Err(ended) = world.slow_down(process, lasts).await {
+                    println!("  not slowed: {ended:#}"); // as above
+                }
+            }
             Harm::HelpersKilled => world.kill_helpers().await.map(drop)?,
             Harm::SessionsEnded => world.control().expire_sessions().await?,
         }
