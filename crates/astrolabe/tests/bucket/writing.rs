@@ -131,14 +131,16 @@ async fn what_cannot_be_part_of_the_new_backup_goes_before_it_is_written() {
     let bucket = Bucket::new().await;
     let (of, disk) = (snapshot("disk:snap"), noise(12));
     let keys = Keys::new(PREFIX, &of);
-    // a backup that lost its last segment, cut otherwise, with a stray object
+    // a backup that was never finished, cut otherwise, without its last segment, with a stray object
     bucket.lay(&keys, &disk, &[MIB, 5 * MIB]).await;
+    bucket.store.delete(keys.peinfo()).await.unwrap();
     bucket.store.delete(&format!("{}/000002-{:016}", keys.data(), 5 * MIB)).await.unwrap();
     bucket.put(&format!("{}/notes", keys.data()), "x").await;
     let tree = tree(&bucket.store, &[PREFIX]);
-    assert!(tree.open(&of).await.is_err());
+    assert!(tree.open(&of).await.unwrap().is_none());
     let writer = tree.writer(&of, described(&disk), CUT).await.unwrap();
-    assert!(bucket.keys().await.is_empty());
+    let description = format!("{}/000000-0000000000000000", keys.description());
+    assert_eq!(bucket.keys().await, [description], "it is written anew at the end");
     assert_eq!(fill_all(&writer, &disk).await, [2, 1]);
     assert!(writer.commit().await.unwrap().read(ByteRange::new(0, 12 << 20)).await.unwrap() == disk);
 }

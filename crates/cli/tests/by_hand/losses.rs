@@ -157,7 +157,8 @@ fn a_folder_does_not_grow_by_what_killed_backups_left() {
         file.set_modified(std::time::SystemTime::now() - age).unwrap();
         path
     };
-    let (old, young) = (left("00.tmp-11", 2), left("00.tmp-22", 0));
+    let (old, young) =
+        (left("00.tmp-11111111111111111111111111111111", 2), left("00.tmp-22222222222222222222222222222222", 0));
     bench.done(&["prune", "--dry-run"]);
     assert!(old.exists(), "a dry run changes nothing");
     bench.done(&["prune"]);

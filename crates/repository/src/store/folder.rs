@@ -275,14 +275,16 @@ mod tests {
         let store = FolderStore::new(folder.path());
         store.put("data/aa/pack", Bytes::from_static(b"pack").into()).await.unwrap();
         let below = folder.path().join("data/aa");
-        for (name, age) in [("dead.tmp-1", 7200), ("written.tmp-2", 60), ("old", 7200)] {
+        let (dead, written) = (format!("dead.tmp-{:032x}", 1), format!("written.tmp-{:032x}", 2));
+        let somebodys = "plan.tmp-2024.txt";
+        for (name, age) in [(dead.as_str(), 7200), (&written, 60), ("old", 7200), (somebodys, 7200)] {
             let file = File::create(below.join(name)).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
         }
         assert_eq!(store.sweep().await.unwrap(), 1);
         let mut left: Vec<_> = fs::read_dir(&below).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, ["old", "pack", "written.tmp-2"]);
+        assert_eq!(left, ["old", "pack", somebodys, &written]);
         assert_eq!(FolderStore::new(folder.path().join("nowhere")).sweep().await.unwrap(), 0);
     }
 }

@@ -213,7 +213,8 @@ impl Customer {
         }
         nothing_left_of_the_dead(&self.world, &self.shop, self.points.len()).await.with_context(|| name.clone())?;
         self.has_one_volume().await?;
-        self.world.restic(&name).check().await
+        self.world.restic(&name).check().await?;
+        self.claim.delete().await.with_context(|| name) // its disk is tracked, which no later scenario expects
     }
 
     /// Only the claim's own volume is left.
