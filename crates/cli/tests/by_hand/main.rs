@@ -161,6 +161,19 @@ fn a_list_that_could_not_be_written_is_a_failure() {
     }
 }
 
+/// As after its terminal was closed: each line of the log fails.
+#[test]
+fn a_backup_goes_on_when_nobody_takes_its_log_any_more() {
+    let bench = Bench::new();
+    bench.raw("disk.raw", MIB, &[(0, b"data")]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut backup = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
+    backup.args(["backup", "disk.raw", "--repository", &bench.place]).env("RUST_LOG", "trace").stderr(full);
+    let ended = backup.output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    bench.done(&["verify", "latest"]);
+}
+
 #[test]
 fn latest_of_several_disks_is_refused_with_the_list() {
     let bench = Bench::new();
