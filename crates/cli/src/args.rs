@@ -76,7 +76,8 @@ pub(crate) enum Command {
     ///
     /// Looks at definitions, programs, rights in the cluster, settings, vCenter and each privilege there, clocks, change tracking, the disk
     /// library, the repositories' key, storage locations, and what is left over. It changes nothing: with --probe-store it puts
-    /// three small objects of its own into each bucket and deletes them again. Exit code 1 when it finds a problem.
+    /// two small objects of its own into each bucket and deletes them again, and begins an upload in parts and aborts it. Exit
+    /// code 1 when it finds a problem.
     Doctor(DoctorArguments),
     /// Whether vCenter tracks the changes of the cluster's disks, and switching that on or off
     #[command(subcommand)]

@@ -51,7 +51,9 @@ pub(crate) async fn run(arguments: &BackupArguments, output: Output, interrupt: 
         None => None,
     };
     let act = format!("back up {}", arguments.source);
-    let repository = access.open_or_make().await.with_context(|| act.clone())?;
+    // what a list belongs to is in a repository: where there is none, another place was meant
+    let repository = if changed.is_some() { access.open().await } else { access.open_or_make().await };
+    let repository = repository.with_context(|| act.clone())?;
     interrupt.hold();
     let lock = repository.lock(&repositories::host()).await.with_context(|| act.clone())?;
     let copied = async {

@@ -185,7 +185,7 @@ struct Found {
 pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()> {
     let client = connect(&arguments.cluster).await?;
     let repositories = Repositories::new(client.clone(), &arguments.cluster.velero_namespace);
-    let (mut found, mut seen, mut failures) = (Vec::new(), std::collections::BTreeSet::new(), Vec::new());
+    let (mut found, mut seen, mut failures) = (Vec::new(), std::collections::BTreeSet::new(), Failures::default());
     for described in all::<BackupRepository>(&client).await? {
         for namespace in &described.allowed_namespaces {
             let repository = match repositories.open(&described, namespace).await {
@@ -193,7 +193,7 @@ pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()
                 // nothing was ever backed up from this namespace
                 Err(problem) if problem.reason == Reason::RepositoryMissing => continue,
                 Err(problem) => {
-                    failures.push(problem.to_string());
+                    failures.others.push(problem.to_string());
                     continue;
                 }
             };
@@ -204,17 +204,26 @@ pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()
             match repository.points().await {
                 Ok(points) => {
                     let damaged = points.damaged.iter().map(|(_, error)| damage(error));
-                    failures.extend(damaged.map(|damage| format!("{}: {damage}", repository.place())));
+                    failures.unreadable.extend(damaged.map(|damage| format!("{}: {damage}", repository.place())));
                     let found_here = points.readable.into_iter();
                     found.extend(found_here.map(|point| Found { backup_repository: described.name_any(), point }));
                 }
-                Err(error) => failures.push(format!("{:#}", anyhow::Error::from(error))),
+                Err(error) => failures.others.push(format!("{:#}", anyhow::Error::from(error))),
             }
         }
     }
     found.retain(|found| arguments.path.as_ref().is_none_or(|path| *path == found.point.path));
     found.sort_by_key(|found| found.point.time);
     listed(found, failures, output)
+}
+
+/// What could not be listed, and why.
+#[derive(Default)]
+struct Failures {
+    /// Restore points.
+    unreadable: Vec<String>,
+    /// Whole repositories.
+    others: Vec<String>,
 }
 
 /// What could be listed, when some repositories could not.
@@ -226,7 +235,9 @@ struct Listed {
 }
 
 /// One document in every case: when some repositories failed, the restore points of the others are part of the failure's.
-fn listed(found: Vec<Found>, failures: Vec<String>, output: Output) -> Result<()> {
+fn listed(found: Vec<Found>, failures: Failures, output: Output) -> Result<()> {
+    let code = if failures.others.is_empty() { exit::DIFFERS } else { exit::FAILED };
+    let failures = [failures.unreadable, failures.others].concat();
     if failures.is_empty() || output == Output::Text {
         output::result(output, &found, || list_text(&found))?;
     }
@@ -236,7 +247,7 @@ fn listed(found: Vec<Found>, failures: Vec<String>, output: Output) -> Result<()
     let failure = Refused {
         message: format!("list restore points: {}", failures.join("; ")),
         fix: "mend what is named; the others are listed".into(),
-        code: exit::FAILED,
+        code,
     };
     Err(WithResult::new(failure, &Listed { restore_points: found, failures }).into())
 }
@@ -291,5 +302,17 @@ mod tests {
         let line = of_snapshot(&Snapshot::new("a", Default::default()));
         assert_eq!(line.phase, "New");
         assert!(status_text(&[line]).contains("New"));
+    }
+
+    #[test]
+    fn a_script_tells_restore_points_that_cannot_be_read_from_a_repository_that_cannot_be_opened() {
+        let some = |what: &str| vec![what.to_owned()];
+        let code = |unreadable, others| {
+            let ended = listed(Vec::new(), Failures { unreadable, others }, Output::Json);
+            ended.map_or_else(|error| crate::failure::meaning(&error).code, |()| 0)
+        };
+        assert_eq!(code(some("snapshots/1 is damaged"), vec![]), exit::DIFFERS);
+        assert_eq!(code(vec![], some("the bucket does not exist")), exit::FAILED);
+        assert_eq!(code(some("snapshots/1 is damaged"), some("the bucket does not exist")), exit::FAILED);
     }
 }

@@ -133,7 +133,7 @@ async fn file_target(path: &Path, size: u64, force: bool) -> Result<Target> {
 
 async fn new_file(path: &Path, size: u64, force: bool) -> Result<Target> {
     let partial = Partial::make(path, size, force)?;
-    let opened = serve(partial.path(), Access::Write).await?;
+    let opened = serve(&partial.path_to_write(), Access::Write).await?;
     Ok(Target { opened, content: TargetContent::KnownZero, made: Some(partial) })
 }
 

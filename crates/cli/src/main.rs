@@ -51,6 +51,8 @@ fn main() -> ExitCode {
     };
     let log = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     let lines = tracing_subscriber::fmt().with_env_filter(log).without_time().with_target(false);
+    // a terminal that was closed takes no line, and an attempt to tell of that there would end the command with a panic
+    let lines = lines.log_internal_errors(false);
     lines.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
     operator::core_dumps::never();
     let outcome = tokio::runtime::Runtime::new().context("start the runtime").and_then(|runtime| {

@@ -214,19 +214,21 @@ impl Repository {
         outcome
     }
 
-    /// The restore point whose id begins with `prefix` (hex digits).
+    /// The restore point whose id begins with `prefix` (hex digits). Those that cannot be read count as well: the one that was meant may
+    /// be among them.
     pub async fn find_by_prefix(&self, prefix: &str) -> Result<RestorePoint, Error> {
-        let Points { readable, damaged } = self.points().await?;
+        let Points { mut readable, mut damaged } = self.points().await?;
         let fits = |id: &RestorePointId| id.to_string().starts_with(prefix);
-        let mut found: Vec<_> = readable.into_iter().filter(|point| fits(&point.id)).collect();
-        let damaged = damaged.into_iter().find(|(id, _)| !prefix.is_empty() && fits(id));
-        match (found.len(), found.pop()) {
-            (1, Some(point)) if !prefix.is_empty() => Ok(point),
-            (0, _) => match damaged {
-                Some((_, damage)) => Err(damage),
-                None => Err(Error::PointMissing { wanted: prefix.to_owned() }),
-            },
-            (count, _) => Err(Error::PointAmbiguous { wanted: prefix.to_owned(), count }),
+        readable.retain(|point| fits(&point.id));
+        damaged.retain(|(id, _)| fits(id));
+        let count = readable.len() + damaged.len();
+        if count > 1 || (count == 1 && prefix.is_empty()) {
+            return Err(Error::PointAmbiguous { wanted: prefix.to_owned(), count });
+        }
+        match (readable.pop(), damaged.pop()) {
+            (Some(point), _) => Ok(point),
+            (None, Some((_, damage))) => Err(damage),
+            (None, None) => Err(Error::PointMissing { wanted: prefix.to_owned() }),
         }
     }
 

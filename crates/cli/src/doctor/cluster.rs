@@ -1,6 +1,6 @@
 //! What the cluster itself says: the API server and its clock, our programs, and what our accounts may do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{Reason, Timestamp, names};
 use connections::from_kube;
@@ -8,7 +8,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec};
 use k8s_openapi::jiff::SignedDuration;
 use kube::api::{GetParams, ListParams, PostParams};
 use kube::client::Body;
@@ -16,7 +16,7 @@ use kube::{Api, ResourceExt};
 use lifecycle::Problem;
 use lifecycle::doctor::library::Brought;
 use lifecycle::doctor::programs::{self, Leader, State, Workload};
-use lifecycle::doctor::rights::{self, Right};
+use lifecycle::doctor::rights::{self, Right, Within};
 use lifecycle::doctor::{Finding, Matter};
 
 use super::Doctor;
@@ -93,7 +93,8 @@ impl Doctor {
 
     /// Each right of our accounts, asked for as the accounts.
     pub(super) async fn look_at_rights(&mut self) -> Result<(), Problem> {
-        let needed = rights::needed();
+        let (config, features) = (self.config_map(names::CONFIG).await?, self.config_map(names::FEATURES).await?);
+        let needed = rights::needed(&rights::vcenter_secrets(&config, &features));
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
         let ask = async |right: &Right| {
             let review = review(right, &self.velero_namespace);
@@ -105,6 +106,13 @@ impl Doctor {
         self.findings.extend(rights::judge(&needed, &allowed));
         Ok(())
     }
+
+    /// What is in a ConfigMap of the Velero namespace; nothing where there is none.
+    async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, Problem> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.velero_namespace);
+        let found = maps.get_opt(name).await.map_err(|e| from_kube(&format!("read ConfigMap {name}"), &e))?;
+        Ok(found.and_then(|map| map.data).unwrap_or_default())
+    }
 }
 
 /// A date as HTTP writes it.
@@ -113,8 +121,13 @@ fn http_date(text: &str) -> Option<Timestamp> {
 }
 
 fn review(right: &Right, velero_namespace: &str) -> SubjectAccessReview {
+    let namespace = match &right.within {
+        Within::All => None,
+        Within::Velero => Some(velero_namespace.to_owned()),
+        Within::Namespace(name) => Some(name.clone()),
+    };
     let attributes = ResourceAttributes {
-        namespace: right.in_velero.then(|| velero_namespace.to_owned()),
+        namespace,
         verb: Some(right.verb.clone()),
         group: Some(right.group.clone()),
         resource: Some(right.resource.clone()),

@@ -9,9 +9,9 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
-use lifecycle::doctor::leftovers::judge;
+use lifecycle::doctor::leftovers::{Left, judge};
 use lifecycle::doctor::{Finding, Matter};
-use lifecycle::orphans::{Installation, Kind, Transfer, lease_goes};
+use lifecycle::orphans::{Installation, Transfer, lease_goes};
 
 use repository::store::Store as _;
 
@@ -24,26 +24,27 @@ impl Doctor {
     pub(super) async fn look_for_leftovers(&mut self, centers: &Vcenters, opens: &Repositories) -> Result<(), Problem> {
         let cluster = self.cluster_id().await?;
         let snapshots = self.left_disk_snapshots(centers, &cluster).await;
-        self.tell(Kind::DiskSnapshot, snapshots);
+        self.tell(Left::DiskSnapshot, snapshots);
         let leases = self.left_leases().await;
-        self.tell(Kind::Lease, leases);
+        self.tell(Left::Lease, leases);
         let settings = self.settings.orphans();
         let now = self.cluster_time();
         let described = leftovers::without_claim(&self.client, &settings, now).await;
-        self.tell(Kind::Repository, described.map(|left| left.iter().map(|r| r.name_any()).collect()));
+        self.tell(Left::Repository, described.map(|left| left.iter().map(|r| r.name_any()).collect()));
         let open = self.left_open_uploads(opens).await;
-        self.tell(Kind::OpenUpload, open);
+        self.tell(Left::OpenUpload, open);
         let points = self.left_restore_points(opens, &cluster).await;
-        self.tell(Kind::RestorePoint, points);
+        let removed = self.settings.orphans().remove_restore_points;
+        self.tell(Left::RestorePoint { removed }, points);
         Ok(())
     }
 
-    fn tell(&mut self, kind: Kind, found: Result<Vec<String>, Problem>) {
+    fn tell(&mut self, left: Left, found: Result<Vec<String>, Problem>) {
         match found {
-            Ok(found) => self.find(judge(kind, &found)),
+            Ok(found) => self.find(judge(left, &found)),
             // why it could not be looked at has a finding of its own: it was asked before
             Err(problem) => {
-                let seen = format!("leftovers of kind {} could not be looked for: {problem}", kind.as_str());
+                let seen = format!("leftovers of kind {} could not be looked for: {problem}", left.kind().as_str());
                 let fix = "Mend the problem, then run doctor again.";
                 self.find(Finding::warning(Matter::Leftovers, seen, "There may be some.", fix).because(problem.reason));
             }
@@ -111,7 +112,7 @@ impl Doctor {
         for described in leftovers::folders(self.all().await?) {
             match self.left_open_in(&described, opens).await {
                 Ok(open) => found.extend(open),
-                Err(problem) => self.tell(Kind::OpenUpload, Err(problem)),
+                Err(problem) => self.tell(Left::OpenUpload, Err(problem)),
             }
         }
         Ok(found)

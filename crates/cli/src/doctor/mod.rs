@@ -84,7 +84,9 @@ impl Doctor {
         self.in_time(Matter::Library, async |doctor| doctor.look_at_the_library().await).await;
         let repositories = Repositories::new(self.client.clone(), &self.velero_namespace);
         self.in_time(Matter::Key, async |doctor| doctor.look_at_the_key(&repositories).await).await;
-        self.in_time(Matter::Storage, async |doctor| doctor.look_at_stores(&repositories).await).await;
+        // its waits are bounded one by one: a probe that was cut off would leave its objects
+        let looked = self.look_at_stores(&repositories).await;
+        self.conclude(Matter::Storage, looked);
         self.in_time(Matter::Leftovers, async |doctor| doctor.look_for_leftovers(&centers, &repositories).await).await;
         centers.close().await;
         self.findings.push(clocks::judge(&self.clocks));
@@ -93,25 +95,24 @@ impl Doctor {
     /// Looks, and says why where it failed or took too long. Whether it ended well.
     async fn in_time(&mut self, matter: Matter, look: impl AsyncFnOnce(&mut Self) -> Result<(), Problem>) -> bool {
         let within = match matter {
-            Matter::VCenter | Matter::Storage | Matter::Leftovers => A_LONG_LOOK,
+            Matter::VCenter | Matter::Leftovers => A_LONG_LOOK,
             _ => A_LOOK,
         };
-        let looked = tokio::time::timeout(within, look(self)).await;
-        let finding = match looked {
-            Ok(Ok(())) => return true,
-            Ok(Err(problem)) => Finding::of_look(matter, &problem),
-            Err(_) => {
-                let seen = format!("the look at {} did not end within {} s", matter.as_str(), A_LOOK.as_secs());
-                Finding::problem(
-                    matter,
-                    seen,
-                    "What does not answer doctor answers no backup either.",
-                    "See its own log.",
-                )
-            }
-        };
-        self.findings.push(finding);
+        if let Ok(looked) = tokio::time::timeout(within, look(self)).await {
+            return self.conclude(matter, looked);
+        }
+        let seen = format!("the look at {} did not end within {} s", matter.as_str(), within.as_secs());
+        let why = "What does not answer doctor answers no backup either.";
+        self.find(Finding::problem(matter, seen, why, "See its own log."));
         false
+    }
+
+    /// Says why a look failed. Whether it ended well.
+    fn conclude(&mut self, matter: Matter, looked: Result<(), Problem>) -> bool {
+        if let Err(problem) = &looked {
+            self.find(Finding::of_look(matter, problem));
+        }
+        looked.is_ok()
     }
 
     fn find(&mut self, finding: Finding) {

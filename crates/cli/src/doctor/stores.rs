@@ -1,10 +1,10 @@
 //! What storage locations, buckets and repositories say. A bucket is written to with `--probe-store` alone.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::velero::BackupStorageLocation;
-use api::{BackupRepository, CredentialSecret, Timestamp, names};
+use api::{BackupRepository, CredentialSecret, Reason, Timestamp, names};
 use connections::{Repositories, from_kube, from_repository, leftovers};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
@@ -15,11 +15,13 @@ use lifecycle::doctor::{Finding, Matter, Verdict};
 use lifecycle::velero::parameters::{DefaultCredentials, wanted};
 use repository::store::{self, S3Store, Store as _};
 
-use super::Doctor;
 use super::cluster::{knows_no_such_kind, not_installed};
+use super::{A_LONG_LOOK, Doctor};
 
 /// A bucket that has not answered after this long does not.
 const ANSWER: Duration = Duration::from_secs(40);
+/// A probe asks for a dozen things, one after the other.
+const PROBE: Duration = Duration::from_secs(120);
 
 /// A place of repositories, and who names it.
 struct Place {
@@ -29,21 +31,25 @@ struct Place {
 
 impl Doctor {
     pub(super) async fn look_at_stores(&mut self, repositories: &Repositories) -> Result<(), Problem> {
-        for place in self.places().await? {
-            let looked = tokio::time::timeout(ANSWER * 3, self.look_at_store(&place, repositories)).await;
-            let problem = match looked {
-                Ok(Ok(())) => continue,
-                Ok(Err(problem)) => problem,
-                Err(_) => silent(&place.who),
-            };
-            let cause = format!("{}: {}", place.who, problem.cause);
-            self.find(Finding::of_look(Matter::Storage, &Problem { cause, ..problem }));
+        let begun = Instant::now();
+        let places = self.places().await?;
+        for (looked_at, place) in places.iter().enumerate() {
+            if begun.elapsed() > A_LONG_LOOK {
+                let within = A_LONG_LOOK.as_secs();
+                let cause = format!("{looked_at} of {} places were looked at within {within} s", places.len());
+                return Err(Problem::passing(Reason::StoreUnreachable, cause));
+            }
+            if let Err(problem) = self.look_at_store(place, repositories).await {
+                let cause = format!("{}: {}", place.who, problem.cause);
+                self.find(Finding::of_look(Matter::Storage, &Problem { cause, ..problem }));
+            }
         }
         Ok(())
     }
 
     async fn look_at_store(&mut self, place: &Place, repositories: &Repositories) -> Result<(), Problem> {
-        let store = repositories.store(&place.described).await?;
+        let store = tokio::time::timeout(ANSWER, repositories.store(&place.described)).await;
+        let store = store.map_err(|_| silent("what describes its bucket"))??;
         let asked = Timestamp::now();
         let (reached, time) = match tokio::time::timeout(ANSWER, store.reach()).await {
             Ok(answer) => answer,
@@ -65,10 +71,25 @@ impl Doctor {
     async fn probe(&mut self, store: &S3Store, who: &str) {
         // no namespace has a dot in its name: no repository lies there
         let folder = format!("doctor.probe.{}.{}/", std::process::id(), Timestamp::now().as_nanosecond());
-        let tried: Vec<_> =
-            store.probe(&folder).await.into_iter().map(|(what, did)| (ability(what), how(did))).collect();
         let place = format!("{who}: {}", store.place());
-        self.findings.extend(judge_probe(&place, &tried));
+        match tokio::time::timeout(PROBE, store.probe(&folder)).await {
+            Ok(tried) => {
+                let tried: Vec<_> = tried.into_iter().map(|(what, did)| (ability(what), how(did))).collect();
+                self.findings.extend(judge_probe(&place, &tried));
+            }
+            Err(_) => {
+                let left = match tokio::time::timeout(ANSWER, clear(store, &folder)).await {
+                    Ok(Ok(())) => "what it put is deleted again".to_owned(),
+                    Ok(Err(error)) => format!("what it put below {folder} may be left: {}", Problem::chain(&error)),
+                    Err(_) => format!(
+                        "what it put below {folder} may be left: that was not deleted within {} s",
+                        ANSWER.as_secs()
+                    ),
+                };
+                let cause = format!("{place}: the probe did not end within {} s; {left}", PROBE.as_secs());
+                self.find(Finding::of(Matter::Storage, &Problem::passing(Reason::StoreUnreachable, cause)));
+            }
+        }
     }
 
     /// Velero's storage locations, and what BackupRepositories name besides.
@@ -118,6 +139,17 @@ impl Doctor {
     }
 }
 
+/// Deletes what a probe that was cut off has left below its folder.
+async fn clear(store: &S3Store, folder: &str) -> Result<(), store::Error> {
+    for object in store.list(folder).await? {
+        store.delete(&object.key).await?;
+    }
+    for open in store.open_uploads(folder).await? {
+        store.abort_upload(&open.upload).await?;
+    }
+    Ok(())
+}
+
 fn describe(
     name: &str,
     parameters: BTreeMap<String, String>,
@@ -131,7 +163,7 @@ fn describe(
 
 fn silent(whom: &str) -> Problem {
     let cause = format!("{whom} does not answer within {} s", ANSWER.as_secs());
-    Problem::passing(api::Reason::StoreUnreachable, cause)
+    Problem::passing(Reason::StoreUnreachable, cause)
 }
 
 fn ability(of: store::Ability) -> Ability {

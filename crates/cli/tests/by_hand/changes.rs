@@ -55,6 +55,21 @@ fn a_list_of_changes_is_not_applied_to_an_older_restore_point_because_the_newest
 }
 
 #[test]
+fn a_list_of_changes_makes_no_repository_in_a_folder_that_is_not_mounted() {
+    let mut disk = Disk::new();
+    let base = disk.back_up(&[]);
+    disk.change(MIB);
+    let folder = disk.bench.file("not-mounted");
+    std::fs::create_dir(&folder).unwrap();
+    let mounted = std::mem::replace(&mut disk.bench.place, text(&folder).to_owned());
+    disk.bench.refused(&["backup", "disk.raw", "--changed", LIST, "--base", &base], 10, &["not-mounted"]);
+    disk.bench.refused(&["backup", "disk.raw", "--changed", LIST], 10, &["not-mounted"]);
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "a repository was made in it");
+    disk.bench.place = mounted;
+    disk.back_up(&["--changed", LIST, "--base", &base]);
+}
+
+#[test]
 fn a_list_of_changes_is_applied_to_the_restore_point_it_belongs_to_or_to_none() {
     let disk = Disk::new();
     let first = disk.back_up(&[]);
@@ -75,6 +90,8 @@ fn a_list_of_changes_is_applied_to_the_restore_point_it_belongs_to_or_to_none() 
     assert!(same(&disk.raw, &disk.bench.file("back.raw")), "came back differently");
 
     disk.bench.raw("other.raw", 16 * MIB, &[]);
+    let first_of_other = ["there is no restore point of", "without --changed first"];
+    disk.bench.refused(&["backup", "other.raw", "--changed", LIST], 2, &first_of_other);
     let other = ["backup", "other.raw", "--changed", LIST, "--base", &first];
     disk.bench.refused(&other, 2, &["disk.raw", "other.raw", "--path"]);
     disk.bench.refused(&["backup", "disk.raw", "--base", &first], 2, &["--changed"]);

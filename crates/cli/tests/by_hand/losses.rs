@@ -45,6 +45,19 @@ fn latest_is_not_an_older_restore_point_because_the_newest_cannot_be_read() {
 }
 
 #[test]
+fn the_beginning_of_an_id_does_not_mean_the_readable_one_of_two() {
+    let bench = Bench::new();
+    let [id, _] = two_restore_points(&bench);
+    let (short, damaged) = (&id[..8], format!("{}{}", &id[..8], "0".repeat(56)));
+    std::fs::write(bench.file(&format!("repository/snapshots/{damaged}")), "this has never been a snapshot file")
+        .unwrap();
+    bench.refused(&["restore", short, "x.raw"], 4, &[short, "2 begin like this"]);
+    assert!(!bench.file("x.raw").exists());
+    bench.refused(&["verify", &damaged], 1, &[&damaged]);
+    bench.done(&["restore", &id, "x.raw"]);
+}
+
+#[test]
 fn a_repository_without_its_config_is_not_called_an_empty_place() {
     let bench = Bench::new();
     two_restore_points(&bench);

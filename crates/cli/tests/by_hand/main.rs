@@ -70,7 +70,7 @@ fn a_list_of_changes_saves_reading_and_is_not_believed_blindly() {
     let list = bench.file("changes.json");
     let changed = ["backup", "disk.raw", "--changed", text(&list)];
     std::fs::write(&list, "[]").unwrap();
-    bench.refused(&changed, 2, &["there is no restore point of", "without --changed first"]);
+    bench.refused(&changed, 10, &["there is none", "the first backup makes one"]);
     bench.done(&["backup", "disk.raw"]);
 
     let file = std::fs::OpenOptions::new().write(true).open(&source).unwrap();
@@ -159,6 +159,19 @@ fn a_list_that_could_not_be_written_is_a_failure() {
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         assert!(String::from_utf8_lossy(&ended.stderr).contains("write the result"), "{ended:?}");
     }
+}
+
+/// As after its terminal was closed: each line of the log fails.
+#[test]
+fn a_backup_goes_on_when_nobody_takes_its_log_any_more() {
+    let bench = Bench::new();
+    bench.raw("disk.raw", MIB, &[(0, b"data")]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut backup = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
+    backup.args(["backup", "disk.raw", "--repository", &bench.place]).env("RUST_LOG", "trace").stderr(full);
+    let ended = backup.output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    bench.done(&["verify", "latest"]);
 }
 
 #[test]

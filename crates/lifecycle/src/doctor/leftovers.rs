@@ -1,4 +1,5 @@
-//! What the driver's sweeps would remove, told without removing it.
+//! What the driver's sweeps would remove, told without removing it. Locks that nobody renews are not among it: the driver removes them
+//! as it meets them.
 
 use super::{Finding, Matter};
 use crate::orphans::Kind;
@@ -6,41 +7,77 @@ use crate::orphans::Kind;
 /// How many are named.
 const NAMED: usize = 5;
 
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// [`Kind::DiskSnapshot`].
+    DiskSnapshot,
+    /// [`Kind::Lease`].
+    Lease,
+    /// [`Kind::OpenUpload`].
+    OpenUpload,
+    /// [`Kind::RestorePoint`].
+    RestorePoint {
+        /// Whether the settings let the driver delete them.
+        removed: bool,
+    },
+    /// [`Kind::Repository`].
+    Repository,
+}
+
+impl Left {
+    /// What the metric calls it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::DiskSnapshot => Kind::DiskSnapshot,
+            Self::Lease => Kind::Lease,
+            Self::OpenUpload => Kind::OpenUpload,
+            Self::RestorePoint { .. } => Kind::RestorePoint,
+            Self::Repository => Kind::Repository,
+        }
+    }
+}
+
 /// A finding about one kind of leftovers.
-pub fn judge(kind: Kind, found: &[String]) -> Finding {
-    let (one, all, why, fix) = match kind {
-        Kind::DiskSnapshot => (
+pub fn judge(left: Left, found: &[String]) -> Finding {
+    let (one, all, why, fix) = match left {
+        Left::DiskSnapshot => (
             "disk snapshot",
             "disk snapshots",
             "It grows with every write to its volume, and counts among those that the volume may have.",
             "The driver deletes it within an hour. If it stays, see the driver's log.",
         ),
-        Kind::Lease => (
+        Left::Lease => (
             "lease of a transfer that has ended",
             "leases of transfers that have ended",
             "It does no harm.",
             "The driver deletes it within minutes.",
         ),
-        Kind::Lock => (
-            "lock that nobody renews",
-            "locks that nobody renews",
-            "It keeps `restic prune` and `restic check` out.",
-            "The driver removes it within an hour.",
-        ),
-        Kind::OpenUpload => (
+        Left::OpenUpload => (
             "upload in parts that nobody goes on with",
             "uploads in parts that nobody goes on with",
             "The store keeps its parts, bills them, and shows them in no list of objects.",
             "The driver aborts it within hours, once it is as old as the setting orphan-age says.",
         ),
-        Kind::RestorePoint => (
+        Left::RestorePoint { removed } => (
             "restore point whose Velero backup is gone",
             "restore points whose Velero backups are gone",
-            "It takes space until somebody deletes it; nothing does so by itself.",
-            "Delete it with `restic forget` if nobody needs it, or set orphaned-restore-points to `remove` in the ConfigMap \
-             velero-vsphere-plugin-config: then the driver does.",
+            match removed {
+                false => "It takes space until somebody deletes it; nothing does so by itself.",
+                true => "It takes space until it is deleted.",
+            },
+            match removed {
+                false => {
+                    "Delete it with `restic forget` if nobody needs it, or set orphaned-restore-points to `remove` in the ConfigMap \
+                     velero-vsphere-plugin-config: then the driver does."
+                }
+                true => {
+                    "The driver deletes it, as orphaned-restore-points says, once it has found it so for orphan-age. Whoever needs it sets \
+                     that to `keep` in the ConfigMap velero-vsphere-plugin-config before."
+                }
+            },
         ),
-        Kind::Repository => (
+        Left::Repository => (
             "BackupRepository whose claim is gone",
             "BackupRepositories whose claims are gone",
             "It does no harm; the backups in the bucket do not need it.",
@@ -65,11 +102,20 @@ mod tests {
 
     #[test]
     fn what_is_left_over_is_named_and_never_floods_the_screen() {
-        assert_eq!(judge(Kind::DiskSnapshot, &[]).verdict, Verdict::Ok);
-        let one = judge(Kind::DiskSnapshot, &["disk:snap".to_owned()]);
+        assert_eq!(judge(Left::DiskSnapshot, &[]).verdict, Verdict::Ok);
+        let one = judge(Left::DiskSnapshot, &["disk:snap".to_owned()]);
         assert_eq!((one.verdict, one.seen.as_str()), (Verdict::Warning, "1 disk snapshot: disk:snap"));
         let many: Vec<_> = (0..40).map(|n| format!("lease-{n}")).collect();
-        let told = judge(Kind::Lease, &many);
+        let told = judge(Left::Lease, &many);
         assert!(told.seen.ends_with("lease-4, and 35 more"), "{}", told.seen);
+    }
+
+    #[test]
+    fn nobody_is_told_that_a_restore_point_stays_when_the_driver_will_delete_it() {
+        let told = |removed| judge(Left::RestorePoint { removed }, &["3fa2b1 of /shop/data".to_owned()]);
+        let (kept, removed) = (told(false), told(true));
+        assert!(kept.why.contains("nothing does so by itself") && kept.fix.contains("`remove`"), "{kept:?}");
+        assert!(!removed.why.contains("by itself"), "{removed:?}");
+        assert!(removed.fix.contains("The driver deletes it") && removed.fix.contains("`keep`"), "{removed:?}");
     }
 }
