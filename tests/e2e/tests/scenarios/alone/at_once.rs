@@ -1,6 +1,6 @@
 //! Many Snapshots at once: how soon each is answered, what they cost API server and vCenter, and how much memory that takes.
 //!
-//! Costs are asserted, times and memory are printed: `E2E_SNAPSHOTS=1000` gives the figures of docs/performance.md.
+//! Costs are asserted, times and memory are printed (docs/performance.md); `E2E_SNAPSHOTS` says how many.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
