@@ -2,7 +2,7 @@
 //! Each has a lab to itself while it runs, and puts right what it has put wrong.
 
 mod at_once;
-mod doctor;
+pub(crate) mod doctor;
 mod driver;
 mod limits;
 mod nodes;
@@ -28,7 +28,6 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         steps::SCENARIOS,
         driver::SCENARIOS,
         orphans::SCENARIOS,
-        doctor::SCENARIOS,
         crate::velero::last_moment::SCENARIOS,
     ]
     .into_iter()

@@ -56,6 +56,8 @@ fn main() -> Result<ExitCode> {
     // most of a scenario is waiting: two cores are busy, and not too busy, with eight at a time
     let alone = ["e2e-alone-a", "e2e-alone-b", "e2e-alone-c"].map(|lab| Lab::new(lab, Server::Runs));
     let alone = Stage::new(alone.to_vec(), &Arc::new(Semaphore::new(alone.len())), &runtime);
+    // one after the other on a lab that nobody else has left anything in
+    let checkup = Stage::new(vec![Lab::new("e2e-doctor", Server::Runs)], &Arc::new(Semaphore::new(1)), &runtime);
     let places = Arc::new(Semaphore::new(5));
     let side_by_side = Stage::new(vec![Lab::new("e2e", Server::Absent)], &places, &runtime);
     let through_velero = Stage::new(vec![Lab::new("e2e-velero", Server::Runs)], &places, &runtime);
@@ -72,9 +74,10 @@ fn main() -> Result<ExitCode> {
     ];
     all.extend(trials(&side_by_side, lists.into_iter().flatten()));
     all.extend(trials(&through_velero, velero::scenarios()));
+    all.extend(trials(&checkup, alone::doctor::SCENARIOS.iter()));
 
     arguments.test_threads = arguments.test_threads.or(Some(all.len())); // each waits for its place on a stage
     let outcome = libtest_mimic::run(&arguments, all);
-    let unclean = [alone, through_velero, side_by_side].iter().filter(|stage| !stage.ends_clean()).count();
+    let unclean = [alone, through_velero, side_by_side, checkup].iter().filter(|stage| !stage.ends_clean()).count();
     Ok(if outcome.has_failed() || unclean > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
