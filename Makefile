@@ -38,7 +38,7 @@ test: peers ## every test: units, protocols against real peers, scenarios on the
 ROUNDS := 300
 storm: peers ## faults by chance, one after the other, ROUNDS of them (10 are part of make test); STORM_SEED=N brings the same again
 	@cargo build --workspace --locked -q
-	@STORM_ROUNDS=$(ROUNDS) cargo test --locked -q -p e2e --test scenarios -- in_a_storm --nocapture
+	@STORM_ROUNDS=$(ROUNDS) cargo test --workspace --locked -q --test scenarios -- in_a_storm --nocapture
 
 check: test lint ## what CI runs: every test, then format, clippy, docs, cargo-deny, generated files, crate table, manifests
 

@@ -102,7 +102,9 @@ async fn failed(ctx: &Context, report: &Report<Upload>, problem: &Problem) {
         return; // who has it now copies what would be removed here
     }
     // nobody goes on with it; what cannot be removed now goes with the backup's deletion
-    let _ = tokio::time::timeout(OPEN_WITHIN, forget_unfinished(ctx, &upload)).await;
+    if tokio::time::timeout(OPEN_WITHIN, forget_unfinished(ctx, &upload)).await.is_err() {
+        tracing::warn!(seconds = OPEN_WITHIN.as_secs(), "what was stored was not removed in time and stays until then");
+    }
     report.say(|status, now| says::given_up(status, problem, stays.as_ref().map_or(Ok(()), Err), now)).await;
 }
 
