@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use data_path::{BackupOptions, BackupReport, Content, Progress, Waits};
 use disk::Ranges;
 use jiff::Timestamp;
-use repository::{CHUNK_SIZE, DiskFacts, NewRestorePoint, Points, Repository, RestorePoint, WriterOptions};
+use repository::{CHUNK_SIZE, DiskFacts, NewRestorePoint, NoRival, Points, Repository, RestorePoint, WriterOptions};
 use serde::Serialize;
 
 use crate::args::{self, BackupArguments, Output};
@@ -55,11 +55,12 @@ pub(crate) async fn run(arguments: &BackupArguments, output: Output, interrupt: 
     let repository = if changed.is_some() { access.open().await } else { access.open_or_make().await };
     let repository = repository.with_context(|| act.clone())?;
     interrupt.hold();
-    let lock = repository.lock(&repositories::host()).await.with_context(|| act.clone())?;
+    let lock = repository.begin_lock(&repositories::host()).await.with_context(|| act.clone())?;
+    let asked = Asked { repository: &repository, arguments, source: &source, path: &path, no_rival: lock.no_rival() };
     let copied = async {
         let (base, content) = content(&repository, arguments, &source, &path, changed).await?;
         let over = base.as_ref().map(|base| format!("take over from restore point {} of {}", short(base), when(base)));
-        let report = match (copy(&repository, arguments, &source, &path, content, output, interrupt).await, over) {
+        let report = match (copy(&asked, content, output, interrupt).await, over) {
             (Err(error), Some(over)) => return Err(error.context(over)),
             (report, _) => report?,
         };
@@ -143,22 +144,26 @@ async fn newest_base(repository: &Repository, path: &str) -> Result<RestorePoint
     Ok(base.ok_or_else(none)?)
 }
 
-async fn copy(
-    repository: &Repository,
-    arguments: &BackupArguments,
-    source: &Opened,
-    path: &str,
-    content: Content,
-    output: Output,
-    interrupt: &Interrupt,
-) -> Result<BackupReport> {
+/// Which disk goes where.
+struct Asked<'a> {
+    repository: &'a Repository,
+    arguments: &'a BackupArguments,
+    source: &'a Opened,
+    path: &'a str,
+    /// Of the lock that it is written under.
+    no_rival: NoRival,
+}
+
+async fn copy(asked: &Asked<'_>, content: Content, output: Output, interrupt: &Interrupt) -> Result<BackupReport> {
+    let Asked { repository, arguments, source, path, no_rival } = asked;
     let found = match content {
         Content::Allocated => "allocated areas",
         Content::Changed { .. } => "changed areas",
     };
     let facts = DiskFacts { content_found: Some(found.to_owned()), ..DiskFacts::of_size(source.disk.size()) };
-    let point = NewRestorePoint::new(repositories::host(), path, Timestamp::now(), facts);
-    let opening = async { Ok(repository.writer(point.clone(), WriterOptions::default()).await?) };
+    let point = NewRestorePoint::new(repositories::host(), *path, Timestamp::now(), facts);
+    let options = WriterOptions { lock: Some(no_rival.clone()), ..WriterOptions::default() };
+    let opening = async { Ok(repository.writer(point.clone(), options).await?) };
     let writer = interrupt.or(opening).await?;
     let progress = Arc::new(Progress::new());
     let _bar = Bar::follow(output, "backup", &progress);

@@ -58,7 +58,7 @@ pub use error::{Damage, Error, ErrorKind};
 pub use hash::ChunkId;
 pub use initialise::{initialise, open};
 pub use location::{Credentials, InvalidLocation, Location, S3Options};
-pub use lock::Lock;
+pub use lock::{Lock, NoRival};
 pub use maintenance::{MaintenanceOptions, Report};
 pub use repository::{Points, Repository};
 pub use restore_point::{NewRestorePoint, ParseRestorePointIdError, RestorePoint, RestorePointId};

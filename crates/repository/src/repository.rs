@@ -245,6 +245,16 @@ impl Repository {
         Lock::take(self.clone(), holder, Purpose::Writing).await
     }
 
+    /// Like [`Repository::lock`], without the 200 ms in which other programs show themselves: the writer must be told of the
+    /// lock ([`WriterOptions::lock`]), and stores nothing before they have passed.
+    ///
+    /// # Errors
+    /// When another program had the repository to itself before, or the lock cannot be written. A rival that is found later is an
+    /// error of the writer.
+    pub async fn begin_lock(&self, holder: &str) -> Result<Lock, Error> {
+        Lock::begin(self.clone(), holder, Purpose::Writing).await
+    }
+
     /// Takes a shared lock to read under, in the name of `holder` (the Download's name, or the machine's). A store that takes
     /// no lock, since it is full for instance, does not keep anyone from their data: [`Lock::skipped`] says why.
     pub async fn lock_to_read(&self, holder: &str) -> Result<Lock, Error> {

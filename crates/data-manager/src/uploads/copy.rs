@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 use lifecycle::Problem;
 use lifecycle::content::Source;
 use lifecycle::transfer::{Transport, upload as says};
-use repository::{DiskFacts, NewRestorePoint, Repository, WriterOptions};
+use repository::{DiskFacts, NewRestorePoint, NoRival, Repository, WriterOptions};
 use vsphere::{Disk, SnapshotInfo, Vcenter};
 
 use super::content::{self, Found};
@@ -127,14 +127,15 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     }
     let vcenter = ctx.vcenters.get().await?.for_operation(name.as_str());
     let (disk, taken) = look(&vcenter, &snapshot).await?;
-    let lock = repository.lock(&name).await.map_err(|e| failed("lock the repository", e))?;
+    let lock = repository.begin_lock(&name).await.map_err(|e| failed("lock the repository", e))?;
     Step::UploadLocked.done();
     let found = content::find(&vcenter, &repository, &snapshot, &disk, taken.create_time).await;
     let open = ctx.disks.read(&vcenter, &snapshot, interrupt).await;
     let copied = match open {
         Ok(open) => {
             let point = new_point(&upload, &vcenter, &snapshot, &disk, &taken);
-            let target = Target { repository: &repository, snapshot: &snapshot, transfer: &name, point };
+            let no_rival = lock.no_rival();
+            let target = Target { repository: &repository, snapshot: &snapshot, transfer: &name, no_rival, point };
             let transport = open.transport.clone();
             // boxed: what a copy holds across its waits is too much for the stack of a thread in one piece
             let copied = Box::pin(copy_open(ctx, report, interrupt, target, open, found)).await;
@@ -188,6 +189,8 @@ struct Target<'t> {
     snapshot: &'t DiskSnapshot,
     /// In whose name it is checkpointed.
     transfer: &'t str,
+    /// Of the lock that it is made under.
+    no_rival: NoRival,
     point: NewRestorePoint,
 }
 
@@ -212,7 +215,9 @@ async fn copy_open(
             return copied;
         }
         let doubt = problem.message();
-        found.doubt(target.repository, target.snapshot).await; // before anything that may fail
+        if target.no_rival.wait().await.is_ok() {
+            found.doubt(target.repository, target.snapshot).await; // before anything that may fail
+        }
         report.say(|status, now| says::waits(status, Reason::TrackingUntrue, &doubt, now)).await;
         found = found.untrue();
         Box::pin(copy_found(ctx, report, interrupt, &target, &disk, &transport, &found)).await
@@ -244,7 +249,8 @@ async fn copy_found(
     transport: &Transport,
     found: &Found,
 ) -> Result<(Source, api::Progress), NotDone> {
-    let options = WriterOptions { transfer: Some(target.transfer.to_owned()), ..WriterOptions::default() };
+    let (transfer, lock) = (Some(target.transfer.to_owned()), Some(target.no_rival.clone()));
+    let options = WriterOptions { transfer, lock, ..WriterOptions::default() };
     let writer = target.repository.writer(found.noted(&target.point), options).await;
     let writer = writer.map_err(|e| from_repository("begin the restore point", &e))?;
     let progress = Progress::new();

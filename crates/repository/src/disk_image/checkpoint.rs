@@ -308,7 +308,10 @@ async fn save(state: Arc<State>, recorder: Arc<Recorder>) {
             }
             continue;
         };
-        let mut writing = std::pin::pin!(write(&state.repository, &recorder, number, checkpoint));
+        let mut writing = std::pin::pin!(async {
+            state.packer.may_store().await?;
+            write(&state.repository, &recorder, number, checkpoint).await
+        });
         let written = tokio::select! {
             biased;
             () = recorder.stop.cancelled() => {

@@ -39,6 +39,7 @@ pub(super) async fn commit(state: &Arc<State>) -> Result<RestorePoint, Error> {
     state.tasks.wait().await;
     state.tasks.reopen();
     state.packer.state()?;
+    state.packer.may_store().await?;
     for _ in 0..ATTEMPTS {
         if let Some(point) = attempt(state).await? {
             return Ok(point);

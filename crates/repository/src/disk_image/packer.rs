@@ -21,6 +21,7 @@ use super::compress::Compression;
 use crate::error::{Error, ErrorKind};
 use crate::hash::{self, ChunkId};
 use crate::index::{IndexFile, IndexPack};
+use crate::lock::NoRival;
 use crate::pack::{self, BlobKind, Buffers, PackBuilder, SealedBlob, SealedPack};
 use crate::repository::Repository;
 use crate::store::Body;
@@ -74,6 +75,8 @@ struct Shared {
     hashing: AtomicU64,
     waited_us: AtomicU64,
     recorder: Option<Arc<Recorder>>,
+    /// Nothing is stored before it is known to hold.
+    lock: Option<NoRival>,
 }
 
 #[derive(Default)]
@@ -94,7 +97,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Packer {
     /// Must be called inside the runtime that shall do the puts.
-    pub(super) fn new(repository: Repository, puts: usize, recorder: Option<Arc<Recorder>>) -> Self {
+    pub(super) fn new(
+        repository: Repository,
+        puts: usize,
+        recorder: Option<Arc<Recorder>>,
+        lock: Option<NoRival>,
+    ) -> Self {
         let hashed_together = if hash::together() > 1 { HASHED_TOGETHER } else { 1 };
         let shared = Shared {
             repository,
@@ -117,6 +125,7 @@ impl Packer {
             hashing: AtomicU64::new(0),
             waited_us: AtomicU64::new(0),
             recorder,
+            lock,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -314,7 +323,16 @@ impl Packer {
         self.shared.uploads.spawn_on(upload, &self.shared.runtime);
     }
 
+    /// Waits until something may be stored.
+    pub(super) async fn may_store(&self) -> Result<(), Error> {
+        match &self.shared.lock {
+            Some(lock) => lock.wait().await,
+            None => Ok(()),
+        }
+    }
+
     async fn upload(&self, kind: BlobKind, pack: SealedPack) -> Result<(), Error> {
+        self.may_store().await?;
         let key = pack::key(&pack.id);
         let body = Body { bytes: Bytes::from_owner(pack.bytes), sha256: Some(pack.id) };
         let length = body.bytes.len() as u64;
@@ -358,6 +376,7 @@ impl Packer {
         if packs.is_empty() {
             return Ok(());
         }
+        self.may_store().await?;
         let cipher = self.shared.repository.inner.cipher.clone();
         let file = IndexFile { packs };
         let sealing = tokio::task::spawn_blocking(move || (unpacked::seal(&cipher, &file), file)).await;

@@ -20,6 +20,7 @@ use super::packer::Packer;
 use super::resume;
 use crate::error::Error;
 use crate::hash::{self, ChunkId};
+use crate::lock::NoRival;
 use crate::pack::BlobKind;
 use crate::repository::Repository;
 use crate::restore_point::{NewRestorePoint, RestorePoint};
@@ -54,11 +55,14 @@ pub struct WriterOptions {
     /// Where checkpoints are written, the bytes of the disk that may have been read and are in none: what a kill costs. Reading
     /// waits before there are more. 208 MiB; less than 40 MiB, or five chunks, is taken for that.
     pub at_risk: u64,
+    /// The lock that was begun for this writer, which stores nothing before it is known to hold ([`Repository::begin_lock`]). `None`
+    /// for a writer whose lock is known to hold, or that has none.
+    pub lock: Option<NoRival>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { chunk_size: CHUNK_SIZE, workers: 0, puts_in_flight: None, transfer: None, at_risk: AT_RISK }
+        Self { chunk_size: CHUNK_SIZE, workers: 0, puts_in_flight: None, transfer: None, at_risk: AT_RISK, lock: None }
     }
 }
 
@@ -186,7 +190,7 @@ impl Writer {
         let recorder = options.transfer.as_deref().map(|transfer| recorder(transfer, &point, &layout, at_risk));
         let recorder = recorder.transpose()?;
         let state = State {
-            packer: Packer::new(repository.clone(), puts.clamp(1, MOST_PUTS), recorder.clone()),
+            packer: Packer::new(repository.clone(), puts.clamp(1, MOST_PUTS), recorder.clone(), options.lock),
             repository,
             layout,
             point,

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -61,6 +62,50 @@ pub struct Lock {
     repository: Repository,
     held: Option<Held>,
     skipped: Option<String>,
+    no_rival: NoRival,
+}
+
+/// Becomes known 200 ms after a lock was written: whether another program had the repository to itself by then.
+#[derive(Debug, Clone)]
+pub struct NoRival(watch::Receiver<Option<Result<(), Arc<Error>>>>);
+
+impl NoRival {
+    fn known() -> Self {
+        Self(watch::channel(Some(Ok(()))).1)
+    }
+
+    /// Looks in the background.
+    fn look(repository: Repository) -> Self {
+        let (answer, known) = watch::channel(None);
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLE).await; // a rival that listed before our file was there has written its own by now
+            answer.send_replace(Some(give_way(&repository).await.map_err(Arc::new)));
+        });
+        Self(known)
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] where there is a rival, or why nobody could look.
+    pub async fn wait(&self) -> Result<(), Error> {
+        let mut answer = self.0.clone();
+        let known = answer.wait_for(Option::is_some).await.expect("looking for rivals does not panic");
+        match known.as_ref().expect("waited for") {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(again(cause)),
+        }
+    }
+}
+
+/// The error once more, for another who waited for the same.
+fn again(cause: &Error) -> Error {
+    match cause {
+        Error::Locked { by, exclusive, since } => {
+            Error::Locked { by: by.clone(), exclusive: *exclusive, since: *since }
+        }
+        other => Error::WriterFailed { first: other.chain(), kind: other.kind() },
+    }
 }
 
 #[derive(Debug)]
@@ -89,11 +134,22 @@ impl Drop for Counted {
 }
 
 impl Lock {
+    /// Takes a shared lock and waits until no rival is known to be at work.
     pub(crate) async fn take(repository: Repository, holder: &str, purpose: Purpose) -> Result<Self, Error> {
-        Self::take_renewed_every(repository, holder, purpose, REFRESH).await
+        let lock = Self::begin(repository, holder, purpose).await?;
+        if let Err(rival) = lock.no_rival.wait().await {
+            lock.release().await?;
+            return Err(rival);
+        }
+        Ok(lock)
     }
 
-    async fn take_renewed_every(
+    /// Takes a shared lock; whether there was a rival becomes known later: [`Lock::no_rival`].
+    pub(crate) async fn begin(repository: Repository, holder: &str, purpose: Purpose) -> Result<Self, Error> {
+        Self::begin_renewed_every(repository, holder, purpose, REFRESH).await
+    }
+
+    async fn begin_renewed_every(
         repository: Repository,
         holder: &str,
         purpose: Purpose,
@@ -108,18 +164,19 @@ impl Lock {
             Err(cause) if purpose.does_without(&cause) => {
                 let reason = cause.chain();
                 warn!(reason, "going on without a lock: prune the repository only when this has ended");
-                return Ok(Self { repository, held: None, skipped: Some(reason) });
+                return Ok(Self { repository, held: None, skipped: Some(reason), no_rival: NoRival::known() });
             }
             other => other?,
         };
         let held = Held::start(repository.clone(), holder.to_owned(), false, first, every);
-        let lock = Self { repository, held: Some(held), skipped: None };
-        tokio::time::sleep(SETTLE).await; // a rival that listed before our file was there has written its own by now
-        if let Err(rival) = give_way(&lock.repository).await {
-            lock.release().await?;
-            return Err(rival);
-        }
-        Ok(lock)
+        let no_rival = NoRival::look(repository.clone());
+        Ok(Self { repository, held: Some(held), skipped: None, no_rival })
+    }
+
+    /// Whether another program had the repository to itself when this lock was taken: for
+    /// [`WriterOptions::lock`](crate::WriterOptions), so that a writer reads and hashes while that is found out.
+    pub fn no_rival(&self) -> NoRival {
+        self.no_rival.clone()
     }
 
     /// An exclusive lock, for maintenance. Our transfers do not mind it and do not keep it from being taken.
@@ -127,7 +184,7 @@ impl Lock {
         alone(&repository, None).await?;
         let first = write(&repository, holder, true).await?;
         let held = Held::start(repository.clone(), holder.to_owned(), true, first, REFRESH);
-        let lock = Self { repository, held: Some(held), skipped: None };
+        let lock = Self { repository, held: Some(held), skipped: None, no_rival: NoRival::known() };
         tokio::time::sleep(SETTLE).await;
         if let Err(rival) = alone(&lock.repository, Some(first.id)).await {
             lock.release().await?;
@@ -267,7 +324,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let repository = repository(folder.path()).await;
         let lock =
-            Lock::take_renewed_every(repository.clone(), "upload-1", Purpose::Writing, Duration::from_millis(50))
+            Lock::begin_renewed_every(repository.clone(), "upload-1", Purpose::Writing, Duration::from_millis(50))
                 .await
                 .unwrap();
         let first = ids(&repository).await;
