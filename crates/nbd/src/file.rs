@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use direct::DirectFile;
 use disk::ByteRange;
 use rustix::fs::{FallocateFlags, SeekFrom as Offset};
 use rustix::io::Errno as SystemErrno;
 
-use crate::error::Failure;
+use crate::error::{Errno, Failure};
 use crate::export::{Allocation, BlockSizes, Export, Features, Fua, Kind, Zeroes};
 
 /// Extents in one answer: bounds the memory of a badly fragmented file's answer.
@@ -35,6 +36,8 @@ pub enum Access {
 #[derive(Debug)]
 pub struct RawFile {
     file: Arc<File>,
+    /// The same file, where it may be written.
+    written: Option<Arc<DirectFile>>,
     size: u64,
     access: Access,
     /// Block devices do not tell where their holes are.
@@ -54,7 +57,11 @@ impl RawFile {
         }
         let mut file = OpenOptions::new().read(true).write(access == Access::Write).open(path)?;
         let size = file.seek(SeekFrom::End(0))?;
-        Ok(Self { file: Arc::new(file), size, access, tells_holes: kind.is_file() })
+        let written = match access {
+            Access::Write => Some(Arc::new(DirectFile::new(file.try_clone()?))),
+            Access::Read => None,
+        };
+        Ok(Self { file: Arc::new(file), written, size, access, tells_holes: kind.is_file() })
     }
 
     async fn work<T: Send + 'static>(
@@ -99,8 +106,9 @@ impl Export for RawFile {
     }
 
     async fn write(&self, offset: u64, data: Bytes, fua: Fua) -> Result<(), Failure> {
+        let written = self.written.clone().ok_or(Errno::NotPermitted)?;
         self.work(move |file| {
-            file.write_all_at(&data, offset)?;
+            written.write_all_at(&data, offset)?;
             stable(file, fua)
         })
         .await

@@ -11,7 +11,7 @@ use nbd::{Fua, Kind, Zeroes};
 use stage::{DISK, MIB, PASSWORD, Stage, client, eventually, options, snapshot, writable_disk};
 use tokio::process::Command;
 use tokio::task::JoinSet;
-use vddk::{LaunchOptions, LibrarySettings};
+use vddk::{Connection, LaunchOptions, LibrarySettings};
 
 #[tokio::test]
 async fn a_snapshot_is_served_byte_for_byte() {
@@ -40,6 +40,35 @@ async fn the_transport_is_the_first_that_works_in_the_order_asked_for() {
     let nowhere = LaunchOptions { transport_modes: "san:hotadd".parse().unwrap(), ..options() };
     let error = stage.launch_with(stage.connection(), snapshot(), nowhere).await.unwrap_err();
     assert_eq!(error.kind(), vddk::Kind::OpenFailed, "{error}");
+}
+
+/// A hole in VMware's library is no way into the cluster's network.
+#[tokio::test]
+async fn the_library_reaches_vcenter_and_hosts_and_nobody_else_and_cannot_be_called() {
+    if kernel() < (6, 7) {
+        return eprintln!("not shown here: this kernel holds no program to ports, Linux 6.7 does");
+    }
+    let stage = Stage::new();
+    let tried =
+        |action: &str, port: u16| format!(r#"{{"function":"ConnectEx","action":"{action}","port":{port},"code":13}}"#);
+    for (vcenter, port) in [(443, 443), (443, 902), (8443, 8443)] {
+        stage.script(&tried("dial", port));
+        let connection = Connection { port: vcenter, ..stage.connection() };
+        let helper = stage.launch_with(connection, snapshot(), options()).await;
+        helper.unwrap_or_else(|e| panic!("port {port}: {e}")).stop().await.unwrap();
+    }
+    for (action, port) in [("dial", 6443), ("dial", 80), ("listen", 0), ("listen", 443)] {
+        stage.script(&tried(action, port));
+        let error = stage.launch(snapshot()).await.unwrap_err();
+        assert_eq!(error.kind(), vddk::Kind::OpenFailed, "{action} {port}: {error}");
+    }
+}
+
+/// Its version: major and minor.
+fn kernel() -> (u32, u32) {
+    let told = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = told.split(['.', '-']).map(|part| part.parse().unwrap_or_default());
+    (numbers.next().unwrap(), numbers.next().unwrap_or_default())
 }
 
 /// One read after the other is a fifth of the speed on a real host.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use direct::DirectFile;
 use rustix::io::Errno;
 
 use super::{Body, Error, ErrorKind, Object, PutNew, Store};
@@ -59,14 +60,15 @@ fn write_beside(target: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let folder = target.parent().ok_or_else(|| io::Error::other("the key has no folder"))?;
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = folder.join(format!("{name}{TEMPORARY}{}", uuid::Uuid::new_v4().simple()));
-    let mut file = match File::create_new(&temporary) {
+    let file = match File::create_new(&temporary) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(folder)?;
             File::create_new(&temporary)?
         }
         other => other?,
     };
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let file = DirectFile::new(file);
+    let written = file.write_all_at(bytes, 0).and_then(|()| file.file().sync_all());
     if let Err(cause) = written {
         let _ = fs::remove_file(&temporary); // the first error is the one to report
         return Err(cause);

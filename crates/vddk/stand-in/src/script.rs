@@ -7,7 +7,8 @@
 //! `disk`, `snapshot`, `diskMib` (disks of that size, open ones: a rule for a disk that has no name yet) and `atOffset`
 //! (bytes; a request that covers it) narrow a rule down. `skip` calls that match are
 //! spared, then it strikes `count` times, 0 being always. Actions: `fail` with `code`, `hang`, `abort`, `slow` by
-//! `delayMs`, `hold` until the rule is gone. The first rule that strikes counts. `Travel` is the way of an asynchronous read
+//! `delayMs`, `hold` until the rule is gone, `dial` and `listen` at TCP `port` of this machine, which fail with `code` where the
+//! process may not. The first rule that strikes counts. `Travel` is the way of an asynchronous read
 //! to its host: several may be on it, while the host serves one at a time.
 //!
 //! Calls are counted over all processes, in `<store>/.vddk-counts`, under the rule's exact text: a rule that was used
@@ -16,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -57,6 +59,8 @@ struct Rule {
     code: u64,
     #[serde(default)]
     delay_ms: u64,
+    #[serde(default)]
+    port: u16,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -67,6 +71,8 @@ enum Action {
     Abort,
     Slow,
     Hold,
+    Dial,
+    Listen,
 }
 
 impl Rule {
@@ -80,6 +86,12 @@ impl Rule {
             && narrows(&self.snapshot, call.snapshot)
             && self.disk_mib.is_none_or(|mib| call.size == Some(mib << 20))
             && self.at_offset.is_none_or(covers)
+    }
+
+    /// The code where it was not allowed; whether somebody listens there does not matter.
+    fn unless_allowed(&self, tried: std::io::Result<()>) -> Option<u64> {
+        let refused = tried.is_err_and(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied);
+        refused.then_some(self.code)
     }
 
     /// `rules` reads the script again.
@@ -103,6 +115,8 @@ impl Rule {
                 }
                 None
             }
+            Action::Dial => self.unless_allowed(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).map(drop)),
+            Action::Listen => self.unless_allowed(TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).map(drop)),
         }
     }
 }

@@ -10,6 +10,7 @@ mod disk;
 mod export;
 mod layout;
 mod log;
+mod network;
 mod serve;
 mod underway;
 mod watch;
@@ -42,6 +43,10 @@ fn main() -> ExitCode {
         }
     };
     drop(line);
+    match network::confine(order.port) {
+        Ok(told) => eprintln!("log: {told}"),
+        Err(cause) => eprintln!("warn: connections are not held to any ports: {cause}"),
+    }
     let watch = Watch::start(
         Duration::from_millis(order.call_deadline_ms),
         Duration::from_millis(order.stop_deadline_ms),
