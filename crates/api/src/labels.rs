@@ -19,6 +19,10 @@ pub const VOLUME_HEALTH: [&str; 2] =
     ["volumehealth.storage.kubernetes.io/health", "volumehealth.storage.kubernetes.io/health-timestamp"];
 /// Name of the vSphere CSI driver.
 pub const CSI_DRIVER: &str = "csi.vsphere.vmware.com";
+/// Name of the driver of vSphere volumes that Kubernetes itself once had, as storage classes of its time name it.
+pub const IN_TREE_DRIVER: &str = "kubernetes.io/vsphere-volume";
+/// Annotation on a volume of the in-tree driver that a CSI driver has taken over: the CSI driver's name.
+pub const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 /// Label on a ConfigMap that belongs to a Velero plugin.
 pub const PLUGIN_CONFIG: &str = "velero.io/plugin-config";
 /// Label on the ConfigMap that maps storage classes at restore, `RestoreItemAction`.

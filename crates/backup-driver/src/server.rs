@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use connections::{Repositories, Vcenters};
+use connections::{Migrations, Repositories, Vcenters};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -43,6 +43,7 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
         publisher: Publisher::new(client.clone(), "backup-driver", &server.identity, metrics.clone()),
         vcenters: Vcenters::new(client.clone(), &server.namespace),
         repositories: Repositories::new(client.clone(), &server.namespace),
+        migrations: Migrations::new(client.clone()),
         transfers: Leases::transfers(client.clone(), &server.namespace, &server.identity),
         namespace: server.namespace,
         client,

@@ -1,6 +1,6 @@
 //! What `velero backup` and `velero restore` do with our claims, by Velero's own server and command line.
 
-mod backup_choices;
+pub(crate) mod backup_choices;
 mod backup_late;
 mod backup_names;
 mod backup_settings;
