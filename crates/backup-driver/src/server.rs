@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Server, Sweeps};
 use crate::{
-    Context, admissions, claims, clones, deletes, elsewhere, leases, leftovers, locks, maintenance, orphans, snapshots,
-    sweep, transfers,
+    Context, admissions, claims, clones, deletes, elsewhere, leases, leftovers, locks, maintenance, new_disks, orphans,
+    snapshots, sweep, transfers,
 };
 
 /// How long work at hand may go on after we were asked to stop. Whatever is cut off is found again at the next start.
@@ -90,6 +90,7 @@ async fn work(ctx: &Arc<Context>, sweeps: &Sweeps, stop: &CancellationToken, lea
             leases::run(ctx.clone(), sweeps.every(), ask.clone()),
             leftovers::run(ctx.clone(), sweeps.leftovers(), sweeps.orphan_age(), ask.clone()),
             maintenance::run(ctx.clone(), ask.clone()),
+            new_disks::run(ctx.clone(), ask.clone()),
         );
     };
     let patience = async {
