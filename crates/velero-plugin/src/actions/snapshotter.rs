@@ -93,8 +93,7 @@ impl OldSnapshots {
             let disk = id
                 .parse::<DiskEntity>()
                 .map_err(|e| ActionError::new(format!("read the disk of Download {name}: {e}")))?;
-            // whoever removes what nobody takes must not come between: refused when the Download changed meanwhile
-            say(&downloads, &name, Owner::Taken, written.resource_version()).await?;
+            take_over(&downloads, written).await?;
             Ok(disk.disk.to_string())
         };
         let taken: Result<String, ActionError> = taken.await;
@@ -102,7 +101,7 @@ impl OldSnapshots {
             let given_up =
                 waits::insist(WRITTEN_DOWN_WITHIN, |_| false, || say(&downloads, &name, Owner::GivenUp, None)).await;
             if let Err(error) = given_up {
-                let (error, why) = (error.message(), why.message());
+                let (error, why) = (Problem::chain(&error), why.message());
                 tracing::warn!(download = name, error, why, "it could not be given up; delete it");
             }
         }
@@ -190,14 +189,29 @@ fn download(source: &DiskEntity, repository: &str) -> Download {
     download
 }
 
+/// Takes the disk over from whoever removes what nobody takes: refused when that one was faster.
+pub(super) async fn take_over(downloads: &Api<Download>, mut written: Download) -> Result<(), ActionError> {
+    let name = written.name_any();
+    let act = format!("take over the disk of Download {name}");
+    while Owner::of(&written) == Some(Owner::Awaited) {
+        match say(downloads, &name, Owner::Taken, written.resource_version()).await {
+            // changed meanwhile, by whomever: a last word of its node is no reason to lose a disk
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                written = downloads.get(&name).await.map_err(failed(&act))?;
+            }
+            said => return said.map_err(failed(&act)),
+        }
+    }
+    Err(refused(&Problem::lasting(Reason::RequestDeleted, format!("{act}: it was given up meanwhile"))))
+}
+
 /// Says who answers for the disk from now on.
-async fn say(downloads: &Api<Download>, name: &str, owner: Owner, version: Option<String>) -> Result<(), ActionError> {
+async fn say(downloads: &Api<Download>, name: &str, owner: Owner, version: Option<String>) -> kube::Result<()> {
     let mut patch = json!({"metadata": {"annotations": {labels::NEW_DISK: owner.as_str()}}});
     if let Some(version) = version {
         patch["metadata"]["resourceVersion"] = json!(version);
     }
-    let said = downloads.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
-    said.map(drop).map_err(failed(&format!("say whose the disk of Download {name} is")))
+    downloads.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
 }
 
 /// Why a Download did not become a disk, in its own words.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{AT_THE_LATEST, ApiServer, reads, with_location};
 use crate::actions::patience::Patience;
-use crate::actions::snapshotter::OldSnapshots;
+use crate::actions::snapshotter::{OldSnapshots, take_over};
 use crate::protocol::kinds::{ActionError, VolumeInfo, VolumeSnapshotter};
 
 const ID: &str = "ivd:disk-1:snap-1";
@@ -87,4 +87,27 @@ async fn the_duty_to_delete_an_old_snapshot_is_written_down_and_waited_for_a_mom
     server.fails("deletesnapshots", StatusCode::FORBIDDEN);
     let why = of.delete_snapshot(ID).await.unwrap_err();
     assert!(why.message().contains("make a DeleteSnapshot"), "Velero keeps the backup then: {why}");
+}
+
+#[tokio::test]
+async fn a_disk_is_velero_s_only_when_nobody_removes_it_and_a_late_word_of_its_node_loses_none() {
+    for (said, wanted) in [("awaited", "taken"), ("removing", "removing")] {
+        let server = ApiServer::default();
+        let path = "/apis/datamover.cnsdp.vmware.com/v1alpha1/namespaces/velero/downloads/download-1";
+        let told = |owner: &str| {
+            json!({
+                "apiVersion": "datamover.cnsdp.vmware.com/v1alpha1", "kind": "Download",
+                "metadata": {"name": "download-1", "namespace": "velero", "resourceVersion": "2",
+                    "annotations": {"velero-plugin-for-vsphere/new-disk": owner}},
+                "spec": {"protectedEntityID": "ivd:disk-2"},
+            })
+        };
+        server.put(path, told(said));
+        // it changed since the plugin has seen it completed
+        server.fails("downloads", StatusCode::CONFLICT);
+        let downloads = kube::Api::namespaced(server.client(), "velero");
+        let taken = take_over(&downloads, serde_json::from_value(told("awaited")).unwrap()).await;
+        assert_eq!(taken.is_ok(), said == "awaited", "{taken:?}");
+        assert_eq!(owner(&server.all("downloads")[0]), wanted);
+    }
 }
