@@ -19,6 +19,10 @@ pub const VOLUME_HEALTH: [&str; 2] =
     ["volumehealth.storage.kubernetes.io/health", "volumehealth.storage.kubernetes.io/health-timestamp"];
 /// Name of the vSphere CSI driver.
 pub const CSI_DRIVER: &str = "csi.vsphere.vmware.com";
+/// Name of the driver of vSphere volumes that Kubernetes itself once had, as storage classes of its time name it.
+pub const IN_TREE_DRIVER: &str = "kubernetes.io/vsphere-volume";
+/// Annotation on a volume of the in-tree driver that a CSI driver has taken over: the CSI driver's name.
+pub const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 /// Label on a ConfigMap that belongs to a Velero plugin.
 pub const PLUGIN_CONFIG: &str = "velero.io/plugin-config";
 /// Label on the ConfigMap that maps storage classes at restore, `RestoreItemAction`.
@@ -41,6 +45,9 @@ pub const RECLAIM_POLICY: &str = "velero-plugin-for-vsphere/reclaim-policy";
 pub const VOLUME_LABELS: &str = "velero-plugin-for-vsphere/volume-labels";
 /// Label on scratch claims and their volumes: uid of the CloneFromSnapshot they work for.
 pub const SCRATCH_FOR: &str = "velero-plugin-for-vsphere/scratch-for";
+/// Annotation on a Download for which the driver makes the disk: who answers for that disk. Its words are in
+/// `lifecycle::new_disk`.
+pub const NEW_DISK: &str = "velero-plugin-for-vsphere/new-disk";
 /// Annotation on a BackupRepository, any text: free the space of deleted backups now. Removed when it is done.
 pub const MAINTAIN: &str = "velero-plugin-for-vsphere/maintain";
 /// Annotation on a BackupRepository, a time: a backup was deleted and its space is not freed yet.

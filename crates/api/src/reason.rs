@@ -121,8 +121,14 @@ reasons! {
             "The namespace still holds the claim.",
             "Delete or rename it, or restore into another namespace.";
         ForeignDriver: "The volume does not belong to the vSphere CSI driver.",
-            "It is of another CSI driver or an in-tree volume.",
+            "It is of another CSI driver, or an in-tree volume that was not migrated to the vSphere CSI driver.",
             "Back it up by other means, such as Velero's file-system backup.";
+        MigrationUnknown: "Which disk a volume of the old in-tree driver is cannot be told.",
+            "The CSI driver has no record of its path among the cnsvspherevolumemigrations of the cluster, or several of different disks.",
+            "See whether the CSI driver runs with migration switched on and what its syncer logs; take away the records that are wrong, then try again.";
+        NoSharedDatastore: "There is no datastore that the hosts of all nodes have mounted.",
+            "A disk without a storage class has to lie where every node can use it; NFS 4.1 does not count. Or no node names its virtual machine.",
+            "Mount one on the hosts of all nodes, and see that the nodes have spec.providerID vsphere://UUID, as the vSphere cloud provider sets it.";
         ClaimBindTimeout: "The new volume was not there in time.",
             "The CSI driver could not make it, or the storage class is missing or full.",
             "See the events of the scratch claim in the Velero namespace and the logs of the CSI driver.";

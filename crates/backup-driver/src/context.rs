@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Timestamp;
-use connections::{Repositories, Vcenters};
+use connections::{Migrations, Repositories, Vcenters};
 use kube::runtime::controller::Action;
 use kube::{Client, Resource, ResourceExt};
 use lifecycle::orphans::Installation;
@@ -34,6 +34,8 @@ pub struct Context {
     pub vcenters: Vcenters,
     /// Repositories.
     pub repositories: Repositories,
+    /// Which disks volumes of the old in-tree driver have.
+    pub migrations: Migrations,
     /// Who works on which transfer; the driver takes none of these.
     pub transfers: Leases,
     /// Counters.

@@ -31,6 +31,7 @@ mod leases;
 mod leftovers;
 mod locks;
 pub mod maintenance;
+pub mod new_disks;
 pub mod orphans;
 mod pauses;
 mod places;

@@ -25,7 +25,6 @@ use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use lifecycle::admission::{Budgets, Host, Places, attached_to, is_written, read_disk, written_disk};
-use lifecycle::snapshot::disk_of;
 use lifecycle::{Problem, tracking};
 use tokio::time::timeout;
 use vsphere::{Cause, Fault, FaultKind, Vcenter};
@@ -263,7 +262,8 @@ async fn volume_of(disk: &DiskId, upload: &Upload, ctx: &Context) -> Result<Opti
     let Some(name) = read.and_then(|claim| claim.spec?.volume_name) else { return Ok(None) };
     let volumes: Api<PersistentVolume> = Api::all(ctx.client.clone());
     let volume = volumes.get_opt(&name).await.map_err(|e| from_kube("read the volume of an Upload", &e))?;
-    Ok(volume.filter(|volume| disk_of(volume).is_ok_and(|of_it| of_it == *disk)).map(|_| name))
+    let Some(volume) = volume else { return Ok(None) };
+    Ok(ctx.migrations.disk_of(&volume).await.is_ok_and(|of_it| of_it == *disk).then_some(name))
 }
 
 /// What `keep` takes of all objects of a kind.

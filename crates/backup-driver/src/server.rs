@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use connections::{Repositories, Vcenters};
+use connections::{Migrations, Repositories, Vcenters};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Server, Sweeps};
 use crate::{
-    Context, admissions, claims, clones, deletes, elsewhere, leases, leftovers, locks, maintenance, orphans, snapshots,
-    sweep, transfers,
+    Context, admissions, claims, clones, deletes, elsewhere, leases, leftovers, locks, maintenance, new_disks, orphans,
+    snapshots, sweep, transfers,
 };
 
 /// How long work at hand may go on after we were asked to stop. Whatever is cut off is found again at the next start.
@@ -43,6 +43,7 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
         publisher: Publisher::new(client.clone(), "backup-driver", &server.identity, metrics.clone()),
         vcenters: Vcenters::new(client.clone(), &server.namespace),
         repositories: Repositories::new(client.clone(), &server.namespace),
+        migrations: Migrations::new(client.clone()),
         transfers: Leases::transfers(client.clone(), &server.namespace, &server.identity),
         namespace: server.namespace,
         client,
@@ -89,6 +90,7 @@ async fn work(ctx: &Arc<Context>, sweeps: &Sweeps, stop: &CancellationToken, lea
             leases::run(ctx.clone(), sweeps.every(), ask.clone()),
             leftovers::run(ctx.clone(), sweeps.leftovers(), sweeps.orphan_age(), ask.clone()),
             maintenance::run(ctx.clone(), ask.clone()),
+            new_disks::run(ctx.clone(), ask.clone()),
         );
     };
     let patience = async {

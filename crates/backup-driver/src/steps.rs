@@ -41,6 +41,8 @@ pub enum Step {
     DiskSnapshotDeleted,
     /// The restore point is deleted.
     PointForgotten,
+    /// The disk of a Download that names no volume is made.
+    DiskMade,
 }
 
 impl Step {
@@ -64,6 +66,7 @@ impl Step {
         Self::UploadCancelled,
         Self::DiskSnapshotDeleted,
         Self::PointForgotten,
+        Self::DiskMade,
     ];
 
     /// The step's name, as `BACKUP_DRIVER_DIE_AFTER` takes it.

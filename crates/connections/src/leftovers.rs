@@ -21,12 +21,12 @@ use lifecycle::Problem;
 use lifecycle::orphans::parts::{self, OpenUpload};
 use lifecycle::orphans::points::{self, BackupOf, Owners, Point};
 use lifecycle::orphans::{Installation, Settings, Taken, find, repositories};
-use lifecycle::snapshot::disk_of;
+use lifecycle::snapshot::{Backing, Migrated, backing};
 use repository::Repository;
 use repository::store::S3Store;
 use vsphere::{ReasonKind, Vcenter};
 
-use crate::{Repositories, from_kube, from_repository, from_vsphere};
+use crate::{Migrations, Repositories, from_kube, from_repository, from_vsphere};
 
 /// Pause between two calls to vCenter: a look is never more than ten calls a second.
 const BETWEEN_CALLS: Duration = Duration::from_millis(100);
@@ -36,26 +36,39 @@ const PAGE: u32 = 500;
 /// The disks of this cluster, each with its volume's name and no more.
 pub type Disks = HashMap<DiskId, PersistentVolume>;
 
-/// The disks of the vSphere CSI driver's volumes.
+/// The disks of the vSphere CSI driver's volumes, those of migrated ones among them. One whose disk cannot be told is left out,
+/// and the log says why.
 ///
 /// # Errors
 /// When the API server does not answer or does not allow it.
 pub async fn disks(client: &Client) -> Result<Disks, Problem> {
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let (mut found, mut page) = (Disks::new(), ListParams::default().limit(PAGE));
+    let mut migrated: Vec<(Migrated, PersistentVolume)> = Vec::new();
     loop {
         let listed = volumes.list(&page).await.map_err(|e| from_kube("list volumes", &e))?;
         let more = listed.metadata.continue_.clone().filter(|token| !token.is_empty());
-        let named = |volume: PersistentVolume| {
-            let disk = disk_of(&volume).ok()?; // somebody else's
-            Some((disk, PersistentVolume { spec: None, status: None, ..volume }))
-        };
-        found.extend(listed.items.into_iter().filter_map(named));
+        for volume in listed.items {
+            let Ok(backing) = backing(&volume) else { continue }; // somebody else's
+            let named = PersistentVolume { spec: None, status: None, ..volume };
+            match backing {
+                Backing::Disk(disk) => drop(found.insert(disk, named)),
+                Backing::Migrated(of_it) => migrated.push((of_it, named)),
+            }
+        }
         match more {
             Some(token) => page = page.continue_token(&token),
-            None => return Ok(found),
+            None => break,
         }
     }
+    let migrations = Migrations::new(client.clone());
+    for (of_it, named) in migrated {
+        match migrations.disk(&Backing::Migrated(of_it)).await {
+            Ok(disk) => drop(found.insert(disk, named)),
+            Err(problem) => tracing::info!(%problem, "the disk of a migrated volume is not looked at"),
+        }
+    }
+    Ok(found)
 }
 
 /// Disk snapshots that we took for Uploads and that nobody will delete. A disk that cannot be looked at is left out; a vCenter

@@ -21,6 +21,7 @@ mod credentials;
 mod known;
 pub mod leftovers;
 mod location;
+mod migrations;
 mod problems;
 mod repositories;
 mod secrets;
@@ -28,6 +29,7 @@ mod settings;
 mod usable;
 mod vcenters;
 
+pub use migrations::Migrations;
 pub use problems::{from_kube, from_original, from_repository, from_vsphere};
 pub use repositories::{FoundKey, Opened, Repositories, location_of};
 pub use settings::Settings;

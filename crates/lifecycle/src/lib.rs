@@ -23,6 +23,7 @@ pub mod delete;
 pub mod doctor;
 pub mod limits;
 pub mod maintenance;
+pub mod new_disk;
 pub mod orphans;
 mod problem;
 pub mod retry;

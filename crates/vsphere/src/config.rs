@@ -21,6 +21,8 @@ pub struct Config {
     pub trust: Trust,
     /// How long things may take.
     pub deadlines: Deadlines,
+    /// The cluster's id in CNS, which owns the volumes that are made; `None` where nobody has set it.
+    pub cluster_id: Option<String>,
 }
 
 impl Config {
@@ -33,6 +35,7 @@ impl Config {
             password: password.into(),
             trust: Trust::SystemRoots,
             deadlines: Deadlines::default(),
+            cluster_id: None,
         }
     }
 

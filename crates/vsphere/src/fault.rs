@@ -36,6 +36,8 @@ pub enum Act {
     FindHosts,
     /// Reading the names of hosts.
     NameHosts,
+    /// Finding the datastores that hosts share.
+    FindDatastores,
     /// Switching change tracking of a virtual machine.
     TrackMachine,
     /// Switching change tracking of a disk.
@@ -67,6 +69,7 @@ impl Act {
             Self::FindMachine => "find the virtual machine with UUID",
             Self::FindHosts => "find the hosts of",
             Self::NameHosts => "read the names of hosts",
+            Self::FindDatastores => "find the datastores shared by hosts",
             Self::TrackMachine => "switch change tracking of virtual machine",
             Self::TrackDisk => "switch change tracking of disk",
             Self::AskPrivileges => "ask which privileges we have on",

@@ -1,6 +1,6 @@
-//! On which ESXi hosts virtual machines run: one question for many machines, and the hosts' names.
+//! On which ESXi hosts virtual machines run: one question for many machines; the hosts' names, and the datastores they share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::error::{Cause, Error};
 use crate::fault::Act;
@@ -29,13 +29,43 @@ impl Vcenter {
         read.map_err(|cause| Error::new(Act::NameHosts, hosts.join(", "), cause))
     }
 
-    /// One property of many objects of a kind, by their ids. vCenter may answer in pages.
+    /// The managed object ids of the datastores that all these hosts have mounted, in order, without NFS 4.1, which CNS takes no
+    /// volume on. A host that our account may not read shares nothing with anybody.
+    ///
+    /// # Errors
+    /// As [`Vcenter::hosts_of`].
+    pub async fn shared_datastores(&self, hosts: &[String]) -> Result<Vec<String>, Error> {
+        let read = self.read_shared_datastores(hosts).await;
+        read.map_err(|cause| Error::new(Act::FindDatastores, hosts.join(", "), cause))
+    }
+
+    async fn read_shared_datastores(&self, hosts: &[String]) -> Result<Vec<String>, Cause> {
+        let mounted = self.values_of("HostSystem", hosts, "datastore").await?;
+        let of_host = |host: &String| -> BTreeSet<String> {
+            let listed = mounted.get(host).into_iter().flat_map(|val| val.children_named("ManagedObjectReference"));
+            listed.map(|datastore| datastore.trimmed().to_owned()).collect()
+        };
+        let shared = hosts.iter().map(of_host).reduce(|all, more| &all & &more).unwrap_or_default();
+        let shared: Vec<String> = shared.into_iter().collect();
+        let kinds = self.property_of("Datastore", &shared, "summary.type").await?;
+        Ok(shared.into_iter().filter(|id| kinds.get(id).is_some_and(|kind| kind != "NFS41")).collect())
+    }
+
+    /// One property that is text, of many objects of a kind, by their ids. What has none is left out.
     pub(crate) async fn property_of(
         &self,
         kind: &str,
         ids: &[String],
         property: &str,
     ) -> Result<HashMap<String, String>, Cause> {
+        let values = self.values_of(kind, ids, property).await?;
+        let text =
+            |(id, val): (String, Element)| Some((id, Some(val.trimmed().to_owned()).filter(|text| !text.is_empty())?));
+        Ok(values.into_iter().filter_map(text).collect())
+    }
+
+    /// One property of many objects of a kind, by their ids. vCenter may answer in pages.
+    async fn values_of(&self, kind: &str, ids: &[String], property: &str) -> Result<HashMap<String, Element>, Cause> {
         let mut found = HashMap::new();
         if ids.is_empty() {
             return Ok(found);
@@ -65,8 +95,8 @@ impl Vcenter {
 }
 
 /// The object's id and its property, where that was told.
-fn value_of(object: &Element, property: &str) -> Option<(String, String)> {
+fn value_of(object: &Element, property: &str) -> Option<(String, Element)> {
     let mut told = object.children_named("propSet");
-    let value = told.find(|set| set.text_of("name").as_deref() == Some(property))?.child("val")?.trimmed();
-    (!value.is_empty()).then_some((object.text_of("obj")?.trim().to_owned(), value.to_owned()))
+    let value = told.find(|set| set.text_of("name").as_deref() == Some(property))?.child("val")?.clone();
+    Some((object.text_of("obj")?.trim().to_owned(), value))
 }

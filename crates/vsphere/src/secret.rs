@@ -62,7 +62,7 @@ impl VirtualCenter {
             (None, None) => Trust::SystemRoots,
         };
         let config = Config::new(self.host.clone(), self.user.clone(), self.password.clone());
-        Ok(Config { port: self.port, trust, ..config })
+        Ok(Config { port: self.port, trust, cluster_id: self.cluster_id.clone(), ..config })
     }
 }
 

@@ -69,6 +69,13 @@ impl Vcenter {
         Ok(found.into_iter().find(|v| v.id == *volume))
     }
 
+    /// The volume of that name; `None` when CNS knows none.
+    pub async fn volume_named(&self, name: &str) -> Result<Option<DiskId>, Error> {
+        let named = self.volumes_where(None, |filter| filter.text("names", name)).await;
+        let named = named.map_err(|cause| Error::new(Act::QueryVolume, name, cause))?;
+        Ok(named.into_iter().find(|v| v.name == name).map(|v| v.id))
+    }
+
     async fn volumes_where(
         &self,
         pace: Option<&Pace>,

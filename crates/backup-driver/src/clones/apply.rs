@@ -13,7 +13,6 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use lifecycle::clone::claims::{self, class};
 use lifecycle::clone::{self, is_ours, status};
-use lifecycle::snapshot::disk_of;
 use lifecycle::{Again, Problem, retry};
 use operator::Note;
 use serde_json::{Value, json};
@@ -28,6 +27,9 @@ use crate::{Context, Error};
 const LOOKING: Duration = Duration::from_secs(60);
 /// A store that does not answer is asked again this long after the clone was made.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long the CSI driver has to record the disk of a volume that it made in the in-tree driver's name, and how often it is looked.
+const RECORDED_WITHIN: Duration = Duration::from_secs(300);
+const RECORDING: Duration = Duration::from_secs(3);
 /// How often a node that was asked to stop writing is looked at; it sends no event.
 const LETTING_GO: Duration = Duration::from_millis(500);
 /// How often the removal of a volume is looked at; its going comes as an event.
@@ -183,12 +185,13 @@ fn is_ready(node: &Node) -> bool {
 /// Makes the Download for the volume that is there.
 pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
     let Some(volume) = &looked.seen.volume else { return Ok(Next::Look(Action::await_change())) };
-    let wanted = claims::source(&looked.clone).and_then(|source| {
-        let disk = disk_of(volume)?;
-        Ok(claims::download(&looked.clone, &source, &disk, ctx.now()))
-    });
-    let wanted = match wanted {
-        Ok(wanted) => wanted,
+    let disk = match ctx.migrations.disk_of(volume).await {
+        Ok(disk) => disk,
+        Err(problem) if is_being_recorded(volume, &problem, ctx) => return Ok(Next::Look(Action::requeue(RECORDING))),
+        Err(problem) => return give_up(&looked.clone, &problem, ctx).await,
+    };
+    let wanted = match claims::source(&looked.clone) {
+        Ok(source) => claims::download(&looked.clone, &source, &disk, ctx.now()),
         Err(problem) => return give_up(&looked.clone, &problem, ctx).await,
     };
     let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
@@ -199,6 +202,12 @@ pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Err
     }
     Step::DownloadMade.done();
     Ok(Next::Step)
+}
+
+/// Whether the disk of a volume may yet be told: a class of the in-tree driver's time makes volumes that the CSI driver records.
+fn is_being_recorded(volume: &PersistentVolume, problem: &Problem, ctx: &Context) -> bool {
+    let may_come = problem.reason == Reason::MigrationUnknown || problem.again == Again::Later;
+    may_come && ctx.is_younger_than(volume, RECORDED_WITHIN)
 }
 
 /// Says what the Download says.
@@ -338,7 +347,7 @@ pub(super) async fn complete(looked: &Looked, ctx: &Context) -> Result<Next, Err
     let name = looked.seen.target.as_ref().and_then(|t| t.spec.as_ref()?.volume_name.clone()).unwrap_or_default();
     let volumes: Api<PersistentVolume> = Api::all(ctx.client.clone());
     let volume = volumes.get(&name).await.map_err(Error::cluster(format!("read volume {name}")))?;
-    let disk = disk_of(&volume)?;
+    let disk = ctx.migrations.disk_of(&volume).await?;
     let before = looked.clone.status.clone().unwrap_or_default();
     let progress = looked.seen.download.as_ref().and_then(|d| d.status.as_ref()).map(|s| s.progress);
     let before = api::CloneFromSnapshotStatus { progress: progress.or(before.progress), ..before };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{BackupRepository, DeleteSnapshot, Reason, Upload};
+use api::{BackupRepository, DeleteSnapshot, Reason, Upload, WITHOUT_BACKUP_REPOSITORY};
 use connections::{from_original, from_repository, from_vsphere};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
@@ -133,11 +133,16 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
         _ => problem,
     })?;
     let only = |spaces: &[String]| if let [one] = spaces { Some(one.clone()) } else { None };
-    let from = target.namespace.clone().or_else(|| only(&described.allowed_namespaces)).ok_or_else(|| {
-        let cause = "neither the id nor the repository says from which namespace the claim was backed up";
-        Problem::lasting(Reason::InvalidSpec, cause)
-    })?;
-    let ours = forget_point(&described, &from, target, ctx).await;
+    let from = target.namespace.clone().or_else(|| only(&described.allowed_namespaces));
+    let ours = match from {
+        Some(from) => forget_point(&described, &from, target, ctx).await,
+        // of versions up to 1.0.2, which knew neither repositories nor namespaces
+        None if asked.spec.backup_repository == WITHOUT_BACKUP_REPOSITORY => Ok(()),
+        None => {
+            let cause = "neither the id nor the repository says from which namespace the claim was backed up";
+            return Err(Problem::lasting(Reason::InvalidSpec, cause));
+        }
+    };
     // in both formats: somebody may have chosen the other one between two attempts of an Upload
     let theirs = match forget_original(&described, target, ctx).await {
         Err(problem) if problem.reason == Reason::StoreAccessDenied && is_restic(&described, ctx).await => {

@@ -44,6 +44,10 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
         Ok(source) => source,
         Err(problem) => return fail(asked, &problem, ctx).await,
     };
+    let disk = match ctx.migrations.disk(&source.backing).await {
+        Ok(disk) => disk,
+        Err(problem) => return fail(asked, &problem, ctx).await,
+    };
     let before = asked.status.clone().unwrap_or_default();
     let beginning = status::snapshotting(&before, ctx.now());
     // another attempt writes nothing that the API server would refuse if it was cancelled or deleted meanwhile
@@ -57,11 +61,11 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
     };
     Step::RepositoryOpened.done();
     let token = ctx.installation().token(asked);
-    let taken = match vcenter.create_snapshot(&source.disk, &token, TAKING).await {
-        Ok(snapshot) => DiskSnapshot { disk: source.disk.clone(), snapshot },
+    let taken = match vcenter.create_snapshot(&disk, &token, TAKING).await {
+        Ok(snapshot) => DiskSnapshot { disk: disk.clone(), snapshot },
         Err(error) => {
             let problem = from_vsphere("take the disk snapshot", &error);
-            undo(&vcenter, &source.disk, &token).await;
+            undo(&vcenter, &disk, &token).await;
             return fail(asked, &problem, ctx).await;
         }
     };
@@ -73,11 +77,11 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
         ctx.publish(asked, &status::kept_in_vsphere(&before, record, ctx.now())).await?;
         return Ok(Action::await_change());
     }
-    let turn = turn(&vcenter, &source.disk, ctx).await;
+    let turn = turn(&vcenter, &disk, ctx).await;
     let upload = match make_upload(asked, &taken, &source, turn, ctx).await? {
         Ok(upload) => upload,
         Err(problem) => {
-            undo(&vcenter, &source.disk, &token).await;
+            undo(&vcenter, &disk, &token).await;
             return fail(asked, &problem, ctx).await;
         }
     };

@@ -1,11 +1,12 @@
 //! What the cluster and vCenter say of nodes and disks. Reads only.
 
 use anyhow::{Result, anyhow};
+use connections::Migrations;
 use disk::DiskId;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use kube::{Client, ResourceExt};
-use lifecycle::snapshot::disk_of;
+use lifecycle::snapshot::backing;
 use lifecycle::tracking::{self, Facts, Machine};
 use vsphere::{self, ReasonKind, Vcenter};
 
@@ -41,7 +42,7 @@ pub(crate) async fn observe(client: &Client, vcenter: &Vcenter) -> Result<Seen> 
         stream::iter(&nodes).map(|node| machine_of(node, vcenter)).buffered(AT_ONCE).try_collect().await?;
     let (known, machines): (Vec<_>, Vec<_>) = found.into_iter().unzip();
     let named = nodes.iter().map(ResourceExt::name_any).zip(known);
-    let ours: Vec<_> = volumes.iter().filter_map(|volume| Some((volume, disk_of(volume).ok()?))).collect();
+    let ours = ours(client, &volumes).await;
     let facts = stream::iter(&ours).map(|(_, disk)| facts_of(disk, vcenter)).buffered(AT_ONCE).try_collect::<Vec<_>>();
     let facts = facts.await?;
     let disks = ours.iter().zip(facts).map(|((volume, disk), facts)| tracking::Disk {
@@ -55,6 +56,20 @@ pub(crate) async fn observe(client: &Client, vcenter: &Vcenter) -> Result<Seen> 
         disks: disks.collect(),
         volumes: ours.iter().map(|(volume, _)| Volume { name: volume.name_any(), claim: claim_of(volume) }).collect(),
     })
+}
+
+/// Those of the vSphere CSI driver, made or taken over, with their disks. One whose disk cannot be told is left out, and told of.
+async fn ours<'v>(client: &Client, volumes: &'v [PersistentVolume]) -> Vec<(&'v PersistentVolume, DiskId)> {
+    let migrations = Migrations::new(client.clone());
+    let mut ours = Vec::new();
+    for volume in volumes {
+        let Ok(backing) = backing(volume) else { continue }; // somebody else's
+        match migrations.disk(&backing).await {
+            Ok(disk) => ours.push((volume, disk)),
+            Err(problem) => tracing::warn!(%problem, "a migrated volume is not looked at"),
+        }
+    }
+    ours
 }
 
 async fn machine_of(node: &Node, vcenter: &Vcenter) -> Result<(Machine, Option<vsphere::Machine>)> {

@@ -8,6 +8,7 @@ use disk::{DiskId, DiskSnapshot};
 use kube::ResourceExt as _;
 use lifecycle::Problem;
 use lifecycle::clone::may_be_of_the_original;
+use lifecycle::new_disk::Owner;
 use lifecycle::transfer::download as says;
 use repository::{Repository, RestorePoint};
 
@@ -53,7 +54,9 @@ async fn write(
     let download = report.object().await;
     let (source, volume) = (source_of(&download)?, volume_of(&download)?);
     let attempt = Attempt { ctx, report, interrupt, download: &download, source: &source, volume: &volume, touched };
-    let progress = match attempt.write_restore_point().await {
+    // of a version that knew no repositories: it lies in the original's layout or nowhere
+    let of_old = Owner::of(&download).is_some();
+    let progress = match if of_old { Err(missing(&source).into()) } else { attempt.write_restore_point().await } {
         Err(NotDone::Failed(problem)) if may_be_of_the_original(&problem) => attempt.write_original(problem).await?,
         written => written?,
     };
@@ -145,6 +148,11 @@ impl Attempt<'_> {
         // boxed, as with an Upload: too much for the stack of a thread in one piece
         Box::pin(write_open(ctx, report, interrupt, reader, open, &start)).await
     }
+}
+
+fn missing(source: &DiskSnapshot) -> Problem {
+    let cause = format!("look for the backup {source}: there is none in the original's layout");
+    Problem::lasting(Reason::RestorePointMissing, cause)
 }
 
 async fn find(repository: &Repository, source: &DiskSnapshot) -> Result<RestorePoint, Problem> {

@@ -3,13 +3,15 @@
 //! The order of work is fixed (design D5b): repository, disk snapshot, Upload, then one status write with everything.
 //! So whatever a killed driver left is found again: the disk snapshot by its token, the Upload by its label.
 
+mod migrated;
 mod source;
 pub mod status;
 
 use api::{Snapshot, SnapshotPhase, Timestamp, Upload, UploadPhase, labels, names};
 use disk::DiskSnapshot;
 
-pub use source::{Source, disk_of, source};
+pub use migrated::{Backing, Migrated, Migration};
+pub use source::{Source, backing, disk_of, source};
 
 use crate::admission::Turn;
 use crate::age::{self, Finished};
@@ -259,7 +261,11 @@ mod tests {
 
     #[test]
     fn a_snapshot_that_reuses_a_name_does_not_follow_the_old_ones_upload() {
-        let source = Source { disk: "d".parse().unwrap(), namespace: "shop".to_owned(), claim: "data-0".to_owned() };
+        let source = Source {
+            backing: Backing::Disk("d".parse().unwrap()),
+            namespace: "shop".to_owned(),
+            claim: "data-0".to_owned(),
+        };
         let made = upload(&fresh(), &"d:s".parse().unwrap(), &source, Turn::AtOnce, "c", noon());
         assert!(is_upload_of(&made, &fresh()));
         let mut again = fresh();
@@ -275,7 +281,11 @@ mod tests {
 
     #[test]
     fn an_upload_carries_what_repository_and_original_need() {
-        let source = Source { disk: "d".parse().unwrap(), namespace: "shop".to_owned(), claim: "data-0".to_owned() };
+        let source = Source {
+            backing: Backing::Disk("d".parse().unwrap()),
+            namespace: "shop".to_owned(),
+            claim: "data-0".to_owned(),
+        };
         let mut asked = fresh();
         let marks = [(labels::BACKUP_NAME, "nightly"), (labels::BACKUP_UID, "u-1")];
         asked.metadata.labels = Some(marks.map(|(key, value)| (key.to_owned(), value.to_owned())).into());

@@ -4,13 +4,14 @@ use api::{Reason, Snapshot, labels};
 use disk::DiskId;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
+use super::{Backing, Migrated};
 use crate::Problem;
 
 /// What is backed up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// The disk behind the claim.
-    pub disk: DiskId,
+    /// What the claim's volume says of its disk.
+    pub backing: Backing,
     /// Namespace of the claim.
     pub namespace: String,
     /// The claim.
@@ -44,10 +45,32 @@ pub fn source(
         let cause = format!("claim {namespace}/{name} is bound to a volume that does not exist");
         return Err(Problem::lasting(Reason::ClaimNotBound, cause));
     };
-    Ok(Source { disk: disk_of(volume)?, namespace, claim: name })
+    Ok(Source { backing: backing(volume)?, namespace, claim: name })
 }
 
-/// The disk behind a volume of the vSphere CSI driver.
+/// What a volume says of its disk, where that is for the vSphere CSI driver to serve.
+///
+/// # Errors
+/// `ForeignDriver`: it is no disk, or somebody else's.
+pub fn backing(volume: &PersistentVolume) -> Result<Backing, Problem> {
+    let spec = volume.spec.as_ref();
+    let Some(in_tree) = spec.and_then(|s| s.vsphere_volume.as_ref()) else { return disk_of(volume).map(Backing::Disk) };
+    let name = volume.metadata.name.clone().unwrap_or_default();
+    let migrated_to = volume.metadata.annotations.as_ref().and_then(|a| a.get(labels::MIGRATED_TO));
+    if migrated_to.map(String::as_str) != Some(labels::CSI_DRIVER) {
+        let (mark, driver) = (labels::MIGRATED_TO, labels::CSI_DRIVER);
+        let cause = format!(
+            "volume {name} is of the old in-tree driver and not migrated: it has no annotation {mark}={driver}"
+        );
+        return Err(Problem::lasting(Reason::ForeignDriver, cause));
+    }
+    Ok(Backing::Migrated(Migrated { volume: name, path: in_tree.volume_path.clone() }))
+}
+
+/// The disk behind a volume that the vSphere CSI driver has made.
+///
+/// # Errors
+/// `ForeignDriver` for any other.
 pub fn disk_of(volume: &PersistentVolume) -> Result<DiskId, Problem> {
     let name = volume.metadata.name.as_deref().unwrap_or_default();
     let foreign = |what: String| Problem::lasting(Reason::ForeignDriver, format!("volume {name} is {what}"));
@@ -89,7 +112,14 @@ mod tests {
     #[test]
     fn a_claim_that_cannot_be_backed_up_says_why() {
         let ours = volume(labels::CSI_DRIVER, "2b6d");
-        let in_tree: PersistentVolume = serde_json::from_value(serde_json::json!({"spec": {}})).unwrap();
+        let nothing: PersistentVolume = serde_json::from_value(serde_json::json!({"spec": {}})).unwrap();
+        let in_tree = |migrated_to: &str| -> PersistentVolume {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "pv-1", "annotations": {labels::MIGRATED_TO: migrated_to}},
+                "spec": {"vsphereVolume": {"volumePath": "[ds] a.vmdk"}}
+            }))
+            .unwrap()
+        };
         let cases = [
             (
                 "another kind",
@@ -115,12 +145,29 @@ mod tests {
                 Some(volume(labels::CSI_DRIVER, "file:1")),
                 Err(Reason::ForeignDriver),
             ),
-            ("in-tree", snapshot(api::CLAIM_KIND), Some(claim("Bound")), Some(in_tree), Err(Reason::ForeignDriver)),
+            ("no driver", snapshot(api::CLAIM_KIND), Some(claim("Bound")), Some(nothing), Err(Reason::ForeignDriver)),
+            (
+                "in-tree, another driver's by now",
+                snapshot(api::CLAIM_KIND),
+                Some(claim("Bound")),
+                Some(in_tree("csi.example")),
+                Err(Reason::ForeignDriver),
+            ),
+            (
+                "in-tree, migrated",
+                snapshot(api::CLAIM_KIND),
+                Some(claim("Bound")),
+                Some(in_tree(labels::CSI_DRIVER)),
+                Ok("[ds] a.vmdk"),
+            ),
             ("a block claim for one pod", snapshot(api::CLAIM_KIND), Some(claim("Bound")), Some(ours), Ok("2b6d")),
         ];
         for (situation, snapshot, claim, volume, want) in cases {
             let got = source(&snapshot, claim.as_ref(), volume.as_ref());
-            let got = got.as_ref().map(|s| s.disk.as_str()).map_err(|p| p.reason);
+            let got = got.as_ref().map_err(|p| p.reason).map(|s| match &s.backing {
+                Backing::Disk(disk) => disk.as_str(),
+                Backing::Migrated(migrated) => migrated.path.as_str(),
+            });
             assert_eq!(got, want, "{situation}");
         }
     }

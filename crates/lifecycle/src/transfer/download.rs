@@ -1,7 +1,7 @@
 //! What the status of a Download says after each step. The caller writes it; only what differs goes over the wire.
 
 use api::conditions::{self, READY, Status};
-use api::{DownloadCheckpoint, DownloadPhase, DownloadStatus, Progress, Reason, Time, Timestamp};
+use api::{DownloadCheckpoint, DownloadPhase, DownloadStatus, Progress, Reason, Time, Timestamp, Weight};
 use disk::DiskId;
 
 use super::Transport;
@@ -17,6 +17,31 @@ pub fn new(now: Timestamp) -> DownloadStatus {
         ..DownloadStatus::default()
     };
     tell(&mut status, Status::False, Reason::Queued, "waiting for a node to take it", now);
+    status
+}
+
+/// The driver makes a disk for it, or cannot yet, and why. Nobody writes before that. What is wrong stays said while it is tried
+/// again.
+pub fn awaits_its_disk(before: &DownloadStatus, reason: Reason, message: &str, now: Timestamp) -> DownloadStatus {
+    let mut status = before.clone();
+    status.phase.get_or_insert(DownloadPhase::New);
+    status.next_retry_timestamp.get_or_insert(Time(now));
+    let said = conditions::get(&before.conditions, READY).and_then(|c| Reason::from_word(&c.reason));
+    if reason.weight() == Weight::Trouble || said.is_none_or(|said| said.weight() != Weight::Trouble) {
+        tell(&mut status, Status::False, reason, message, now);
+    }
+    status
+}
+
+/// It ends before any node has taken it, or whoever asked waits no longer.
+pub fn ended(before: &DownloadStatus, problem: &Problem, now: Timestamp) -> DownloadStatus {
+    let mut status = before.clone();
+    status.phase = Some(DownloadPhase::Failed);
+    status.message = Some(problem.message());
+    status.completion_timestamp = Some(Time(now));
+    status.next_retry_timestamp.get_or_insert(Time(now));
+    status.checkpoint = None;
+    tell(&mut status, Status::False, problem.reason, &problem.message(), now);
     status
 }
 

@@ -4,6 +4,7 @@ use api::{Download, DownloadPhase, Time, Timestamp, Upload, UploadPhase};
 
 use super::{State, Transfer};
 use crate::age::SETTLING;
+use crate::new_disk;
 
 impl From<&Upload> for Transfer {
     fn from(upload: &Upload) -> Self {
@@ -44,7 +45,8 @@ impl From<&Download> for Transfer {
             state,
             cancel_requested: false,
             deleting: download.metadata.deletion_timestamp.is_some(),
-            admitted: download.spec.admitted.unwrap_or(true),
+            // one that names no volume yet waits for the driver to make it one
+            admitted: download.spec.admitted.unwrap_or(true) && new_disk::names_a_volume(download),
         }
     }
 }

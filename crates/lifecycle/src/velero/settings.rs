@@ -11,6 +11,9 @@ pub struct Settings {
     /// `complete_after_snapshot` in `velero-vsphere-plugin-config`: Velero's operation is done once the disk snapshot
     /// exists, as with the original; the upload goes on by itself.
     pub complete_after_snapshot: bool,
+    /// `csi-migrated-volume-support` in `velero-vsphere-plugin-feature-states`: volumes of the old in-tree driver that the
+    /// vSphere CSI driver has taken over are backed up too.
+    pub migrated_volumes: bool,
 }
 
 impl Settings {
@@ -18,6 +21,8 @@ impl Settings {
     pub const COMPLETE_AFTER_SNAPSHOT: &'static str = "complete_after_snapshot";
     /// Key in `velero-vsphere-plugin-feature-states`.
     pub const LOCAL_MODE: &'static str = "local-mode";
+    /// Key in `velero-vsphere-plugin-feature-states`.
+    pub const MIGRATED_VOLUMES: &'static str = "csi-migrated-volume-support";
 
     /// Among the words of Velero's `--features`. The original's installer looks for it and then sets [`Self::LOCAL_MODE`],
     /// whatever stood there before.
@@ -28,6 +33,7 @@ impl Settings {
         Self {
             local_mode: flag(features, Self::LOCAL_MODE) || of_velero.iter().any(|f| f == Self::ENABLE_LOCAL_MODE),
             complete_after_snapshot: flag(config, Self::COMPLETE_AFTER_SNAPSHOT),
+            migrated_volumes: flag(features, Self::MIGRATED_VOLUMES),
         }
     }
 }
@@ -50,6 +56,8 @@ mod tests {
             [("true", true), ("1", true), (" T\n", true), ("false", false), ("yes", false), ("", false)]
         {
             assert_eq!(read(&none, &map("local-mode", value)).local_mode, want, "{value}");
+            let migrated = read(&none, &map("csi-migrated-volume-support", value));
+            assert_eq!(migrated.migrated_volumes, want, "{value}");
             let early = read(&map("complete_after_snapshot", value), &none);
             assert_eq!(early.complete_after_snapshot, want, "{value}");
         }

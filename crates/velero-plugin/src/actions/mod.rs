@@ -35,8 +35,8 @@ pub fn registry(host: &Host) -> Result<Registry, RegistryError> {
         ("velero.io/vsphere-pvc-restorer", Action::Restore(Arc::new(claim_restore::ClaimRestore(reads.clone())))),
         ("cnsdp.vmware.com/volume-restorer", Action::Restore(Arc::new(skipped::Volumes))),
         ("cnsdp.vmware.com/own-kinds-restorer", Action::Restore(Arc::new(skipped::OwnKinds))),
-        ("velero.io/vsphere-pvc-deleter", Action::Delete(Arc::new(claim_delete::ClaimDelete::new(reads)))),
-        ("velero.io/vsphere", Action::VolumeSnapshotter(Arc::new(snapshotter::OldSnapshots))),
+        ("velero.io/vsphere-pvc-deleter", Action::Delete(Arc::new(claim_delete::ClaimDelete::new(reads.clone())))),
+        ("velero.io/vsphere", Action::VolumeSnapshotter(Arc::new(snapshotter::OldSnapshots::new(reads)))),
     ])
 }
 

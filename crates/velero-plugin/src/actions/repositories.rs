@@ -47,7 +47,8 @@ impl Reads {
         self.repository(&wanted).await
     }
 
-    async fn repository(&self, wanted: &Wanted) -> Result<String, ActionError> {
+    /// The name of the BackupRepository that is wanted: one that is there, or one that the driver makes.
+    pub(super) async fn repository(&self, wanted: &Wanted) -> Result<String, ActionError> {
         let claims: Api<BackupRepositoryClaim> = Api::namespaced(self.client().await?, self.velero());
         let present = claims.list(&ListParams::default()).await.map_err(failed("list BackupRepositoryClaims"))?.items;
         let claim = match wanted.choose(&present) {

@@ -9,7 +9,7 @@ use super::Raised::{AtOnce, InTask};
 use super::Recovery::{AlreadyDone, GiveUp, Reconcile, Retry};
 use super::*;
 
-const ALL_ACTS: [Act; 17] = [
+const ALL_ACTS: [Act; 18] = [
     Act::Login,
     Act::ReadAbout,
     Act::ReadThumbprint,
@@ -25,6 +25,7 @@ const ALL_ACTS: [Act; 17] = [
     Act::FindMachine,
     Act::FindHosts,
     Act::NameHosts,
+    Act::FindDatastores,
     Act::TrackMachine,
     Act::TrackDisk,
 ];

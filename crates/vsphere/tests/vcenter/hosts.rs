@@ -78,3 +78,49 @@ async fn an_answer_in_pages_is_read_to_its_end_and_what_is_hidden_is_left_out() 
     let asked = &wire.received(READ)[0].body;
     assert!(asked.contains("<type>VirtualMachine</type><pathSet>runtime.host</pathSet>"), "{asked}");
 }
+
+#[tokio::test]
+async fn a_disk_for_all_nodes_lies_where_all_their_hosts_can_reach_it() {
+    let mounts = |host: &str, datastores: &[&str]| {
+        let all = datastores
+            .iter()
+            .map(|id| format!(r#"<ManagedObjectReference type="Datastore">{id}</ManagedObjectReference>"#));
+        format!(
+            r#"<objects><obj type="HostSystem">{host}</obj><propSet><name>datastore</name>
+            <val x:type="ArrayOfManagedObjectReference">{}</val></propSet></objects>"#,
+            all.collect::<String>()
+        )
+    };
+    let is_of_type = |id: &str, kind: &str| {
+        format!(
+            r#"<objects><obj type="Datastore">{id}</obj><propSet><name>summary.type</name><val x:type="xsd:string">{kind}</val></propSet></objects>"#
+        )
+    };
+    let wire = Wire::start(move |request| {
+        begin(request).unwrap_or_else(|| {
+            let objects = match request.body.contains("<type>HostSystem</type>") {
+                true => mounts("host-1", &["ds-4", "ds-1", "ds-2"]) + &mounts("host-2", &["ds-2", "ds-3", "ds-4"]),
+                false => is_of_type("ds-2", "vsan") + &is_of_type("ds-4", "NFS41"),
+            };
+            page(READ, &objects, "")
+        })
+    })
+    .await;
+    let vcenter = wire.client();
+    let shared = async |hosts: &[&str]| {
+        let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        vcenter.shared_datastores(&hosts).await.unwrap()
+    };
+    assert_eq!(shared(&["host-1", "host-2"]).await, ["ds-2"], "CNS takes no volume on NFS 4.1");
+    assert_eq!(shared(&["host-1", "host-9"]).await, [""; 0], "a host that may not be read shares nothing");
+    assert_eq!(shared(&[]).await, [""; 0]);
+
+    let double = Double::start().await;
+    let vcenter = double.client();
+    let mut machines = Vec::new();
+    for uuid in texts(&double.tell("GET", "/machines", None).await, "uuid") {
+        machines.append(&mut vcenter.machine_ids_with_uuid(&uuid).await.unwrap());
+    }
+    let hosts: Vec<_> = vcenter.hosts_of(&machines).await.unwrap().into_values().collect();
+    assert!(!vcenter.shared_datastores(&hosts).await.unwrap().is_empty(), "the lab's hosts share one");
+}

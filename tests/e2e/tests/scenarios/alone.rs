@@ -5,6 +5,7 @@ mod at_once;
 pub(crate) mod doctor;
 mod driver;
 mod limits;
+mod migrated;
 mod nodes;
 mod orphans;
 mod peers;
@@ -28,6 +29,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         steps::SCENARIOS,
         driver::SCENARIOS,
         orphans::SCENARIOS,
+        migrated::SCENARIOS,
         crate::velero::last_moment::SCENARIOS,
     ]
     .into_iter()

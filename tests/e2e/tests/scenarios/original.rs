@@ -4,11 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use api::entity::{DiskEntity, PvcSnapshotId};
-use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Reason, SnapshotPhase};
+use api::{
+    ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Download, DownloadPhase, DownloadSpec, Reason,
+    SnapshotPhase, labels,
+};
 use disk::DiskSnapshot;
-use e2e::{Claim, DEADLINE, Namespace, World, asked, digest, explained, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, Disks, Namespace, World, asked, digest, explained, nothing_left, wait_until};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
+use serde_json::json;
 use uuid::Uuid;
 
 crate::scenarios![
@@ -17,10 +22,12 @@ crate::scenarios![
     a_deleted_backup_of_the_original_leaves_nothing_in_the_bucket,
     a_backup_written_in_the_originals_layout_can_be_read_there_restored_and_deleted,
     an_upload_in_the_originals_layout_that_is_cancelled_leaves_nothing,
+    a_disk_that_is_asked_for_by_hand_is_made_and_written_and_stays,
+    a_disk_that_nobody_takes_goes,
 ];
 
 /// A backup as the original leaves it in the bucket.
-struct OldBackup {
+pub(crate) struct OldBackup {
     /// `pvc:<namespace>/<claim>:…`
     id: String,
     /// `ivd:<disk>:<disk snapshot>`
@@ -33,7 +40,7 @@ struct OldBackup {
 
 impl OldBackup {
     /// Lays the disk of a claim there, cut at `cut` bytes. The claim stays.
-    async fn of(world: &World, shop: &Namespace, claim: &Claim, cut: usize) -> Result<Self> {
+    pub(crate) async fn of(world: &World, shop: &Namespace, claim: &Claim, cut: usize) -> Result<Self> {
         let disk_snapshot = DiskSnapshot { disk: claim.disk.clone(), snapshot: Uuid::new_v4().to_string().parse()? };
         let old = Self::at(world, shop, claim, disk_snapshot).await?;
         let bytes = std::fs::read(&claim.file)?;
@@ -216,6 +223,117 @@ async fn an_upload_in_the_originals_layout_that_is_cancelled_leaves_nothing(worl
     ensure!(old.objects()?.is_empty(), "still there: {:?}", old.objects()?);
     nothing_left(&world, &shop, 0).await?;
     world.control().heal(claim.disk.as_str()).await
+}
+
+impl OldBackup {
+    /// Asks for it in a disk of its own, as restores of plugin 1.0.2 and older did.
+    pub(crate) async fn in_a_new_disk(&self, world: &World, shop: &Namespace, owner: Option<&str>) -> Result<String> {
+        let spec = DownloadSpec {
+            snapshot_id: Some(self.entity.clone()),
+            backup_repository_name: Some(shop.repository().to_owned()),
+            ..DownloadSpec::default()
+        };
+        let mut download = Download::new(&format!("download-{}", Uuid::new_v4()), spec);
+        let owner = owner.map(|owner| (labels::NEW_DISK.to_owned(), owner.to_owned()));
+        download.metadata.annotations = owner.map(|owner| [owner].into());
+        downloads(world)
+            .create(&PostParams::default(), &download)
+            .await
+            .map(|made| made.name_any())
+            .context("ask for a disk")
+    }
+}
+
+pub(crate) fn downloads(world: &World) -> Api<Download> {
+    Api::namespaced(world.client(), world.velero())
+}
+
+/// Waits until a Download has ended, well or not.
+pub(crate) async fn ended(world: &World, name: &str) -> Result<Download> {
+    let ended = |seen: Option<&Download>| seen.and_then(Download::phase).is_some_and(DownloadPhase::is_terminal);
+    wait_until(&downloads(world), name, DEADLINE, "has ended", ended).await?.context("a Download")
+}
+
+/// The raw file of a disk.
+pub(crate) async fn file_of(world: &World, disk: &str) -> Result<PathBuf> {
+    let told = world.control().disk(disk).await?;
+    told["path"].as_str().map(PathBuf::from).with_context(|| format!("where disk {disk} lies: {told}"))
+}
+
+async fn a_disk_that_is_asked_for_by_hand_is_made_and_written_and_stays(world: World) -> Result<()> {
+    world.nodes_name_their_machines().await?;
+    let shop = world.namespace("oldhand").await?;
+    let claim = claim_with_holes(&shop).await?;
+    let old = OldBackup::of(&world, &shop, &claim, 8 << 20).await?;
+    let asked = old.in_a_new_disk(&world, &shop, None).await?;
+    let status = ended(&world, &asked).await?.status.context("a status")?;
+    ensure!(status.phase == Some(DownloadPhase::Completed), "it is {status:#?}");
+    let disk = status.volume_id.context("a volume")?.parse::<DiskEntity>()?.disk;
+    ensure!(
+        disk != claim.disk && digest(&file_of(&world, disk.as_str()).await?)? == claim.digest()?,
+        "it is different"
+    );
+    downloads(&world).delete(&asked, &DeleteParams::default()).await?;
+
+    let gap = OldBackup::of(&world, &shop, &claim, 8 << 20).await?;
+    std::fs::remove_file(gap.data().join("000000-0000000000000000"))?;
+    let asked = gap.in_a_new_disk(&world, &shop, None).await?;
+    let seen = ended(&world, &asked).await?;
+    let conditions = seen.status.map(|status| status.conditions).unwrap_or_default();
+    let (velero, reason) = (world.velero(), Reason::OldBackupIncomplete);
+    explained(&world, velero, &asked, &conditions, reason, &["000000-0000000000000000", reason.fix()]).await?;
+    ensure!(seen.spec.protected_entity_id.is_none(), "a disk was made for a backup that is not whole");
+    // nobody took the first one away meanwhile: it was asked for, so it is somebody's
+    world.control().disk(disk.as_str()).await.context("the disk of the first one")?;
+    world.control().remove_disk(disk.as_str()).await?;
+    nothing_left(&world, &shop, 0).await
+}
+
+/// A size that no other scenario has: its writes are slow.
+const SLOW: u64 = 57;
+
+async fn a_disk_that_nobody_takes_goes(world: World) -> Result<()> {
+    world.nodes_name_their_machines().await?;
+    let shop = world.namespace("oldnobody").await?;
+    let claim = shop.claim("data").mib(SLOW).create().await?;
+    claim.fill_random(85)?;
+    let old = OldBackup::of(&world, &shop, &claim, 8 << 20).await?;
+    world.control().slow(Disks::OfMib(SLOW), "Write").await?;
+    let outcome = async {
+        // whoever asked waits no longer
+        let (asked, disk) = being_written(&world, &shop, &old).await?;
+        let given_up = json!({"metadata": {"annotations": {labels::NEW_DISK: "given-up"}}});
+        downloads(&world).patch(&asked, &PatchParams::default(), &Patch::Merge(given_up)).await?;
+        let status = ended(&world, &asked).await?.status.context("a status")?;
+        let ready = api::conditions::get(&status.conditions, api::conditions::READY).context("a condition")?;
+        ensure!(ready.reason == Reason::Canceled.as_str(), "it is {status:#?}");
+        world.control().disk_goes(&disk).await.context("it was given up")?;
+        let removed = |seen: Option<&Download>| {
+            let owner = seen.and_then(|d| d.metadata.annotations.as_ref()?.get(labels::NEW_DISK));
+            owner.is_some_and(|owner| owner == "removed")
+        };
+        wait_until(&downloads(&world), &asked, DEADLINE, "says that the disk is removed", removed).await?;
+        // or somebody deletes the request
+        let (asked, disk) = being_written(&world, &shop, &old).await?;
+        downloads(&world).delete(&asked, &DeleteParams::default()).await?;
+        world.control().disk_goes(&disk).await.context("its Download was deleted")
+    };
+    let outcome = outcome.await;
+    world.control().heal(Disks::OfMib(SLOW)).await?;
+    outcome?;
+    nothing_left(&world, &shop, 0).await
+}
+
+/// Asks as our plugin does, and waits until a node writes the disk.
+async fn being_written(world: &World, shop: &Namespace, old: &OldBackup) -> Result<(String, String)> {
+    let asked = old.in_a_new_disk(world, shop, Some("awaited")).await?;
+    let begun = |seen: Option<&Download>| {
+        seen.and_then(|d| d.status.as_ref()).is_some_and(|status| status.progress.bytes_done > 0)
+    };
+    let seen =
+        wait_until(&downloads(world), &asked, DEADLINE, "is being written", begun).await?.context("a Download")?;
+    let disk = seen.spec.protected_entity_id.context("a disk")?.parse::<DiskEntity>()?.disk;
+    Ok((asked, disk.to_string()))
 }
 
 async fn delete(world: &World, old: &OldBackup, repository: &str) -> Result<()> {

@@ -4,7 +4,7 @@ mod disk_snapshot;
 mod volume;
 
 use api::velero::Backup;
-use api::{Reason, labels};
+use api::{Reason, labels, names};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use serde_json::Value;
 
@@ -14,6 +14,7 @@ pub use volume::{VolumeDecision, VolumeFacts, decide_volume, marked};
 use super::blocked::Blocked;
 use super::policy::{Action, Policies};
 use super::{Note, Settings, fs_backup, item};
+use crate::snapshot::Backing;
 use crate::{Problem, snapshot};
 
 /// Annotations that Velero's own CSI action has just put on a claim whose snapshot it took.
@@ -105,7 +106,7 @@ fn decide_claim(
     if let Err(decision) = bound(&said, claim, volume.is_some()) {
         return decision;
     }
-    if let Some(note) = volume.and_then(|volume| not_ours(&said, volume)) {
+    if let Some(note) = volume.and_then(|volume| not_ours(&said, volume, settings)) {
         return Decision::Leave(note);
     }
     match action {
@@ -164,17 +165,26 @@ fn bound(said: &str, claim: &PersistentVolumeClaim, volume_exists: bool) -> Resu
 }
 
 /// Why a volume is not one that we back up.
-fn not_ours(said: &str, volume: &PersistentVolume) -> Option<Note> {
-    let problem = snapshot::disk_of(volume).err()?;
+fn not_ours(said: &str, volume: &PersistentVolume, settings: Settings) -> Option<Note> {
+    let problem = match snapshot::backing(volume) {
+        Ok(Backing::Migrated(migrated)) if !settings.migrated_volumes => {
+            let (volume, switch) = (migrated.volume, Settings::MIGRATED_VOLUMES);
+            return Some(Note::warning(format!(
+                "{said} is left alone: volume {volume} is of the old in-tree driver, migrated to the CSI driver. To back it up \
+                 set `{switch}: \"true\"` in ConfigMap {}",
+                names::FEATURES
+            )));
+        }
+        Ok(_) => return None,
+        Err(problem) => problem,
+    };
     let spec = volume.spec.as_ref();
     let of_the_csi_driver = spec.and_then(|s| s.csi.as_ref()).is_some_and(|csi| csi.driver == labels::CSI_DRIVER);
     let in_tree = spec.is_some_and(|s| s.vsphere_volume.is_some());
     let text = format!("{said} is left alone: {}", problem.cause);
     Some(match (of_the_csi_driver, in_tree) {
         (true, _) => Note::warning(format!("{text}. Use Velero's file-system backup for it")),
-        (_, true) => {
-            Note::warning(format!("{text}: a vSphere volume of the old in-tree driver, which is not supported"))
-        }
+        (_, true) => Note::warning(text),
         (false, false) => Note::info(text),
     })
 }

@@ -121,7 +121,14 @@ fn what_a_backup_takes_and_what_it_leaves_alone() {
     let spec = |spec: Value| move |case: &mut Case| case.backup = backup(spec);
     let other = json!({"csi": {"driver": "ebs.csi.aws.com", "volumeHandle": "vol-1"}});
     let share = json!({"csi": {"driver": labels::CSI_DRIVER, "volumeHandle": "file:1"}});
-    let in_tree = json!({"vsphereVolume": {"volumePath": "[ds] a.vmdk"}});
+    let in_tree = || volume(json!({"vsphereVolume": {"volumePath": "[ds] a.vmdk"}}));
+    let migrated = |switch: bool| {
+        move |case: &mut Case| {
+            let mark = [(labels::MIGRATED_TO.to_owned(), labels::CSI_DRIVER.to_owned())];
+            case.volume.insert(in_tree()).metadata.annotations = Some(mark.into());
+            case.settings.migrated_volumes = switch;
+        }
+    };
     let cases = [
         ("an ordinary claim, any access and volume mode", Case::ordinary(), "take", ""),
         ("local mode", Case::with(|c| c.settings.local_mode = true), "take locally", ""),
@@ -168,7 +175,17 @@ fn what_a_backup_takes_and_what_it_leaves_alone() {
         ("its volume is gone", Case::with(|c| c.volume = None), "refuse", "does not exist"),
         ("another driver", Case::with(|c| c.volume = Some(volume(other))), "leave", "ebs.csi.aws.com"),
         ("a file share", Case::with(|c| c.volume = Some(volume(share))), "leave, warn", "not a disk"),
-        ("W-34: in-tree", Case::with(|c| c.volume = Some(volume(in_tree))), "leave, warn", "in-tree"),
+        ("in-tree and migrated", Case::with(migrated(true)), "take", ""),
+        ("the same, not switched on", Case::with(migrated(false)), "leave, warn", "csi-migrated-volume-support"),
+        (
+            "W-34: in-tree, never migrated",
+            Case::with(|c| {
+                c.settings.migrated_volumes = true;
+                c.volume = Some(in_tree());
+            }),
+            "leave, warn",
+            "not migrated",
+        ),
         ("P-17: policy skip", Case::with(|c| c.policies = Some(policies("skip"))), "leave", "says skip"),
         ("P-17: policy fs-backup", Case::with(|c| c.policies = Some(policies("fs-backup"))), "leave", "file-system"),
         ("policy custom", Case::with(|c| c.policies = Some(policies("custom"))), "leave", "custom"),

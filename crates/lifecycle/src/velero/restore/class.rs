@@ -62,7 +62,8 @@ pub(super) fn choose(facts: &Facts<'_>) -> Result<Class, Problem> {
         ));
     };
     let name = found.metadata.name.clone().unwrap_or_default();
-    if found.provisioner != labels::CSI_DRIVER {
+    // a class of the in-tree driver's time is served by the CSI driver once that has taken over
+    if ![labels::CSI_DRIVER, labels::IN_TREE_DRIVER].contains(&found.provisioner.as_str()) {
         let why = format!("storage class `{name}` makes volumes of `{}`, not of vSphere", found.provisioner);
         return Err(problem(Reason::ForeignDriver, why));
     }

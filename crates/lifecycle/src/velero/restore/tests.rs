@@ -253,8 +253,13 @@ fn which_storage_class_a_restored_claim_gets() {
             item["spec"].as_object_mut().unwrap().remove("storageClassName");
         }
     };
-    let takes: [(&str, Case, Option<&str>); 7] = [
+    let takes: [(&str, Case, Option<&str>); 8] = [
         ("the same", Case::with(|_| ()), None),
+        (
+            "of the in-tree driver's time: the CSI driver serves it by now",
+            Case::with(|c| c.classes = vec![class("gold", labels::IN_TREE_DRIVER, false)]),
+            None,
+        ),
         (
             "mapped",
             Case::with(|c| {

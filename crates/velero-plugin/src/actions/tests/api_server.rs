@@ -74,6 +74,7 @@ impl ApiServer {
         match head.method {
             Method::GET => state.read(head.uri.path(), head.uri.query().unwrap_or_default()),
             Method::POST => state.create(head.uri.path(), serde_json::from_slice(&body).unwrap()),
+            Method::PATCH => state.annotate(head.uri.path(), &serde_json::from_slice(&body).unwrap()),
             other => panic!("nobody was to {other} {}", head.uri),
         }
     }
@@ -94,6 +95,15 @@ impl State {
         let below = self.objects.range(format!("{path}/")..).take_while(|(at, _)| at.starts_with(&format!("{path}/")));
         let items: Vec<&Value> = below.map(|(_, object)| object).filter(wanted).collect();
         answered(StatusCode::OK, &json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}))
+    }
+
+    /// A merge patch of annotations, and of nothing else.
+    fn annotate(&mut self, path: &str, patch: &Value) -> Response<Body> {
+        let Some(object) = self.objects.get_mut(path) else { return refused(StatusCode::NOT_FOUND, "NotFound") };
+        for (key, value) in patch["metadata"]["annotations"].as_object().expect("annotations") {
+            object["metadata"]["annotations"][key] = value.clone();
+        }
+        answered(StatusCode::OK, object)
     }
 
     fn create(&mut self, path: &str, mut object: Value) -> Response<Body> {

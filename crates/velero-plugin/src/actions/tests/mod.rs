@@ -3,6 +3,7 @@
 
 mod api_server;
 mod deleting;
+mod old_snapshots;
 mod settings;
 mod silence;
 

@@ -11,6 +11,7 @@ use kube::api::ListParams;
 use uuid::Uuid;
 
 use super::back_up;
+use crate::original::{self, OldBackup};
 
 crate::scenarios![
     a_repository_claim_survives_a_driver_killed_in_the_middle,
@@ -19,6 +20,7 @@ crate::scenarios![
     a_failed_restore_is_cleaned_up_by_the_next_driver,
     a_deletion_survives_a_driver_killed_after_any_step,
     a_second_driver_waits_until_the_first_one_goes,
+    a_new_disk_for_an_old_backup_survives_a_driver_killed_in_the_middle,
 ];
 
 const DRIVER: &str = "backup-driver";
@@ -239,4 +241,30 @@ async fn a_second_driver_waits_until_the_first_one_goes(world: World) -> Result<
     world.start_process(DRIVER).await?;
     goes_on?;
     nothing_left(&world, &shop, 2).await
+}
+
+/// The disk exists and nobody has written down which it is.
+async fn a_new_disk_for_an_old_backup_survives_a_driver_killed_in_the_middle(world: World) -> Result<()> {
+    world.nodes_name_their_machines().await?;
+    let shop = world.namespace("kill-disk").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    claim.fill_random(97)?;
+    let old = OldBackup::of(&world, &shop, &claim, 1 << 20).await?;
+    doomed(&world, "DiskMade").await?;
+    let asked = old.in_a_new_disk(&world, &shop, None).await?;
+    revived(&world, "DiskMade").await?;
+    let written = original::ended(&world, &asked).await?;
+    let status = written.status.clone().unwrap_or_default();
+    ensure!(status.phase == Some(api::DownloadPhase::Completed), "it is {status:#?}");
+    let name = format!("velero-restore-{}", written.uid().unwrap_or_default());
+    let disks = world.control().disks().await?;
+    let all = disks.as_array().or_else(|| disks["disks"].as_array()).context("the double lists its disks")?;
+    let made: Vec<&str> =
+        all.iter().filter(|disk| disk["name"] == name).filter_map(|disk| disk["id"].as_str()).collect();
+    let [disk] = made[..] else { anyhow::bail!("one disk, not {made:?}") };
+    ensure!(status.volume_id == Some(format!("ivd:{disk}")), "another disk was written: {status:#?}");
+    ensure!(e2e::digest(&original::file_of(&world, disk).await?)? == claim.digest()?, "it is different");
+    original::downloads(&world).delete(&asked, &kube::api::DeleteParams::default()).await?;
+    world.control().remove_disk(disk).await?;
+    nothing_left(&world, &shop, 0).await
 }

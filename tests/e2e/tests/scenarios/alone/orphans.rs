@@ -21,22 +21,22 @@ crate::scenarios![
 
 const DRIVER: &str = "backup-driver";
 /// The driver dies after the disk snapshot, once while the mark of it is there.
-const DIES: (&str, &str) = ("BACKUP_DRIVER_DIE_AFTER", "SnapshotTaken");
+pub(super) const DIES: (&str, &str) = ("BACKUP_DRIVER_DIE_AFTER", "SnapshotTaken");
 /// Pause between two looks at what is not watched.
 const LOOK: Duration = Duration::from_millis(300);
 
-async fn restart_driver(world: &World, env: &[(&str, &str)]) -> Result<()> {
+pub(super) async fn restart_driver(world: &World, env: &[(&str, &str)]) -> Result<()> {
     world.kill(DRIVER).await?;
     world.start_process_with(DRIVER, env).await
 }
 
 /// Forgets that a driver has died of that step: the next one shall.
-fn may_die_again(world: &World) {
+pub(super) fn may_die_again(world: &World) {
     let _ = std::fs::remove_file(world.folder().join(format!("pods/{DRIVER}/scratch/died-after-{}", DIES.1)));
 }
 
 /// Waits until `is_so`.
-async fn until<F: Future<Output = Result<bool>>>(what: &str, mut is_so: impl FnMut() -> F) -> Result<()> {
+pub(super) async fn until<F: Future<Output = Result<bool>>>(what: &str, mut is_so: impl FnMut() -> F) -> Result<()> {
     let due = tokio::time::Instant::now() + DEADLINE;
     while !is_so().await? {
         if tokio::time::Instant::now() > due {

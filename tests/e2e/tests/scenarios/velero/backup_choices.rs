@@ -94,7 +94,7 @@ fn only_the_node_agent_is_missing(log: &str, volume: &str) -> Result<()> {
 }
 
 /// A line of a log has all these words.
-pub(super) fn says(log: &str, words: &[&str]) -> Result<()> {
+pub(crate) fn says(log: &str, words: &[&str]) -> Result<()> {
     let found = log.lines().any(|line| words.iter().all(|word| line.contains(word)));
     let ours: Vec<_> = log.lines().filter(|l| l.contains("pluginName=velero-plugin-for-vsphere")).collect();
     ensure!(found, "no line of the log says {words:?}; ours are {ours:#?}");

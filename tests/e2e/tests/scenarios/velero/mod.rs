@@ -1,6 +1,6 @@
 //! What `velero backup` and `velero restore` do with our claims, by Velero's own server and command line.
 
-mod backup_choices;
+pub(crate) mod backup_choices;
 mod backup_late;
 mod backup_names;
 mod backup_settings;
@@ -9,6 +9,7 @@ mod delete;
 mod delete_outages;
 pub(crate) mod last_moment;
 mod many_claims;
+mod old_plugin;
 mod outages;
 mod pods;
 mod replaced_keys;
@@ -44,6 +45,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         backup_names::SCENARIOS,
         backup_late::SCENARIOS,
         delete::SCENARIOS,
+        old_plugin::SCENARIOS,
         restore_again::SCENARIOS,
         restore_classes::SCENARIOS,
         restore_existing::SCENARIOS,

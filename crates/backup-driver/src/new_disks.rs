@@ -1,0 +1,264 @@
+//! Makes the disk of a Download that names no volume, and removes it when nobody takes it. `lifecycle::new_disk` decides.
+//!
+//! There is no claim and no class to make a volume by: only the disk's size is known, from the backup. So it is a volume of CNS, on a
+//! datastore that the hosts of all nodes share, and the cluster's by its `cluster-id`. Its name follows from the Download's uid: a
+//! repeated step finds it, and so does who looks for what a deleted Download has left.
+
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::entity::DiskEntity;
+use api::{Download, Reason, WITHOUT_BACKUP_REPOSITORY, labels, names};
+use connections::{from_kube, from_original, from_vsphere, leftovers};
+use disk::{DiskId, DiskSnapshot};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, ResourceExt as _};
+use lifecycle::new_disk::{self, MADE_WITHIN, Owner, Plan};
+use lifecycle::transfer::download as says;
+use lifecycle::{Again, Problem, retry, tracking};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use vsphere::{NewVolume, Vcenter};
+
+use crate::steps::Step;
+use crate::{Context, Error};
+
+/// Looking at the backup takes no longer than this in one attempt.
+const LOOKING: Duration = Duration::from_secs(60);
+/// How long vCenter may refuse for passing reasons in one attempt.
+const MAKING: Duration = Duration::from_secs(120);
+/// How often a node that is to stop writing is looked at; it sends no event.
+const LETTING_GO: Duration = Duration::from_secs(1);
+/// How long a node may go on writing after its Download was deleted. One that died loses its lease within a minute.
+const STOPPING: Duration = Duration::from_secs(90);
+
+/// Runs until `stop`.
+pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
+    let deletions = tokio::spawn(follow_deletions(ctx.clone()));
+    let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    Controller::new(downloads, watcher::Config::default())
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, |download, error, ctx| ctx.after_error(&*download, error), ctx)
+        .for_each(|_| std::future::ready(()))
+        .await;
+    deletions.abort();
+}
+
+/// Moves one Download one step on.
+async fn reconcile(known: Arc<Download>, ctx: Arc<Context>) -> Result<Action, Error> {
+    if Owner::of(&known).is_none() {
+        return Ok(Action::await_change());
+    }
+    let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let read = downloads.get_opt(&known.name_any()).await.map_err(Error::cluster("read the Download"))?;
+    let Some(download) = read.filter(|d| d.uid() == known.uid()) else { return Ok(Action::await_change()) };
+    let writing = match Owner::of(&download) {
+        Some(Owner::Removing) => is_written(&download, &ctx).await?,
+        _ => false,
+    };
+    let planned = new_disk::plan(&download, writing, ctx.now());
+    tracing::debug!(download = download.name_any(), plan = ?planned, "decided");
+    let action = match planned {
+        Plan::Rest => Action::await_change(),
+        Plan::WakeAt(at) => ctx.wake_at(at),
+        Plan::Make => make(&download, &ctx).await?,
+        Plan::End(problem) => end(&download, &problem, &ctx).await?,
+        Plan::Remove => remove(&download, &ctx).await?,
+        Plan::AwaitNode => Action::requeue(LETTING_GO),
+        Plan::Delete => {
+            delete(&new_disk::name(&download), &ctx).await?;
+            note(&download, Owner::Removed, None, &ctx).await?;
+            Action::await_change()
+        }
+    };
+    ctx.pace.forget(&known.uid().unwrap_or_default());
+    Ok(action)
+}
+
+async fn is_written(download: &Download, ctx: &Context) -> Result<bool, Error> {
+    Ok(ctx.transfers.held_by_another(&names::download_lease(&download.name_any())).await?.is_some())
+}
+
+/// What the attempts for a Download are counted by.
+fn attempts_of(download: &Download) -> String {
+    format!("{}/make", download.uid().unwrap_or_default())
+}
+
+/// Looks at the backup, makes the disk, and writes its id down.
+async fn make(download: &Download, ctx: &Context) -> Result<Action, Error> {
+    let before = download.status.clone().unwrap_or_default();
+    // what an attempt writes comes back as an event, and is no reason for another one
+    if let Some(due) = ctx.pauses.due(&attempts_of(download)).filter(|due| *due > ctx.now()) {
+        return Ok(ctx.wake_at(due));
+    }
+    let message = "looking at the backup and making a disk for it";
+    let download =
+        &ctx.publish(download, &says::awaits_its_disk(&before, Reason::Provisioning, message, ctx.now())).await?;
+    match make_disk(download, ctx).await {
+        Ok(disk) => {
+            Step::DiskMade.done();
+            ctx.pauses.forget(&attempts_of(download));
+            let owner = Owner::of(download).unwrap_or(Owner::Unsaid);
+            note(download, owner, Some(&disk), ctx).await?;
+            tracing::info!(download = download.name_any(), %disk, "made a disk for a backup of an old version");
+            Ok(Action::await_change())
+        }
+        Err(problem) => not_made(download, &problem, ctx).await,
+    }
+}
+
+/// What does not answer may come back; everything else needs somebody.
+async fn not_made(download: &Download, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
+    let within = Duration::try_from(MADE_WITHIN).unwrap_or(Duration::ZERO);
+    if problem.again == Again::Never || !ctx.is_younger_than(download, within) {
+        ctx.pauses.forget(&attempts_of(download));
+        return end(download, problem, ctx).await;
+    }
+    let due = ctx.pauses.after_failure(&attempts_of(download), ctx.now(), retry::controller_pause);
+    let before = download.status.clone().unwrap_or_default();
+    let waiting = says::awaits_its_disk(&before, problem.reason, &problem.message(), ctx.now());
+    ctx.publish(download, &waiting).await?;
+    Ok(ctx.wake_at(due))
+}
+
+async fn end(download: &Download, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
+    let before = download.status.clone().unwrap_or_default();
+    ctx.publish(download, &says::ended(&before, problem, ctx.now())).await?;
+    Ok(Action::await_change())
+}
+
+/// The disk goes, unless a volume of the cluster has it by now.
+async fn remove(download: &Download, ctx: &Context) -> Result<Action, Error> {
+    let disk = download.spec.protected_entity_id.as_deref().and_then(|id| Some(id.parse::<DiskEntity>().ok()?.disk));
+    let is_used = match disk {
+        Some(disk) => leftovers::disks(&ctx.client).await?.contains_key(&disk),
+        None => false,
+    };
+    note(download, if is_used { Owner::Taken } else { Owner::Removing }, None, ctx).await?;
+    Ok(Action::await_change())
+}
+
+/// Writes down who answers for the disk, and which it is. Refused when the Download changed meanwhile.
+async fn note(download: &Download, owner: Owner, disk: Option<&DiskId>, ctx: &Context) -> Result<(), Error> {
+    let mut patch = json!({"metadata": {
+        "resourceVersion": download.resource_version(), "annotations": {labels::NEW_DISK: owner.as_str()},
+    }});
+    if let Some(disk) = disk {
+        patch["spec"] = json!({"protectedEntityID": format!("ivd:{disk}")});
+    }
+    let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let patched = downloads.patch(&download.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
+    patched.map(drop).map_err(Error::cluster("note the disk of a Download"))
+}
+
+async fn make_disk(download: &Download, ctx: &Context) -> Result<DiskId, Problem> {
+    let source = source_of(download)?;
+    let late = |_| {
+        let cause = format!("look for the backup: not found within {} seconds", LOOKING.as_secs());
+        Problem::passing(Reason::StoreUnreachable, cause)
+    };
+    let capacity_bytes = tokio::time::timeout(LOOKING, size_of(download, &source, ctx)).await.map_err(late)??;
+    let vcenter = ctx.vcenters.get().await?;
+    let Some(cluster_id) = vcenter.config().cluster_id.clone() else {
+        let cause = "make a disk: the vCenter Secret names no cluster-id, to which it would belong in CNS";
+        return Err(Problem::lasting(Reason::VCenterSecretInvalid, cause));
+    };
+    let datastores = datastores(&vcenter, ctx).await?;
+    let name = new_disk::name(download);
+    let wanted = NewVolume { name, capacity_bytes, datastores, storage_policy: None, cluster_id };
+    let made = vcenter.create_volume(&wanted, MAKING).await;
+    made.map(|volume| volume.id).map_err(|e| from_vsphere("make a disk", &e))
+}
+
+fn source_of(download: &Download) -> Result<DiskSnapshot, Problem> {
+    let id = download.spec.snapshot_id.as_deref().unwrap_or_default();
+    let invalid = |why: String| Problem::lasting(Reason::InvalidSpec, format!("read spec.snapshotID `{id}`: {why}"));
+    let entity: DiskEntity = id.parse().map_err(|e| invalid(Problem::chain(&e)))?;
+    entity.disk_snapshot().ok_or_else(|| invalid("it names a disk, not a disk snapshot".to_owned()))
+}
+
+/// How large the disk is, in bytes. This is also the proof that all of its objects are there, which must come before a disk is made.
+async fn size_of(download: &Download, source: &DiskSnapshot, ctx: &Context) -> Result<u64, Problem> {
+    let named = download.spec.backup_repository_name.as_deref().filter(|name| !name.is_empty());
+    let described = ctx.repositories.find(named.unwrap_or(WITHOUT_BACKUP_REPOSITORY)).await?;
+    let original = ctx.repositories.original(&described).await?;
+    let found = original.open(source).await;
+    let found = found.map_err(|e| from_original("look for the backup in the original's layout", &e))?;
+    let found = found.ok_or_else(|| {
+        let bucket = described.repository_parameters.get(api::parameters::key::BUCKET).map_or("", String::as_str);
+        let cause = format!("look for the backup {source}: bucket {bucket} has none in the original's layout");
+        Problem::lasting(Reason::RestorePointMissing, cause)
+    })?;
+    Ok(found.size())
+}
+
+/// The datastores that the hosts of all nodes have mounted. Nodes that name no machine, or one that runs nowhere, do not count.
+async fn datastores(vcenter: &Vcenter, ctx: &Context) -> Result<Vec<String>, Problem> {
+    let act = "find a datastore for a new disk";
+    let nodes: Api<Node> = Api::all(ctx.client.clone());
+    let nodes = nodes.list(&ListParams::default()).await.map_err(|e| from_kube("list nodes", &e))?.items;
+    let uuid = |node: &Node| tracking::machine_id(node.spec.as_ref()?.provider_id.as_deref()?);
+    let mut machines = Vec::new();
+    for uuid in nodes.iter().filter_map(uuid) {
+        machines.extend(vcenter.machine_ids_with_uuid(&uuid).await.map_err(|e| from_vsphere(act, &e))?);
+    }
+    let hosts: HashSet<String> =
+        vcenter.hosts_of(&machines).await.map_err(|e| from_vsphere(act, &e))?.into_values().collect();
+    let mut hosts = Vec::from_iter(hosts);
+    hosts.sort_unstable();
+    let shared = vcenter.shared_datastores(&hosts).await.map_err(|e| from_vsphere(act, &e))?;
+    if shared.is_empty() {
+        let cause = match hosts.len() {
+            0 => format!("{act}: none of {} nodes names a virtual machine that runs", nodes.len()),
+            _ => format!("{act}: hosts {} share none", hosts.join(", ")),
+        };
+        return Err(Problem::lasting(Reason::NoSharedDatastore, cause));
+    }
+    Ok(shared)
+}
+
+/// Deletes the disk of that name, if there is one.
+async fn delete(name: &str, ctx: &Context) -> Result<(), Problem> {
+    let vcenter = ctx.vcenters.get().await?;
+    let failed = |e: vsphere::Error| from_vsphere("delete a disk that nobody takes", &e);
+    if let Some(disk) = vcenter.volume_named(name).await.map_err(failed)? {
+        vcenter.delete_volume(&disk, MAKING).await.map_err(failed)?;
+        tracing::info!(%disk, name, "deleted a disk that nobody takes");
+    }
+    Ok(())
+}
+
+/// A Download that somebody deletes leaves its disk behind: a controller is told nothing about objects that are gone.
+async fn follow_deletions(ctx: Arc<Context>) {
+    let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let mut events = pin!(watcher(downloads, watcher::Config::default()).default_backoff());
+    while let Some(event) = events.next().await {
+        if let Ok(watcher::Event::Delete(download)) = event
+            && new_disk::is_owed(&download)
+        {
+            tokio::spawn(after_deletion(download, ctx.clone()));
+        }
+    }
+}
+
+async fn after_deletion(download: Download, ctx: Arc<Context>) {
+    let waiting = async {
+        while is_written(&download, &ctx).await.unwrap_or(true) {
+            tokio::time::sleep(LETTING_GO).await;
+        }
+    };
+    let name = download.name_any();
+    if tokio::time::timeout(STOPPING, waiting).await.is_err() {
+        tracing::warn!(download = name, "it was deleted, and a node still writes its disk; the disk stays");
+        return;
+    }
+    if let Err(problem) = delete(&new_disk::name(&download), &ctx).await {
+        tracing::warn!(download = name, %problem, "it was deleted, and its disk stays");
+    }
+}
