@@ -8,6 +8,7 @@ mod limits;
 mod nodes;
 mod orphans;
 mod peers;
+mod rights;
 mod steps;
 mod storm;
 mod take_over;
@@ -28,6 +29,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         steps::SCENARIOS,
         driver::SCENARIOS,
         orphans::SCENARIOS,
+        rights::SCENARIOS,
         crate::velero::last_moment::SCENARIOS,
     ]
     .into_iter()
