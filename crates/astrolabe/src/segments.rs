@@ -29,7 +29,8 @@ impl Segments {
     /// Puts the objects below `stream` in order.
     ///
     /// # Errors
-    /// There is none; one is no segment, or ends beyond any disk; their numbers are not 0, 1, 2 …; one does not begin where the one before it ends.
+    /// There is none; one is no segment, or ends beyond any disk; their numbers are not 0, 1, 2 …; one does not begin where the one before
+    /// it ends.
     pub fn of(stream: &str, objects: &[Object]) -> Result<Self, Broken> {
         let mut numbered = Vec::with_capacity(objects.len());
         for object in objects {

@@ -1,5 +1,5 @@
-//! Looks for what nobody owns any more in buckets and among BackupRepositories and their claims, tells of it, and removes what no data hangs on.
-//! `lifecycle::orphans` decides. Disk snapshots, leases and locks have sweeps of their own.
+//! Looks for what nobody owns any more in buckets and among BackupRepositories and their claims, tells of it, and removes what no data
+//! hangs on. `lifecycle::orphans` decides. Disk snapshots, leases and locks have sweeps of their own.
 //!
 //! A restore point is data: it is told of, and deleted only where the user has set `orphaned-restore-points: remove`, and only when
 //! every look for as long as `orphan-age` has found it so. What is not looked at for an error is left for the next look.

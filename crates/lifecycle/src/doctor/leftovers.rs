@@ -89,7 +89,7 @@ pub fn judge(left: Left, found: &[String]) -> Finding {
         Left::RepositoryClaim => (
             "BackupRepositoryClaim that no storage location asks for",
             "BackupRepositoryClaims that no storage locations ask for",
-            "Its location was changed or deleted. The backups in the bucket do not need it, but `vsphere-backup list` finds them through its \
+            "Its location was changed or deleted. The backups in the bucket do not need it, but `vsphere-backup list` finds them by its \
              BackupRepository.",
             "The driver deletes it with its BackupRepository once it has found it so for as long as the setting orphan-age says. A storage \
              location with the same settings keeps it.",

@@ -242,7 +242,9 @@ async fn what_has_ended_goes(world: &World, shop: &Namespace) -> Result<()> {
     let snapshot = json!({"metadata": {"name": "old"}, "spec": spec, "status": {
         "phase": "Uploaded", "completionTimestamp": ended["completionTimestamp"]}});
     ended_long_ago::<Snapshot>(world, shop.name(), snapshot).await?;
-    let asked = json!({"snapshotID": "ivd:d:s", "backupRepository": "br-gone", "apiGroup": "", "kind": "PersistentVolumeClaim", "cloneCancel": false});
+    let asked = json!({
+        "snapshotID": "ivd:d:s", "backupRepository": "br-gone", "apiGroup": "", "kind": "PersistentVolumeClaim", "cloneCancel": false,
+    });
     let object = |spec: &Value| json!({"metadata": {"name": "old"}, "spec": spec, "status": ended});
     ended_long_ago::<CloneFromSnapshot>(world, shop.name(), object(&asked)).await?;
     ended_long_ago::<DeleteSnapshot>(world, world.velero(), object(&asked)).await?;
