@@ -8,7 +8,7 @@ export LAB
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 LAB_BIN := $(TARGET)/debug/lab
 
-.PHONY: help setup build peers demo test storm check lint lab lab-down lab-clean bench
+.PHONY: help setup build peers demo test storm fuzz check lint lab lab-down lab-clean bench
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,10 @@ ROUNDS := 300
 storm: peers ## faults by chance, one after the other, ROUNDS of them (10 are part of make test); STORM_SEED=N brings the same again
 	@cargo build --workspace --locked -q
 	@STORM_ROUNDS=$(ROUNDS) cargo test --workspace --locked -q --test scenarios -- in_a_storm --nocapture
+
+SECONDS := 60
+fuzz: setup ## every parser of strangers' bytes, fuzzed for SECONDS each; says what it found (docs/testing.md)
+	@nice tests/fuzz/run $(SECONDS) $(FUZZ)
 
 check: test lint ## what CI runs: every test, then format, clippy, docs, cargo-deny, generated files, crate table, manifests
 

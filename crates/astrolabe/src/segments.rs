@@ -29,7 +29,8 @@ impl Segments {
     /// Puts the objects below `stream` in order.
     ///
     /// # Errors
-    /// There is none; one is no segment; their numbers are not 0, 1, 2 …; one does not begin where the one before it ends.
+    /// There is none; one is no segment, or ends beyond any disk; their numbers are not 0, 1, 2 …; one does not begin where the one before
+    /// it ends.
     pub fn of(stream: &str, objects: &[Object]) -> Result<Self, Broken> {
         let mut numbered = Vec::with_capacity(objects.len());
         for object in objects {
@@ -50,8 +51,14 @@ impl Segments {
             if offset != bytes {
                 return Err(Broken::Offset { key, found: offset, expected: bytes });
             }
+            let Some(end) = bytes.checked_add(object.size) else {
+                return Err(Broken::Unreadable {
+                    key,
+                    cause: format!("its {} bytes end beyond any disk", object.size),
+                });
+            };
             segments.push(Segment { key, range: ByteRange::new(offset, object.size) });
-            bytes += object.size;
+            bytes = end;
         }
         if segments.is_empty() {
             return Err(Broken::Nothing { key: keys::segment(stream, 0, 0) });
@@ -137,6 +144,11 @@ mod tests {
             ),
             ("a stray object", vec![("000000-0000000000000000", 7), ("000001-x", 5)], "`s/000001-x` is no segment"),
             ("a note of somebody", vec![("000000-0000000000000000", 7), ("README", 5)], "`s/README` is no segment"),
+            (
+                "one that is said to be endless",
+                vec![("000000-0000000000000000", 7), ("000001-0000000000000007", u64::MAX)],
+                "`s/000001-0000000000000007` cannot be read: its 18446744073709551615 bytes end beyond any disk",
+            ),
         ];
         for (situation, parts, why) in cases {
             let broken = Segments::of("s", &objects(&parts)).unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! Looks for what nobody owns any more in buckets and among BackupRepositories, tells of it, and removes what no data hangs on.
-//! `lifecycle::orphans` decides. Disk snapshots, leases and locks have sweeps of their own.
+//! Looks for what nobody owns any more in buckets and among BackupRepositories and their claims, tells of it, and removes what no data
+//! hangs on. `lifecycle::orphans` decides. Disk snapshots, leases and locks have sweeps of their own.
 //!
 //! A restore point is data: it is told of, and deleted only where the user has set `orphaned-restore-points: remove`, and only when
 //! every look for as long as `orphan-age` has found it so. What is not looked at for an error is left for the next look.
@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::parameters::key;
-use api::{BackupRepository, Reason};
+use api::{BackupRepository, BackupRepositoryClaim, Reason};
 use connections::leftovers::{self, Listed};
 use connections::{Settings as UserSettings, from_repository};
 use kube::api::{DeleteParams, ListParams, Preconditions};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, ResourceExt};
 use lifecycle::Problem;
 use lifecycle::orphans::points::{Owners, Point};
 use lifecycle::orphans::{Kind, Settings};
@@ -27,14 +27,19 @@ use crate::{Context, Error};
 /// One bucket may take so long to say what is open in it.
 const A_LOOK: Duration = Duration::from_secs(300);
 
-/// When we first met each restore point without an owner, by its repository and id.
-type Met = HashMap<(String, String), Instant>;
+/// When we first met what only goes once every look has found it so: by the repository and id of a restore point without an owner, by
+/// the uid of a claim that nobody asks for.
+#[derive(Default)]
+struct Met {
+    points: HashMap<(String, String), Instant>,
+    claims: HashMap<String, Instant>,
+}
 
 /// Looks at once and then after each `pause`, until `stop`.
 ///
 /// `age` takes the place of the setting `orphan-age`: tests have no hour.
 pub(crate) async fn run(ctx: Arc<Context>, pause: Duration, age: Option<Duration>, stop: CancellationToken) {
-    let mut met = Met::new();
+    let mut met = Met::default();
     let missed = "what nobody owns was not looked for in buckets";
     every(pause, &stop, missed, async || {
         let mut settings = UserSettings::read(&ctx.client, &ctx.namespace).await?.orphans();
@@ -43,6 +48,7 @@ pub(crate) async fn run(ctx: Arc<Context>, pause: Duration, age: Option<Duration
         }
         // one that fails keeps the others not
         let looks = [
+            claims(&ctx, &settings, &mut met).await.err(),
             repositories(&ctx, &settings).await.err(),
             open_uploads(&ctx, &settings).await.err(),
             restore_points(&ctx, &settings, &mut met).await.err(),
@@ -52,6 +58,47 @@ pub(crate) async fn run(ctx: Arc<Context>, pause: Duration, age: Option<Duration
     .await;
 }
 
+/// Claims that no storage location asks for. With each goes its BackupRepository, as with every claim that is deleted. A backup that
+/// runs may have asked when its location was another one, so a claim goes only when it was found so for as long as `orphan-age`.
+async fn claims(ctx: &Context, settings: &Settings, met: &mut Met) -> Result<(), Error> {
+    let left = leftovers::unasked_claims(&ctx.client, &ctx.namespace, settings, ctx.now()).await?;
+    ctx.metrics.orphans_found(Kind::RepositoryClaim.as_str(), left.len());
+    let uid = |claim: &BackupRepositoryClaim| claim.uid().unwrap_or_default();
+    met.claims.retain(|known, _| left.iter().any(|claim| uid(claim) == *known));
+    let api: Api<BackupRepositoryClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    for claim in left {
+        let (name, repository) = (claim.name_any(), claim.backup_repository.as_deref());
+        let since = *met.claims.entry(uid(&claim)).or_insert_with(|| {
+            tracing::info!(
+                claim = name,
+                repository,
+                "no storage location asks for this BackupRepositoryClaim any more"
+            );
+            Instant::now()
+        });
+        if since.elapsed() < Duration::try_from(settings.age).unwrap_or(Duration::MAX) {
+            continue;
+        }
+        match api.delete(&name, &unchanged(&claim)).await {
+            Ok(_) => {
+                ctx.metrics.orphans_removed(Kind::RepositoryClaim.as_str(), 1);
+                tracing::info!(claim = name, repository, "deleted a BackupRepositoryClaim that nobody asks for");
+            }
+            Err(e) if is_code(&e, 404) || is_code(&e, 409) => {}
+            Err(e) => {
+                return Err(Error::cluster(format!("delete BackupRepositoryClaim {name}, which nobody asks for"))(e));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Deletes an object only as it was seen.
+fn unchanged(seen: &impl ResourceExt) -> DeleteParams {
+    let seen = Preconditions { uid: seen.uid(), resource_version: seen.resource_version() };
+    DeleteParams { preconditions: Some(seen), ..DeleteParams::default() }
+}
+
 /// BackupRepositories whose claim is gone: descriptions only, the backups stay in the bucket.
 async fn repositories(ctx: &Context, settings: &Settings) -> Result<(), Error> {
     let left = leftovers::without_claim(&ctx.client, settings, ctx.now()).await?;
@@ -59,9 +106,7 @@ async fn repositories(ctx: &Context, settings: &Settings) -> Result<(), Error> {
     let api: Api<BackupRepository> = Api::all(ctx.client.clone());
     for described in left {
         let name = described.name_any();
-        let unchanged = Preconditions { uid: described.uid(), resource_version: described.resource_version() };
-        let params = DeleteParams { preconditions: Some(unchanged), ..DeleteParams::default() };
-        match api.delete(&name, &params).await {
+        match api.delete(&name, &unchanged(&described)).await {
             Ok(_) => {
                 ctx.metrics.orphans_removed(Kind::Repository.as_str(), 1);
                 tracing::info!(
@@ -129,9 +174,9 @@ async fn restore_points(ctx: &Context, settings: &Settings, met: &mut Met) -> Re
     }
     ctx.metrics.orphans_found(Kind::RestorePoint.as_str(), found.len());
     let name = |listed: &Listed, point: &Point| (listed.repository.place(), point.id.clone());
-    met.retain(|known, _| found.iter().any(|(listed, point)| name(listed, point) == *known));
+    met.points.retain(|known, _| found.iter().any(|(listed, point)| name(listed, point) == *known));
     for (listed, point) in found {
-        let since = *met.entry(name(listed, &point)).or_insert_with(|| first_meeting(&point, settings));
+        let since = *met.points.entry(name(listed, &point)).or_insert_with(|| first_meeting(&point, settings));
         if goes(since, settings, &owners, &listed.described) {
             forget(listed, &point, ctx).await?;
         }

@@ -10,18 +10,20 @@ use std::time::Duration;
 use api::velero::{Backup, BackupStorageLocation};
 use api::{
     BackupRepository, BackupRepositoryClaim, CloneFromSnapshot, DeleteSnapshot, Download, REPOSITORY_DRIVER, Reason,
-    Snapshot, Timestamp, Upload,
+    Snapshot, Timestamp, Upload, names,
 };
 use disk::{DiskId, DiskSnapshot};
-use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::api::core::v1::{PersistentVolume, Secret};
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use lifecycle::Problem;
+use lifecycle::orphans::claims::{Asking, unasked};
 use lifecycle::orphans::parts::{self, OpenUpload};
 use lifecycle::orphans::points::{self, BackupOf, Owners, Point};
 use lifecycle::orphans::{Installation, Settings, Taken, find, repositories};
 use lifecycle::snapshot::{Backing, Migrated, backing};
+use lifecycle::velero::parameters::DefaultCredentials;
 use repository::Repository;
 use repository::store::S3Store;
 use vsphere::{ReasonKind, Vcenter};
@@ -196,6 +198,20 @@ fn point(point: &repository::RestorePoint) -> Point {
 /// # Errors
 /// When one of the kinds cannot be listed: then nobody may say that something is owned by nobody.
 pub async fn owners(client: &Client, velero_namespace: &str) -> Result<Option<Owners>, Problem> {
+    let Some((backups, locations)) = backups_and_locations(client, velero_namespace).await? else { return Ok(None) };
+    let (snapshots, clones) = (all::<Snapshot>(client).await?, all::<CloneFromSnapshot>(client).await?);
+    let deletes = all::<DeleteSnapshot>(client).await?;
+    let (uploads, downloads) = (all::<Upload>(client).await?, all::<Download>(client).await?);
+    let owners = Owners::default().with_backups(&backups).with_locations(&locations, &backups);
+    let owners = owners.with_requests(&snapshots, &clones, &deletes);
+    Ok(Some(owners.with_transfers(&uploads, &downloads)))
+}
+
+/// Velero's backups and storage locations; `None` where there is no Velero.
+async fn backups_and_locations(
+    client: &Client,
+    velero_namespace: &str,
+) -> Result<Option<(Vec<Backup>, Vec<BackupStorageLocation>)>, Problem> {
     let backups: Api<Backup> = Api::namespaced(client.clone(), velero_namespace);
     let backups = match backups.list(&ListParams::default()).await {
         Ok(backups) => backups,
@@ -204,13 +220,8 @@ pub async fn owners(client: &Client, velero_namespace: &str) -> Result<Option<Ow
     };
     let locations: Api<BackupStorageLocation> = Api::namespaced(client.clone(), velero_namespace);
     let locations = locations.list(&ListParams::default()).await;
-    let locations = locations.map_err(|e| from_kube("list Velero's storage locations", &e))?.items;
-    let (snapshots, clones) = (all::<Snapshot>(client).await?, all::<CloneFromSnapshot>(client).await?);
-    let deletes = all::<DeleteSnapshot>(client).await?;
-    let (uploads, downloads) = (all::<Upload>(client).await?, all::<Download>(client).await?);
-    let owners = Owners::default().with_backups(&backups.items).with_locations(&locations, &backups.items);
-    let owners = owners.with_requests(&snapshots, &clones, &deletes);
-    Ok(Some(owners.with_transfers(&uploads, &downloads)))
+    let locations = locations.map_err(|e| from_kube("list Velero's storage locations", &e))?;
+    Ok(Some((backups.items, locations.items)))
 }
 
 /// Those of a repository's points that nobody owns.
@@ -233,14 +244,49 @@ pub async fn without_claim(
     }
     // of all namespaces: another Velero may have its claims in its own
     let claims = all::<BackupRepositoryClaim>(client).await?;
+    let used = repositories_in_use(client).await?;
+    let left = repositories::without_claim(&described, &claims, &used, settings, now);
+    Ok(left.into_iter().cloned().collect())
+}
+
+/// BackupRepositoryClaims that no storage location of Velero asks for, and whose BackupRepositories nobody names. None where there is
+/// no Velero: then nobody can say what it would ask for.
+///
+/// # Errors
+/// When the API server does not answer or does not allow it.
+pub async fn unasked_claims(
+    client: &Client,
+    velero_namespace: &str,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Vec<BackupRepositoryClaim>, Problem> {
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(client.clone(), velero_namespace);
+    let claims = claims.list(&ListParams::default()).await;
+    let claims = claims.map_err(|e| from_kube("list BackupRepositoryClaims", &e))?.items;
+    if claims.is_empty() {
+        return Ok(claims);
+    }
+    let Some((backups, locations)) = backups_and_locations(client, velero_namespace).await? else {
+        return Ok(Vec::new());
+    };
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), velero_namespace);
+    let default = secrets.get_opt(names::CLOUD_CREDENTIALS_SECRET).await;
+    let default = default.map_err(|e| from_kube(&format!("read Secret {}", names::CLOUD_CREDENTIALS_SECRET), &e))?;
+    let default = DefaultCredentials::of(default);
+    let used = repositories_in_use(client).await?;
+    let asking = Asking { locations: &locations, backups: &backups, default: &default };
+    Ok(unasked(&claims, asking, &used, settings, now).into_iter().cloned().collect())
+}
+
+/// The names of BackupRepositories that requests and transfers hold.
+async fn repositories_in_use(client: &Client) -> Result<HashSet<String>, Problem> {
     let mut used = HashSet::new();
     used.extend(all::<Snapshot>(client).await?.into_iter().map(|s| s.spec.backup_repository));
     used.extend(all::<CloneFromSnapshot>(client).await?.into_iter().map(|c| c.spec.backup_repository));
     used.extend(all::<DeleteSnapshot>(client).await?.into_iter().map(|d| d.spec.backup_repository));
     used.extend(all::<Upload>(client).await?.into_iter().filter_map(|u| u.spec.backup_repository));
     used.extend(all::<Download>(client).await?.into_iter().filter_map(|d| d.spec.backup_repository_name));
-    let left = repositories::without_claim(&described, &claims, &used, settings, now);
-    Ok(left.into_iter().cloned().collect())
+    Ok(used)
 }
 
 /// One description for each folder of repositories: several BackupRepositories may be in one.

@@ -4,8 +4,9 @@
 //! A mark names cluster, Velero namespace, purpose and Snapshot. Anything else in a description is somebody else's,
 //! marks of earlier versions included: they named no purpose, and in local mode the disk snapshot is the backup.
 //!
-//! The other kinds of leftovers have a module each: [`points`], [`parts`], [`repositories`]; [`Settings`] are the user's.
+//! The other kinds of leftovers have a module each: [`points`], [`parts`], [`repositories`], [`claims`]; [`Settings`] are the user's.
 
+pub mod claims;
 pub mod parts;
 pub mod points;
 pub mod repositories;
@@ -35,6 +36,8 @@ pub enum Kind {
     RestorePoint,
     /// A BackupRepository whose claim is gone.
     Repository,
+    /// A BackupRepositoryClaim that no storage location asks for.
+    RepositoryClaim,
 }
 
 impl Kind {
@@ -47,6 +50,7 @@ impl Kind {
             Self::OpenUpload => "open-upload",
             Self::RestorePoint => "restore-point",
             Self::Repository => "repository",
+            Self::RepositoryClaim => "repository-claim",
         }
     }
 }

@@ -29,6 +29,8 @@ mod client;
 mod error;
 mod export;
 pub mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod memory;
 pub mod server;
 mod stream;

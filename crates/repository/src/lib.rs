@@ -35,6 +35,8 @@ mod config;
 mod crypto;
 mod disk_image;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hash;
 mod index;
 mod initialise;

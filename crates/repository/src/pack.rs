@@ -199,7 +199,7 @@ pub(crate) fn named(packs: Vec<FullPack>) -> Vec<SealedPack> {
     sealed.collect()
 }
 
-fn encode_header(blobs: &[Blob]) -> Vec<u8> {
+pub(crate) fn encode_header(blobs: &[Blob]) -> Vec<u8> {
     let mut header = Vec::with_capacity(blobs.len() * 41);
     for blob in blobs {
         let kind = match blob.kind {

@@ -76,7 +76,7 @@ fn pairs(reply: &Element) -> Vec<(String, String)> {
 }
 
 impl CatalogEntry {
-    fn from_element(object: &Element) -> Result<Self, Cause> {
+    pub(crate) fn from_element(object: &Element) -> Result<Self, Cause> {
         let lacks = |name: &str| bad_reply(format!("`{name}` is missing"));
         let config = object.child("config").ok_or_else(|| lacks("config"))?;
         let backing = config.child("backing").ok_or_else(|| lacks("backing"))?;

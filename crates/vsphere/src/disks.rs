@@ -47,7 +47,7 @@ impl Vcenter {
 }
 
 impl Disk {
-    fn from_element(object: &Element) -> Result<Self, Cause> {
+    pub(crate) fn from_element(object: &Element) -> Result<Self, Cause> {
         let config = object.child("config").ok_or_else(|| lacks("config"))?;
         let backing = config.child("backing").ok_or_else(|| lacks("backing"))?;
         let id = text(config.child("id").ok_or_else(|| lacks("id"))?, "id")?;

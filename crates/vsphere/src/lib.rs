@@ -30,6 +30,8 @@ mod config;
 mod disks;
 mod error;
 mod fault;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hosts;
 mod machines;
 mod pace;

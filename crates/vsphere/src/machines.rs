@@ -105,7 +105,7 @@ impl Vcenter {
 }
 
 impl Machine {
-    fn from_element(properties: &Element) -> Result<Self, Cause> {
+    pub(crate) fn from_element(properties: &Element) -> Result<Self, Cause> {
         let object =
             properties.child("objects").ok_or_else(|| bad_reply("nothing is said about the virtual machine"))?;
         // what our account may not read is listed here, and absent from the rest as if it were off

@@ -265,7 +265,7 @@ impl Cause {
 
 impl SnapshotInfo {
     /// `None` for an entry without an id: a chain's parts that are no snapshots of their own.
-    fn from_element(element: &Element) -> Option<Result<Self, Cause>> {
+    pub(crate) fn from_element(element: &Element) -> Option<Result<Self, Cause>> {
         let id = element.child("id")?.text_of("id")?;
         Some(Self::with_id(&id, element))
     }
@@ -289,7 +289,7 @@ pub(crate) fn task_of(response: &Element) -> Result<Reference, Cause> {
     reference(response, "returnval")
 }
 
-fn range(element: &Element, start: &str) -> Result<ByteRange, Cause> {
+pub(crate) fn range(element: &Element, start: &str) -> Result<ByteRange, Cause> {
     let number = |name| -> Result<u64, Cause> {
         let text = text(element, name)?;
         text.trim().parse().map_err(|_| bad_reply(format!("`{name}` is not a number of bytes: {text}")))

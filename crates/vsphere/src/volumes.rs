@@ -214,7 +214,7 @@ impl NewVolume {
 }
 
 impl Volume {
-    fn from_element(volume: &Element) -> Result<Self, Cause> {
+    pub(crate) fn from_element(volume: &Element) -> Result<Self, Cause> {
         let id = volume.child("volumeId").ok_or_else(|| bad_reply("a volume without an id"))?;
         let backing = volume.child("backingObjectDetails").ok_or_else(|| bad_reply("a volume without a backing"))?;
         Ok(Self {

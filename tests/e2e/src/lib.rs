@@ -44,6 +44,6 @@ pub use midway::written_for_good;
 pub use namespace::{Clone, Namespace, Snapshot};
 pub use requests::{Program, Request, tally};
 pub use restic::Restic;
-pub use velero::{VELERO_DEADLINE, Velero, bytes_done_and_total};
+pub use velero::{Status as VeleroStatus, VELERO_DEADLINE, Velero, bytes_done_and_total};
 pub use wait::{DEADLINE, insist, wait_until};
 pub use world::{Server, World};

@@ -26,9 +26,13 @@ pub struct Request {
     pub program: Program,
     /// `get`, `list`, `watch`, `create`, `patch`, …
     pub verb: String,
+    /// API group of the kind; empty is the core's.
+    pub group: String,
     /// Plural of the kind; with the subresource behind a slash, if there is one.
     pub resource: String,
-    /// Name of the object; empty for lists.
+    /// Namespace it was asked for in; empty for the whole cluster.
+    pub namespace: String,
+    /// Name of the object; empty for lists, unless they select one name.
     pub name: String,
     /// The answer's code.
     pub code: u64,
@@ -78,7 +82,9 @@ impl World {
             None => text(&object["resource"]),
         };
         let code = event["responseStatus"]["code"].as_u64().unwrap_or_default();
-        Some(Request { program, verb: text(&event["verb"]), resource, name: text(&object["name"]), code })
+        let [verb, group, namespace, name] =
+            [&event["verb"], &object["apiGroup"], &object["namespace"], &object["name"]].map(text);
+        Some(Request { program, verb, group, resource, namespace, name, code })
     }
 }
 

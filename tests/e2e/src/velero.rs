@@ -47,6 +47,21 @@ pub struct Status {
     rest: Map<String, Value>,
 }
 
+impl Status {
+    /// Whether nothing follows any more.
+    pub fn has_ended(&self) -> bool {
+        has_ended(&self.phase)
+    }
+
+    /// Why it failed as a whole, where it did; what fails in part is in the log.
+    pub fn reasons(&self) -> Vec<String> {
+        let texts = |value: &Value| value.as_str().map(str::to_owned);
+        let of_validation = self.rest.get("validationErrors").and_then(Value::as_array).into_iter().flatten();
+        let all = self.rest.get("failureReason").into_iter().chain(of_validation).filter_map(texts);
+        all.filter(|reason| !reason.is_empty()).collect()
+    }
+}
+
 /// Whether nothing follows any more.
 fn has_ended(phase: &str) -> bool {
     ["Completed", "PartiallyFailed", "Failed", "FailedValidation"].contains(&phase)

@@ -31,6 +31,8 @@ impl Doctor {
         let now = self.cluster_time();
         let described = leftovers::without_claim(&self.client, &settings, now).await;
         self.tell(Left::Repository, described.map(|left| left.iter().map(|r| r.name_any()).collect()));
+        let claims = leftovers::unasked_claims(&self.client, &self.velero_namespace, &settings, now).await;
+        self.tell(Left::RepositoryClaim, claims.map(|left| left.iter().map(|claim| claim.name_any()).collect()));
         let open = self.left_open_uploads(opens).await;
         self.tell(Left::OpenUpload, open);
         let points = self.left_restore_points(opens, &cluster).await;

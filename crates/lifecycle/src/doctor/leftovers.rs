@@ -23,6 +23,8 @@ pub enum Left {
     },
     /// [`Kind::Repository`].
     Repository,
+    /// [`Kind::RepositoryClaim`].
+    RepositoryClaim,
 }
 
 impl Left {
@@ -34,6 +36,7 @@ impl Left {
             Self::OpenUpload => Kind::OpenUpload,
             Self::RestorePoint { .. } => Kind::RestorePoint,
             Self::Repository => Kind::Repository,
+            Self::RepositoryClaim => Kind::RepositoryClaim,
         }
     }
 }
@@ -82,6 +85,14 @@ pub fn judge(left: Left, found: &[String]) -> Finding {
             "BackupRepositories whose claims are gone",
             "It does no harm; the backups in the bucket do not need it.",
             "The driver deletes it within hours, once it is as old as the setting orphan-age says.",
+        ),
+        Left::RepositoryClaim => (
+            "BackupRepositoryClaim that no storage location asks for",
+            "BackupRepositoryClaims that no storage locations ask for",
+            "Its location was changed or deleted. The backups in the bucket do not need it, but `vsphere-backup list` finds them by its \
+             BackupRepository.",
+            "The driver deletes it with its BackupRepository once it has found it so for as long as the setting orphan-age says. A storage \
+             location with the same settings keeps it.",
         ),
     };
     let Some(first) = found.first() else { return Finding::ok(Matter::Leftovers, format!("no {one}")) };

@@ -21,7 +21,7 @@ use self::connection::{Outgoing, QUEUE, Shared, goodbye};
 use self::handshake::{Agreed, Handshake};
 use crate::error::Error;
 use crate::export::{Allocation, Fua, Kind, Zeroes};
-use crate::stream;
+use crate::stream::{self, ReadHalf, WriteHalf};
 use crate::uri::Uri;
 use crate::wire::request::{Command, Request, command_flag};
 use crate::wire::transmission_flag;
@@ -74,11 +74,20 @@ impl Client {
 
     async fn agree(uri: &Uri, options: ConnectOptions) -> Result<Self, Error> {
         let server = uri.address.to_string();
-        let (reader, mut writer) = stream::connect(&uri.address)
-            .await
-            .map_err(|source| Error::Connect { server: server.clone(), source: Arc::new(source) })?;
+        let halves = stream::connect(&uri.address).await;
+        let halves = halves.map_err(|source| Error::Connect { server: server.clone(), source: Arc::new(source) })?;
+        Self::over(halves, server, &uri.export, options).await
+    }
+
+    /// Agrees on an export over a connection that is there. `server` is what messages call the other end.
+    pub(crate) async fn over(
+        (reader, mut writer): (ReadHalf, WriteHalf),
+        server: String,
+        export: &str,
+        options: ConnectOptions,
+    ) -> Result<Self, Error> {
         let mut reader = BufReader::with_capacity(HEADER_BUFFER, reader);
-        let handshake = Handshake { server: &server, export: &uri.export, reader: &mut reader, writer: &mut writer };
+        let handshake = Handshake { server: &server, export, reader: &mut reader, writer: &mut writer };
         let agreed = handshake.agree().await?;
         let shared = Arc::new(Shared::new(server, agreed.structured, agreed.status_context));
         let (outgoing, queue) = mpsc::channel(QUEUE);

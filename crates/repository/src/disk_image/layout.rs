@@ -115,6 +115,9 @@ pub(crate) struct DiskDocument {
     pub(crate) facts: DiskFacts,
 }
 
+/// No file is longer (`off_t`), and no offset on the way to a disk's end overflows.
+const LARGEST: u64 = i64::MAX.unsigned_abs();
+
 /// How one disk is cut into chunks, extents and folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
@@ -126,8 +129,8 @@ pub(crate) struct Layout {
 impl Layout {
     /// `Err` says what does not fit.
     pub(crate) fn new(size: u64, chunk_size: u64, extent_size: u64) -> Result<Self, String> {
-        if size == 0 {
-            return Err("a disk of 0 bytes".to_owned());
+        if size == 0 || size > LARGEST {
+            return Err(format!("a disk of {size} bytes"));
         }
         let power = |n: u64| n.is_power_of_two();
         if !power(chunk_size) || !(4096..=EXTENT_SIZE).contains(&chunk_size) {
@@ -222,5 +225,16 @@ mod tests {
         {
             assert!(Layout::new(size, chunk, extent).is_err());
         }
+    }
+
+    #[test]
+    fn a_disk_larger_than_any_file_is_refused_and_the_largest_one_has_an_end() {
+        for size in [0, LARGEST + 1, u64::MAX] {
+            let why = Layout::new(size, CHUNK_SIZE, EXTENT_SIZE).unwrap_err();
+            assert_eq!(why, format!("a disk of {size} bytes"));
+        }
+        let largest = Layout::new(LARGEST, CHUNK_SIZE, EXTENT_SIZE).unwrap();
+        assert_eq!(largest.chunk_range(largest.chunk_count() - 1).end(), LARGEST);
+        assert_eq!(largest.folder_chunks(largest.folder_count() - 1).end, largest.chunk_count());
     }
 }

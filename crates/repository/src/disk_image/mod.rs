@@ -16,6 +16,8 @@ mod writer;
 pub use fetch::{Fetch, ReadChunk, Unread};
 pub(crate) use image::facts;
 pub use layout::{CHUNK_SIZE, ChunkRef, DiskFacts, EXTENT_SIZE};
+#[cfg(fuzzing)]
+pub(crate) use layout::{DiskDocument, Layout};
 pub(crate) use packer::INDEX_BLOBS;
 pub(crate) use reader::Opening;
 pub use reader::Reader;

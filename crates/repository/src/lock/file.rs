@@ -22,7 +22,7 @@ pub(super) struct Current {
 
 /// A lock file, as restic spells it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct LockFile {
+pub(crate) struct LockFile {
     pub(super) time: Timestamp,
     pub(super) exclusive: bool,
     #[serde(default)]
@@ -45,17 +45,17 @@ impl LockFile {
     }
 
     /// Whether another program forbids us to go on.
-    pub(super) fn keeps_us_out(&self, now: Timestamp) -> bool {
+    pub(crate) fn keeps_us_out(&self, now: Timestamp) -> bool {
         self.exclusive && !self.is_ours() && !self.is_stale(now)
     }
 
     /// Whether a maintenance run must not begin: another program is at work, or another run.
-    pub(super) fn keeps_maintenance_out(&self, now: Timestamp) -> bool {
+    pub(crate) fn keeps_maintenance_out(&self, now: Timestamp) -> bool {
         (self.exclusive || !self.is_ours()) && !self.is_stale(now)
     }
 
     /// Whether a transfer of ours holds it.
-    pub(super) fn is_transfers(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_transfers(&self, now: Timestamp) -> bool {
         !self.exclusive && self.is_ours() && !self.is_stale(now)
     }
 

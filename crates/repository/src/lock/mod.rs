@@ -18,7 +18,8 @@ use tracing::warn;
 use crate::error::Error;
 use crate::repository::Repository;
 use crate::store;
-use file::{Current, LockFile, all, held_by, remove, write};
+pub(crate) use file::LockFile;
+use file::{Current, all, held_by, remove, write};
 pub(crate) use file::{remove_of, remove_stale};
 
 /// A lock is renewed this often. restic calls one stale after 30 minutes.

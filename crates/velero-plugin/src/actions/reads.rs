@@ -188,10 +188,7 @@ impl Reads {
         let secrets: Api<Secret> = Api::namespaced(self.client().await?, self.velero());
         let act = format!("read Secret {}/{DEFAULT_SECRET}", self.velero());
         let found = secrets.get_opt(DEFAULT_SECRET).await.map_err(failed(&act))?;
-        Ok(match found {
-            Some(secret) => DefaultCredentials::Secret(secret.data.unwrap_or_default().into_keys().collect()),
-            None => DefaultCredentials::None,
-        })
+        Ok(DefaultCredentials::of(found))
     }
 }
 

@@ -9,6 +9,7 @@ mod migrated;
 mod nodes;
 mod orphans;
 mod peers;
+mod rights;
 mod steps;
 mod storm;
 mod take_over;
@@ -30,6 +31,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         driver::SCENARIOS,
         orphans::SCENARIOS,
         migrated::SCENARIOS,
+        rights::SCENARIOS,
         crate::velero::last_moment::SCENARIOS,
     ]
     .into_iter()

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use api::parameters::{RepositoryParameters, key};
 use api::velero::BackupStorageLocation;
 use api::{BackupRepositoryClaim, CredentialSecret, REPOSITORY_DRIVER, Reason, labels, names};
+use k8s_openapi::api::core::v1::Secret;
 
 use crate::Problem;
 
@@ -48,6 +49,13 @@ pub enum DefaultCredentials {
     None,
     /// There is one, with these keys.
     Secret(Vec<String>),
+}
+
+impl DefaultCredentials {
+    /// From Secret [`names::CLOUD_CREDENTIALS_SECRET`], if it is there.
+    pub fn of(secret: Option<Secret>) -> Self {
+        secret.map_or(Self::None, |secret| Self::Secret(secret.data.unwrap_or_default().into_keys().collect()))
+    }
 }
 
 /// The repository of a storage location for claims from `namespace`.
@@ -137,6 +145,17 @@ pub fn missing(location: &str) -> Problem {
         name => format!("find the storage location: there is no BackupStorageLocation {name}"),
     };
     Problem::lasting(Reason::StorageLocationMissing, cause)
+}
+
+/// Whether Velero's plugin has made the claim, and nobody has changed it since: its name follows from what it asks for.
+pub fn is_of_the_plugin(claim: &BackupRepositoryClaim) -> bool {
+    let Some([namespace]) = claim.allowed_namespaces.as_deref() else { return false };
+    let asks = Wanted {
+        parameters: claim.repository_parameters.clone(),
+        credential_secret: claim.credential_secret.clone(),
+        namespace: namespace.clone(),
+    };
+    claim.metadata.name == asks.claim("").metadata.name
 }
 
 /// How to come by the repository.

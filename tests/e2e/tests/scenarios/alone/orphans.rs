@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use api::{Reason, SnapshotPhase, Upload, UploadPhase, names};
+use api::{
+    BackupRepository, BackupRepositoryClaim, DeleteSnapshot, Reason, Snapshot, SnapshotPhase, Upload, UploadPhase,
+    names,
+};
 use e2e::{Claim, DEADLINE, Disks, World, nothing_left, wait_until, warned};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Event;
@@ -12,11 +15,13 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use super::back_up;
+use crate::velero::storage_locations::{Keys, Location, prefix};
 
 crate::scenarios![
     a_disk_snapshot_whose_backup_was_deleted_while_the_driver_was_dead_goes,
     a_deleted_restore_stops_at_once,
     a_node_that_does_not_stop_holds_up_no_other_deleted_restore,
+    a_claim_that_no_storage_location_asks_for_goes_and_one_made_by_hand_stays,
 ];
 
 const DRIVER: &str = "backup-driver";
@@ -160,4 +165,74 @@ async fn a_node_that_does_not_stop_holds_up_no_other_deleted_restore(world: Worl
         world.start_process(name).await?;
     }
     nothing_left(&world, &shop, 1).await
+}
+
+/// W-42: one location is deleted with its backup; the location `default` and what was made by hand lose nothing.
+async fn a_claim_that_no_storage_location_asks_for_goes_and_one_made_by_hand_stays(world: World) -> Result<()> {
+    let shop = world.namespace("unasked").await?;
+    let claim = shop.claim("data").mib(1).create().await?;
+    claim.fill_random(303)?;
+    let before = claim.digest()?;
+    let (name, velero) = (shop.name(), world.velero_server());
+    let config = [("s3Url", world.var("S3_ENDPOINT").to_owned()), ("profile", "lab".to_owned())];
+    let location = Location::create(&world, name, &Keys::of_lab(&world), &config, json!({})).await?;
+    velero.back_up(name, name, &["--storage-location", name]).await?;
+    velero.backup_is(name, "Completed").await?;
+    let kept = format!("{name}-kept");
+    velero.back_up(&kept, name, &[]).await?;
+    velero.backup_is(&kept, "Completed").await?;
+    let of_location = |claim: &&BackupRepositoryClaim| {
+        claim.repository_parameters.get("storagePrefix").is_some_and(|found| *found == prefix(name))
+    };
+    let claims: Api<BackupRepositoryClaim> = Api::namespaced(world.client(), world.velero());
+    let all = claims.list(&ListParams::default()).await?.items;
+    let unasked = all.iter().find(of_location).context("the plugin made a claim for the location")?;
+    let described = unasked.backup_repository.clone().context("it was answered")?;
+    let of_shop = |claim: &BackupRepositoryClaim| claim.allowed_namespaces.as_deref() == Some(&[name.to_owned()][..]);
+    let others: Vec<_> = all.iter().filter(|claim| of_shop(claim) && claim.uid() != unasked.uid()).collect();
+    ensure!(others.len() == 2, "one was made by hand, one by the plugin for the location default: {others:#?}");
+
+    location.remove(&world, &shop).await?;
+    restart_driver(&world, &[("LEFTOVERS_SECONDS", "1"), ("ORPHAN_AGE_SECONDS", "1")]).await?;
+    // a request names its repository for as long as it is kept, which is a day
+    forget_requests(&world, &shop, &described).await?;
+    let repositories: Api<BackupRepository> = Api::all(world.client());
+    until("the claim and its repository are gone", || async {
+        Ok(claims.get_opt(&unasked.name_any()).await?.is_none() && repositories.get_opt(&described).await?.is_none())
+    })
+    .await?;
+    for other in others {
+        let repository = other.backup_repository.as_deref().context("it was answered")?;
+        claims.get(&other.name_any()).await.context("somebody asks for it, or made it by hand")?;
+        repositories.get(repository).await?;
+    }
+    let counted = "vsphere_backup_orphans_removed_total{kind=\"repository-claim\",component=\"backup-driver\"} ";
+    let metrics = world.metrics(DRIVER).await?;
+    ensure!(metrics.contains(counted), "no {counted}in\n{metrics}");
+
+    claim.delete().await?;
+    velero.restore(&kept, &kept, &[]).await?;
+    velero.restore_is(&kept, "Completed").await?;
+    ensure!(Claim::bound(&world, name, "data").await?.digest()? == before, "it came back different");
+    restart_driver(&world, &[]).await?;
+    nothing_left(&world, &shop, 1).await
+}
+
+/// Deletes what has ended and names that repository.
+pub(super) async fn forget_requests(world: &World, shop: &e2e::Namespace, repository: &str) -> Result<()> {
+    let (all, delete) = (ListParams::default(), DeleteParams::default());
+    let snapshots: Api<Snapshot> = Api::namespaced(world.client(), shop.name());
+    for snapshot in snapshots.list(&all).await?.items.iter().filter(|s| s.spec.backup_repository == repository) {
+        snapshots.delete(&snapshot.name_any(), &delete).await?;
+    }
+    let deletes: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
+    for asked in deletes.list(&all).await?.items.iter().filter(|d| d.spec.backup_repository == repository) {
+        deletes.delete(&asked.name_any(), &delete).await?;
+    }
+    let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
+    let names_it = |upload: &&Upload| upload.spec.backup_repository.as_deref() == Some(repository);
+    for upload in uploads.list(&all).await?.items.iter().filter(names_it) {
+        uploads.delete(&upload.name_any(), &delete).await?;
+    }
+    Ok(())
 }

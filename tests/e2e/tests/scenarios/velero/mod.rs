@@ -18,7 +18,7 @@ mod restore_classes;
 mod restore_existing;
 mod s3_server;
 mod second_cluster;
-mod storage_locations;
+pub(crate) mod storage_locations;
 mod temporary_keys;
 
 use anyhow::{Context as _, Result, bail, ensure};

@@ -204,7 +204,7 @@ async fn who_names_no_repository_means_the_location_default(world: World) -> Res
 
 /// The prefix of a location in the lab's bucket: below a folder that Velero knows, as the location `default` is the whole
 /// bucket, and any other folder in its root would make that unavailable to all other scenarios.
-pub(super) fn prefix(location: &str) -> String {
+pub(crate) fn prefix(location: &str) -> String {
     format!("plugins/{location}")
 }
 
@@ -219,7 +219,7 @@ fn points_below(world: &World, location: &str, shop: &Namespace) -> Result<usize
 }
 
 /// Keys to an S3 server, in the profile `lab` of a location's Secret.
-pub(super) struct Keys {
+pub(crate) struct Keys {
     pub(super) id: String,
     pub(super) secret: String,
     /// Of keys that are for a while.
@@ -228,7 +228,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// Those to the lab's bucket.
-    pub(super) fn of_lab(world: &World) -> Self {
+    pub(crate) fn of_lab(world: &World) -> Self {
         let [id, secret] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| world.var(name).to_owned());
         Self { id, secret, token: None }
     }
@@ -255,14 +255,14 @@ impl Keys {
 }
 
 /// A storage location with a Secret that our programs may read, as `storageSecrets` of the chart lets them.
-pub(super) struct Location {
+pub(crate) struct Location {
     name: String,
     secret: String,
 }
 
 impl Location {
     /// In the lab's bucket below a [`prefix`] of its own, once Velero has found it good.
-    pub(super) async fn create(
+    pub(crate) async fn create(
         world: &World,
         name: &str,
         keys: &Keys,
@@ -291,7 +291,7 @@ impl Location {
     }
 
     /// Deletes its backup, of the same name, with its restore point; then itself.
-    pub(super) async fn remove(self, world: &World, shop: &Namespace) -> Result<()> {
+    pub(crate) async fn remove(self, world: &World, shop: &Namespace) -> Result<()> {
         let velero = world.velero_server();
         velero.delete(&self.name).await?;
         velero.is_gone(&self.name).await?;

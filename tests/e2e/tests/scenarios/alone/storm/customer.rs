@@ -20,13 +20,13 @@ use tokio::sync::watch;
 /// Size of each customer's disk: faults of the disk library strike disks of this size.
 pub(super) const MIB: u64 = 24;
 /// How much of it holds data from the start.
-const DATA: u64 = 16 << 20;
+pub(super) const DATA: u64 = 16 << 20;
 /// How much changes each day.
-const CHANGE: u64 = 1 << 20;
+pub(super) const CHANGE: u64 = 1 << 20;
 /// How many restore points a customer keeps at most.
 const POINTS: usize = 3;
 /// How long a job may take in a storm: what takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(20 * 60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// A restore point, and what the disk held then.
 struct Point {
@@ -212,25 +212,22 @@ impl Customer {
             ensure!(self.ends.keys().all(|end| end.starts_with("restore Completed")), "{name}: {:?}", self.ends);
         }
         nothing_left_of_the_dead(&self.world, &self.shop, self.points.len()).await.with_context(|| name.clone())?;
-        self.has_one_volume().await?;
+        insist("count volumes", || has_one_volume(&self.world, &self.shop)).await?;
         self.world.restic(&name).check().await?;
         self.claim.delete().await.with_context(|| name) // its disk is tracked, which no later scenario expects
     }
+}
 
-    /// Only the claim's own volume is left.
-    async fn has_one_volume(&self) -> Result<()> {
-        let look = || async {
-            let all = Api::<PersistentVolume>::all(self.world.client()).list(&ListParams::default()).await?;
-            let ours = all.iter().filter(|volume| {
-                let claim = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
-                claim.and_then(|c| c.namespace.as_deref()) == Some(self.shop.name())
-            });
-            let ours: Vec<String> = ours.map(|volume| volume.name_any()).collect();
-            ensure!(ours.len() == 1, "volumes of {}: {ours:?}", self.shop.name());
-            Ok(())
-        };
-        insist("count volumes", look).await
-    }
+/// Only the claim's own volume is left of a customer: in its namespace, and in those that its backups were restored to.
+pub(super) async fn has_one_volume(world: &World, shop: &Namespace) -> Result<()> {
+    let all = Api::<PersistentVolume>::all(world.client()).list(&ListParams::default()).await?;
+    let ours = all.iter().filter(|volume| {
+        let claim = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
+        claim.and_then(|c| c.namespace.as_deref()).is_some_and(|namespace| namespace.starts_with(shop.name()))
+    });
+    let ours: Vec<String> = ours.map(|volume| volume.name_any()).collect();
+    ensure!(ours.len() == 1, "volumes of {}: {ours:?}", shop.name());
+    Ok(())
 }
 
 /// The object says what went wrong in a word and in a sentence.

@@ -1,5 +1,5 @@
-//! A storm: customers back up, restore, delete and cancel, while all that they need is killed, paused and slowed, one thing
-//! after the other, by chance. After it every backup that was called `Uploaded` comes back byte for byte, every other job
+//! A storm: customers back up, restore, delete and cancel, one of them through Velero, while all that they need is killed, paused and slowed, one thing
+//! after the other, by chance. After it every backup that was called `Uploaded`, or *Completed*, comes back byte for byte, every other job
 //! says why not, and nothing is left.
 //!
 //! `STORM_ROUNDS` says how many strikes there are, `STORM_SEED` brings those of an earlier run back: the same strikes for the same
@@ -7,6 +7,7 @@
 
 mod customer;
 mod secrets;
+mod velero_user;
 mod weather;
 
 use std::time::Duration;
@@ -19,13 +20,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use customer::Customer;
+use velero_user::VeleroUser;
 use weather::Weather;
 
 crate::scenarios![in_a_storm_every_claim_comes_back_or_its_object_says_why_not];
 
 /// Strikes, unless `STORM_ROUNDS` says otherwise: as many as every run of all tests has time for.
 const ROUNDS: u64 = 10;
-/// Customers, each with a namespace and a claim.
+/// Customers, each with a namespace and a claim; the last one uses Velero.
 const CUSTOMERS: u64 = 5;
 /// How often an upload is tried again: three waits are seven minutes at most.
 const TRIES_AGAIN: &str = "3";
@@ -44,13 +46,22 @@ async fn in_a_storm_every_claim_comes_back_or_its_object_says_why_not(world: Wor
     world.set(names::CONFIG, &json!({"upload-cr-retry-max": null})).await
 }
 
+/// Who lived through it.
+enum Somebody {
+    ByHand(Customer),
+    ThroughVelero(VeleroUser),
+}
+
 async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
-    let mut customers = JoinSet::new();
+    let mut customers = JoinSet::<Result<Somebody>>::new();
     let (calm, is_calm) = watch::channel(false);
-    for number in 0..CUSTOMERS {
+    for number in 0..CUSTOMERS - 1 {
         let customer = Customer::new(world, number, seed).await?;
-        customers.spawn(customer.lives(is_calm.clone()));
+        let is_calm = is_calm.clone();
+        customers.spawn(async { Ok(Somebody::ByHand(customer.lives(is_calm).await?)) });
     }
+    let user = VeleroUser::new(world, CUSTOMERS - 1, seed).await?;
+    customers.spawn(async { Ok(Somebody::ThroughVelero(user.lives(is_calm).await?)) });
     slow_disks(world).await?;
     let mut weather = Weather::new(world, seed);
     tokio::select! {
@@ -71,7 +82,10 @@ async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
     world.control().heal(Disks::OfMib(customer::MIB)).await?;
     weather.tells();
     for customer in all {
-        customer.comes_out_whole().await?;
+        match customer {
+            Somebody::ByHand(customer) => customer.comes_out_whole().await?,
+            Somebody::ThroughVelero(user) => user.comes_out_whole().await?,
+        }
     }
     nothing_left_at_all(world).await?;
     secrets::are_told_nowhere(world).await

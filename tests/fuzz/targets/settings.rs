@@ -1,0 +1,31 @@
+//! What users write into ConfigMaps: schedules of limits, times, volume policies.
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use api::Timestamp;
+use libfuzzer_sys::fuzz_target;
+use lifecycle::limits::Limits;
+use lifecycle::velero::policy::Policies;
+
+fuzz_target!(|text: &str| {
+    match Limits::read(Some(text)) {
+        Ok(limits) => {
+            for day in 0..8 {
+                for minute in [0, 479, 480, 1079, 1439] {
+                    let moment = Timestamp::from_second((day * 1440 + minute) * 60).expect("the first week of 1970");
+                    let _ = limits.at(moment).map(|limit| limit.rate);
+                }
+            }
+            let _ = (limits.at(Timestamp::MIN), limits.at(Timestamp::MAX));
+        }
+        Err(why) => drop(why.to_string()),
+    }
+    let _ = lifecycle::orphans::Settings::read(Some(text), Some(text));
+    let _ = lifecycle::maintenance::Settings::read(Some(text), Some(text), true);
+    let _ = lifecycle::retry::UploadRetries::from_setting(Some(text)).limit();
+    let data = BTreeMap::from([("policies".to_owned(), text.to_owned())]);
+    if let Ok(policies) = Policies::read("policies", Some(&data)) {
+        let _ = policies.action_for(None, None);
+    }
+});
