@@ -8,6 +8,7 @@ mod limits;
 mod nodes;
 mod orphans;
 mod peers;
+mod places;
 mod steps;
 mod storm;
 mod take_over;
@@ -24,6 +25,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         take_over::SCENARIOS,
         limits::SCENARIOS,
         peers::SCENARIOS,
+        places::SCENARIOS,
         nodes::SCENARIOS,
         steps::SCENARIOS,
         driver::SCENARIOS,
