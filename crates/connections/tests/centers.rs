@@ -5,19 +5,22 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use api::{Reason, names};
+use api::{Reason, Snapshot, SnapshotSpec, names};
 use connections::Vcenters;
+use connections::leftovers::{Disks, disk_snapshots};
 use disk::{DiskId, DiskSnapshot};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{PersistentVolume, Secret};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use lab::{Control, Lab, Options, VELERO_NAMESPACE};
 use lifecycle::Problem;
+use lifecycle::orphans::Installation;
 use serde_json::json;
 use vsphere::{Deleted, NewVolume, Vcenter};
 
 const SECOND: &str = "second-vcenter";
+const INSTALLATION: Installation<'_> = Installation { cluster: "lab", namespace: VELERO_NAMESPACE };
 /// Longest time for one thing that vCenter does.
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -99,6 +102,27 @@ impl Stage {
         }
     }
 
+    /// The disks whose snapshots nobody owns, and why disks could not be looked at.
+    async fn unowned(&self, disks: &[&DiskId]) -> (Vec<DiskId>, Vec<Reason>) {
+        let disks: Disks = disks.iter().map(|disk| ((*disk).clone(), PersistentVolume::default())).collect();
+        let centers = self.vcenters.centers().await.unwrap();
+        let looked = disk_snapshots(self.lab.client(), &centers, &disks, INSTALLATION).await;
+        let (taken, problems) = looked.unwrap();
+        let mut on: Vec<_> = taken.into_iter().map(|taken| taken.disk_snapshot.disk).collect();
+        on.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        (on, problems.into_iter().map(|problem| problem.reason).collect())
+    }
+
+    /// A disk snapshot as the driver takes it for a Snapshot that is gone since.
+    async fn leave_one(&self, disk: &DiskId) -> DiskSnapshot {
+        let spec = SnapshotSpec { backup_repository: "br-1".to_owned(), ..SnapshotSpec::default() };
+        let mut gone = Snapshot::new("snap-1", spec);
+        gone.metadata.uid = Some("5e0c6f3e-0000-4000-8000-000000000001".to_owned());
+        let vcenter = self.vcenters.of_disk(disk).await.unwrap();
+        let snapshot = vcenter.create_snapshot(disk, &INSTALLATION.token(&gone), WITHIN).await.unwrap();
+        DiskSnapshot { disk: disk.clone(), snapshot }
+    }
+
     async fn calls(&self) -> u64 {
         let calls = self.lab.control().unwrap().calls(None).await.unwrap();
         calls.as_object().unwrap().values().filter_map(serde_json::Value::as_u64).sum()
@@ -128,8 +152,10 @@ async fn m7_10_each_disk_is_worked_on_where_it_is_and_none_is_given_up_while_a_v
     assert_eq!(missing.reason, Reason::DiskMissing);
     assert!(missing.cause.contains(&first) && missing.cause.contains(&second), "{missing}");
     assert_eq!(stage.vcenters.delete_snapshot("delete", &lost, WITHIN).await, Ok(Deleted::AlreadyGone));
-    let taken = stage.vcenters.of_disk(&far).await.unwrap().create_snapshot(&far, "token", WITHIN).await.unwrap();
-    let taken = DiskSnapshot { disk: far.clone(), snapshot: taken };
+    let (taken, on_first) = (stage.leave_one(&far).await, stage.leave_one(&near).await);
+    let mut both = vec![near.clone(), far.clone()];
+    both.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    assert_eq!(stage.unowned(&[&near, &far, &nowhere]).await, (both, vec![]));
 
     // one is away: the other's disks are worked on, and nothing that may be there is gone
     stage.lab.kill(SECOND).await.unwrap();
@@ -138,6 +164,8 @@ async fn m7_10_each_disk_is_worked_on_where_it_is_and_none_is_given_up_while_a_v
         let problem = stage.server_of(disk).await.unwrap_err();
         assert_eq!(problem.reason, Reason::VCenterUnreachable, "{problem}");
     }
+    let of_the_rest = (vec![near.clone()], vec![Reason::VCenterUnreachable]);
+    assert_eq!(stage.unowned(&[&near, &far, &nowhere]).await, of_the_rest, "the sweep of the others' disks goes on");
     for snapshot in [&taken, &lost] {
         let deleted = stage.vcenters.delete_snapshot("delete", snapshot, WITHIN).await;
         assert_eq!(deleted.map_err(|problem| problem.reason), Err(Reason::VCenterUnreachable), "{snapshot}");
@@ -145,6 +173,7 @@ async fn m7_10_each_disk_is_worked_on_where_it_is_and_none_is_given_up_while_a_v
     stage.lab.start_process(SECOND, &BTreeMap::new()).await.unwrap();
     assert_eq!(stage.server_in_the_end(&far).await, second);
     assert_eq!(stage.vcenters.delete_snapshot("delete", &taken, WITHIN).await, Ok(Deleted::Now));
+    assert_eq!(stage.vcenters.delete_snapshot("delete", &on_first, WITHIN).await, Ok(Deleted::Now));
     assert!(stage.control_of_second().disk(far.as_str()).await.unwrap().unwrap().snapshots.is_empty());
 
     // the other way round
