@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use api::{Reason, Snapshot, SnapshotSpec, names};
@@ -123,6 +124,11 @@ impl Stage {
         DiskSnapshot { disk: disk.clone(), snapshot }
     }
 
+    fn signal(&self, process: &str, signal: &str) {
+        let pid = self.lab.processes().unwrap().into_iter().find(|record| record.name == process).unwrap().pid;
+        assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+    }
+
     async fn calls(&self) -> u64 {
         let calls = self.lab.control().unwrap().calls(None).await.unwrap();
         calls.as_object().unwrap().values().filter_map(serde_json::Value::as_u64).sum()
@@ -157,9 +163,14 @@ async fn m7_10_each_disk_is_worked_on_where_it_is_and_none_is_given_up_while_a_v
     both.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     assert_eq!(stage.unowned(&[&near, &far, &nowhere]).await, (both, vec![]));
 
-    // one is away: the other's disks are worked on, and nothing that may be there is gone
-    stage.lab.kill(SECOND).await.unwrap();
-    assert_eq!(stage.server_of(&near).await, Ok(first.clone()));
+    // one answers nothing: the other's disks are worked on, also one that is looked for, and nothing that may be there is gone
+    let new = stage.disk_on(&servers[0], "new").await;
+    stage.signal(SECOND, "-STOP");
+    for disk in [&near, &new] {
+        let asked = Instant::now();
+        assert_eq!(stage.server_of(disk).await, Ok(first.clone()));
+        assert!(asked.elapsed() < Duration::from_secs(8), "it waited for the silent one: {:?}", asked.elapsed());
+    }
     for disk in [&far, &nowhere] {
         let problem = stage.server_of(disk).await.unwrap_err();
         assert_eq!(problem.reason, Reason::VCenterUnreachable, "{problem}");
@@ -170,7 +181,7 @@ async fn m7_10_each_disk_is_worked_on_where_it_is_and_none_is_given_up_while_a_v
         let deleted = stage.vcenters.delete_snapshot("delete", snapshot, WITHIN).await;
         assert_eq!(deleted.map_err(|problem| problem.reason), Err(Reason::VCenterUnreachable), "{snapshot}");
     }
-    stage.lab.start_process(SECOND, &BTreeMap::new()).await.unwrap();
+    stage.signal(SECOND, "-CONT");
     assert_eq!(stage.server_in_the_end(&far).await, second);
     assert_eq!(stage.vcenters.delete_snapshot("delete", &taken, WITHIN).await, Ok(Deleted::Now));
     assert_eq!(stage.vcenters.delete_snapshot("delete", &on_first, WITHIN).await, Ok(Deleted::Now));
