@@ -13,6 +13,7 @@ use lifecycle::Problem;
 use lifecycle::flavor::{self, Flavor, Found};
 use secrecy::ExposeSecret as _;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use vsphere::{Deleted, Vcenter};
 
 use crate::centers::Centers;
@@ -27,6 +28,9 @@ const KEYS: [&str; 2] = ["csi-vsphere.conf", "vsphere-cloud-provider.conf"];
 const MAY_BE_READ: &str = "Give the Secret's namespace and name in `vcenterSecret` of the chart's values.";
 /// How long the flavor that was found is not looked for again: what a CSI driver is told does not change while it runs.
 const FLAVOR_FOR: Duration = Duration::from_secs(600);
+
+/// Longest time for that look.
+const FLAVOR_WITHIN: Duration = Duration::from_secs(10);
 
 /// The vCenters of this cluster. Cheap to clone; clones share the sessions.
 #[derive(Clone)]
@@ -134,7 +138,20 @@ impl Vcenters {
         if let Some((_, found)) = known.as_ref().filter(|(at, _)| at.elapsed() < FLAVOR_FOR) {
             return Ok(found.clone());
         }
-        let found = detect(&self.known.client()).await?;
+        let late = |_| {
+            let cause = format!("find out the flavor of the cluster: no answer within {} s", FLAVOR_WITHIN.as_secs());
+            Problem::passing(Reason::ClusterUnreachable, cause)
+        };
+        let looked = timeout(FLAVOR_WITHIN, detect(&self.known.client())).await.map_err(late);
+        let found = match (looked.and_then(std::convert::identity), known.as_ref()) {
+            (Ok(found), _) => found,
+            // an API server that is away keeps nobody from a vCenter that is known
+            (Err(problem), Some((_, before))) => {
+                tracing::debug!(%problem, "the flavor of the cluster is what it was");
+                return Ok(before.clone());
+            }
+            (Err(problem), None) => return Err(problem),
+        };
         if known.as_ref().is_none_or(|(_, before)| *before != found) {
             tracing::info!("{found}");
         }
@@ -229,7 +246,8 @@ fn connect(found: &Secret) -> Result<Centers, Problem> {
     Ok(Centers::new(sections.iter().map(|section| {
         let config = section.config(bundled).map_err(|e| invalid(Problem::chain(&e)));
         let client = config.and_then(|config| Vcenter::new(config).map_err(|e| invalid(Problem::chain(&e))));
-        (format!("{}:{}", section.host, section.port), client)
+        let server = client.as_ref().map(|client: &Vcenter| client.config().server());
+        (server.unwrap_or_else(|_| format!("{}:{}", section.host, section.port)), client)
     })))
 }
 

@@ -8,6 +8,7 @@ use connections::Centers;
 use lifecycle::tracking::{self, Disk, Facts, Machine, Step, Why};
 use vsphere::Vcenter;
 
+use super::OPERATION;
 use super::observe::{Seen, facts_of, of_one};
 use crate::output;
 
@@ -96,6 +97,7 @@ pub(super) async fn switch_disks(seen: &mut Seen, steps: &[Step], on: bool, cent
 
 async fn switch_disk(disk: &mut Disk, on: bool, centers: &Centers) -> Result<Outcome> {
     let vcenter = centers.of_disk(&disk.id).await.map_err(|problem| anyhow!("{}", problem.message()))?;
+    let vcenter = vcenter.for_operation(OPERATION);
     match on {
         true => switch_on(disk, &vcenter).await,
         false => switch_off(disk, &vcenter).await,

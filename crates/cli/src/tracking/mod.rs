@@ -81,7 +81,7 @@ async fn disable(cluster: &Cluster, switch: &SwitchArguments) -> Result<Report> 
     }
     let disks = switch_disks(&mut seen, &plan.disks, false, &cluster.centers).await;
     // a disk that could not be switched, or was attached since, keeps the machines as they are
-    let looked = seen.look_at_disks_again(&cluster.centers).await;
+    let looked = seen.look_at_disks_again(&cluster.centers, OPERATION).await;
     let machines = match &looked {
         Ok(()) => tracking::disable_machines(&seen.nodes, &seen.disks),
         Err(error) => {

@@ -49,7 +49,10 @@ pub(crate) async fn observe(client: &Client, centers: &Centers, operation: &'sta
     let (known, machines): (Vec<_>, Vec<_>) = found.into_iter().unzip();
     let named = nodes.iter().map(ResourceExt::name_any).zip(known);
     let ours: Vec<_> = volumes.iter().filter_map(|volume| Some((volume, disk_of(volume).ok()?))).collect();
-    let facts = stream::iter(&ours).map(|(_, disk)| facts_in(disk, centers)).buffered(AT_ONCE).try_collect::<Vec<_>>();
+    let facts = stream::iter(&ours)
+        .map(|(_, disk)| facts_in(disk, centers, operation))
+        .buffered(AT_ONCE)
+        .try_collect::<Vec<_>>();
     let facts = facts.await?;
     let disks = ours.iter().zip(facts).map(|((volume, disk), facts)| tracking::Disk {
         id: disk.clone(),
@@ -111,8 +114,8 @@ impl Seen {
     ///
     /// # Errors
     /// When vCenter does not answer any more; the facts are then as they were.
-    pub(super) async fn look_at_disks_again(&mut self, centers: &Centers) -> Result<()> {
-        let facts = stream::iter(&self.disks).map(|disk| facts_in(&disk.id, centers)).buffered(AT_ONCE);
+    pub(super) async fn look_at_disks_again(&mut self, centers: &Centers, operation: &'static str) -> Result<()> {
+        let facts = stream::iter(&self.disks).map(|disk| facts_in(&disk.id, centers, operation)).buffered(AT_ONCE);
         let facts: Vec<_> = facts.try_collect().await?;
         self.disks.iter_mut().zip(facts).for_each(|(disk, facts)| disk.facts = facts);
         Ok(())
@@ -120,9 +123,9 @@ impl Seen {
 }
 
 /// What the vCenter that has a disk says of it now. Of several, one that is silent makes its own disks unreadable and no others.
-async fn facts_in(disk: &DiskId, centers: &Centers) -> Result<Facts> {
+async fn facts_in(disk: &DiskId, centers: &Centers, operation: &'static str) -> Result<Facts> {
     match centers.of_disk(disk).await {
-        Ok(vcenter) => match facts_of(disk, &vcenter).await {
+        Ok(vcenter) => match facts_of(disk, &vcenter.for_operation(operation)).await {
             Err(error) if centers.only().is_none() => Ok(Facts::Unreadable(format!("{error:#}"))),
             facts => facts,
         },
