@@ -74,6 +74,31 @@ readinessProbe:
   timeoutSeconds: 5
 {{- end }}
 
+{{/* Where pods run in a Supervisor; its nodes have no network of pods. Takes the scheduling of one program. */}}
+{{- define "supervisorScheduling" -}}
+hostNetwork: true
+dnsPolicy: ClusterFirstWithHostNet
+nodeSelector:
+  node-role.kubernetes.io/control-plane: ""
+  {{- with .nodeSelector }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+tolerations:
+- {key: node-role.kubernetes.io/master, operator: Exists, effect: NoSchedule}
+- {key: node-role.kubernetes.io/control-plane, operator: Exists, effect: NoSchedule}
+- {key: kubeadmNode, operator: Equal, value: master, effect: NoSchedule}
+{{- with .tolerations }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
 {{/* Scheduling; takes the values of one program. */}}
 {{- define "scheduling" -}}
 {{- with .nodeSelector }}
@@ -127,7 +152,8 @@ app.kubernetes.io/part-of: velero-plugin-for-vsphere
 - vsphere-backup-repository-key
 - velero-repo-credentials
 - cloud-credentials
-{{- if or (not .Values.vcenterSecret.namespace) (eq .Values.vcenterSecret.namespace .Release.Namespace) }}
+{{- if .Values.supervisor }}
+{{- else if or (not .Values.vcenterSecret.namespace) (eq .Values.vcenterSecret.namespace .Release.Namespace) }}
 - {{ .Values.vcenterSecret.name }}
 {{- end }}
 {{- range .Values.storageSecrets }}

@@ -153,6 +153,9 @@ reasons! {
         TargetTooSmall: "The volume is smaller than the disk that is to be restored.",
             "The claim asks for less than the disk had.",
             "Ask for at least the size that the message names.";
+        GuestCluster: "This is a guest cluster of a Supervisor, whose volumes are no disks of a vCenter in reach.",
+            "Requests to a Supervisor are not supported yet, or the flavor of the cluster is taken for another one than it is.",
+            "Back up the volumes on the Supervisor; where this is no guest cluster, set cluster_flavor in velero-vsphere-plugin-config.";
         OriginalRunning: "The original plugin's driver is active in this namespace.",
             "Its Deployment was not removed.",
             "Remove it; two drivers would both act on the same objects.";

@@ -91,7 +91,8 @@ pub struct UploadSpec {
         skip_serializing_if = "Option::is_none"
     )]
     pub backup_uid: Option<String>,
-    /// Managed object id of the datastore that it reads from, where `uploads-per-datastore` is set.
+    /// Managed object id of the datastore that it reads from, where `uploads-per-datastore` is set; with its vCenter where there are
+    /// several.
     #[serde(default, deserialize_with = "tolerant::optional", skip_serializing_if = "Option::is_none")]
     pub datastore: Option<String>,
     /// Whether the driver lets it start. Absent: yes.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use api::entity::DiskEntity;
 use api::{Download, Reason, WITHOUT_BACKUP_REPOSITORY, labels, names};
-use connections::{from_kube, from_original, from_vsphere, leftovers};
+use connections::{Centers, from_kube, from_original, from_vsphere, leftovers};
 use disk::{DiskId, DiskSnapshot};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
@@ -31,6 +31,8 @@ use crate::{Context, Error};
 
 /// Looking at the backup takes no longer than this in one attempt.
 const LOOKING: Duration = Duration::from_secs(60);
+/// What is being done while a datastore is looked for.
+const PLACING: &str = "find a datastore for a new disk";
 /// How long vCenter may refuse for passing reasons in one attempt.
 const MAKING: Duration = Duration::from_secs(120);
 /// How often a node that is to stop writing is looked at; it sends no event.
@@ -164,12 +166,12 @@ async fn make_disk(download: &Download, ctx: &Context) -> Result<DiskId, Problem
         Problem::passing(Reason::StoreUnreachable, cause)
     };
     let capacity_bytes = tokio::time::timeout(LOOKING, size_of(download, &source, ctx)).await.map_err(late)??;
-    let vcenter = ctx.vcenters.get().await?;
+    let centers = ctx.vcenters.centers().await?;
+    let (vcenter, datastores) = place(&centers, ctx).await?;
     let Some(cluster_id) = vcenter.config().cluster_id.clone() else {
         let cause = "make a disk: the vCenter Secret names no cluster-id, to which it would belong in CNS";
         return Err(Problem::lasting(Reason::VCenterSecretInvalid, cause));
     };
-    let datastores = datastores(&vcenter, ctx).await?;
     let name = new_disk::name(download);
     let wanted = NewVolume { name, capacity_bytes, datastores, storage_policy: None, cluster_id };
     let made = vcenter.create_volume(&wanted, MAKING).await;
@@ -198,38 +200,53 @@ async fn size_of(download: &Download, source: &DiskSnapshot, ctx: &Context) -> R
     Ok(found.size())
 }
 
-/// The datastores that the hosts of all nodes have mounted. Nodes that name no machine, or one that runs nowhere, do not count.
-async fn datastores(vcenter: &Vcenter, ctx: &Context) -> Result<Vec<String>, Problem> {
-    let act = "find a datastore for a new disk";
+/// Where the disk is made: datastores that the hosts of all nodes have mounted. Of several vCenters it is the first of the Secret that has
+/// such; one before it that does not answer is waited for, so that a repeated step does not make a second disk elsewhere.
+async fn place(centers: &Centers, ctx: &Context) -> Result<(Vcenter, Vec<String>), Problem> {
     let nodes: Api<Node> = Api::all(ctx.client.clone());
     let nodes = nodes.list(&ListParams::default()).await.map_err(|e| from_kube("list nodes", &e))?.items;
     let uuid = |node: &Node| tracking::machine_id(node.spec.as_ref()?.provider_id.as_deref()?);
-    let mut machines = Vec::new();
-    for uuid in nodes.iter().filter_map(uuid) {
-        machines.extend(vcenter.machine_ids_with_uuid(&uuid).await.map_err(|e| from_vsphere(act, &e))?);
+    let machines: Vec<_> = nodes.iter().filter_map(uuid).collect();
+    let mut hosts = Vec::new();
+    for center in centers.all() {
+        let look = |vcenter: Vcenter| datastores(vcenter, machines.clone());
+        let (found, shared) = center.ask(PLACING, LOOKING, look).await?;
+        if !shared.is_empty() {
+            return Ok((center.client()?, shared));
+        }
+        hosts.extend(found);
     }
-    let hosts: HashSet<String> =
-        vcenter.hosts_of(&machines).await.map_err(|e| from_vsphere(act, &e))?.into_values().collect();
-    let mut hosts = Vec::from_iter(hosts);
-    hosts.sort_unstable();
-    let shared = vcenter.shared_datastores(&hosts).await.map_err(|e| from_vsphere(act, &e))?;
-    if shared.is_empty() {
-        let cause = match hosts.len() {
-            0 => format!("{act}: none of {} nodes names a virtual machine that runs", nodes.len()),
-            _ => format!("{act}: hosts {} share none", hosts.join(", ")),
-        };
-        return Err(Problem::lasting(Reason::NoSharedDatastore, cause));
-    }
-    Ok(shared)
+    let cause = match hosts.len() {
+        0 => format!("{PLACING}: none of {} nodes names a virtual machine that runs", nodes.len()),
+        _ => format!("{PLACING}: hosts {} share none", hosts.join(", ")),
+    };
+    Err(Problem::lasting(Reason::NoSharedDatastore, cause))
 }
 
-/// Deletes the disk of that name, if there is one.
+/// The hosts that these machines run on, and the datastores that all of these hosts have mounted. Machines that run nowhere do not count.
+async fn datastores(vcenter: Vcenter, uuids: Vec<String>) -> Result<(Vec<String>, Vec<String>), vsphere::Error> {
+    let mut machines = Vec::new();
+    for uuid in uuids {
+        machines.extend(vcenter.machine_ids_with_uuid(&uuid).await?);
+    }
+    let hosts: HashSet<String> = vcenter.hosts_of(&machines).await?.into_values().collect();
+    let mut hosts = Vec::from_iter(hosts);
+    hosts.sort_unstable();
+    let shared = vcenter.shared_datastores(&hosts).await?;
+    Ok((hosts, shared))
+}
+
+/// Deletes the disk of that name, whichever vCenter has it. One that cannot be asked may have it.
 async fn delete(name: &str, ctx: &Context) -> Result<(), Problem> {
-    let vcenter = ctx.vcenters.get().await?;
-    let failed = |e: vsphere::Error| from_vsphere("delete a disk that nobody takes", &e);
-    if let Some(disk) = vcenter.volume_named(name).await.map_err(failed)? {
-        vcenter.delete_volume(&disk, MAKING).await.map_err(failed)?;
-        tracing::info!(%disk, name, "deleted a disk that nobody takes");
+    let act = "delete a disk that nobody takes";
+    for center in ctx.vcenters.centers().await?.all() {
+        let deleting = |vcenter: Vcenter| async move {
+            let Some(disk) = vcenter.volume_named(name).await? else { return Ok(None) };
+            vcenter.delete_volume(&disk, MAKING).await.map(|_| Some(disk))
+        };
+        if let Some(disk) = center.ask(act, MAKING + LOOKING, deleting).await? {
+            tracing::info!(%disk, name, "deleted a disk that nobody takes");
+        }
     }
     Ok(())
 }

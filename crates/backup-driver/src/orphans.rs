@@ -10,13 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::Reason;
-use connections::{from_vsphere, leftovers};
+use connections::leftovers;
 use disk::DiskSnapshot;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use lifecycle::orphans::{Kind, Taken};
 use operator::Note;
 use tokio_util::sync::CancellationToken;
-use vsphere::Vcenter;
 
 use crate::every::every;
 use crate::{Context, Error};
@@ -41,14 +40,17 @@ async fn pass(ctx: &Context, grace: Duration, met: &mut Met) -> Result<(), Error
         ctx.metrics.orphans_found(Kind::DiskSnapshot.as_str(), 0);
         return Ok(());
     }
-    let vcenter = ctx.vcenters.get().await?;
-    let orphans = leftovers::disk_snapshots(&ctx.client, &vcenter, &disks, ctx.installation()).await?;
+    let centers = ctx.vcenters.centers().await?;
+    let (orphans, problems) = leftovers::disk_snapshots(&ctx.client, &centers, &disks, ctx.installation()).await?;
+    for problem in problems {
+        tracing::warn!(%problem, "disk snapshots that nobody owns were not looked for on all disks");
+    }
     ctx.metrics.orphans_found(Kind::DiskSnapshot.as_str(), orphans.len());
     met.retain(|known, _| orphans.iter().any(|orphan| orphan.disk_snapshot == *known));
     for orphan in orphans {
         let since = *met.entry(orphan.disk_snapshot.clone()).or_insert_with(|| first_meeting(&orphan, grace));
         if since.elapsed() >= grace {
-            delete(&orphan, disks.get(&orphan.disk_snapshot.disk), &vcenter, ctx).await;
+            delete(&orphan, disks.get(&orphan.disk_snapshot.disk), ctx).await;
         }
     }
     Ok(())
@@ -61,9 +63,10 @@ fn first_meeting(orphan: &Taken, grace: Duration) -> Instant {
 }
 
 /// Deletes one, and says so in the log and in an event of the volume.
-async fn delete(orphan: &Taken, volume: Option<&PersistentVolume>, vcenter: &Vcenter, ctx: &Context) {
+async fn delete(orphan: &Taken, volume: Option<&PersistentVolume>, ctx: &Context) {
     let disk_snapshot = &orphan.disk_snapshot;
-    let note = match vcenter.delete_snapshot(disk_snapshot, DELETING).await {
+    let act = format!("delete disk snapshot {disk_snapshot}, which nobody owns");
+    let note = match ctx.vcenters.delete_snapshot(&act, disk_snapshot, DELETING).await {
         Ok(deleted) => {
             let snapshot_uid = &orphan.snapshot_uid;
             tracing::info!(%disk_snapshot, snapshot_uid, ?deleted, "deleted a disk snapshot that nobody owned");
@@ -74,8 +77,7 @@ async fn delete(orphan: &Taken, volume: Option<&PersistentVolume>, vcenter: &Vce
             );
             Note { reason: Reason::SnapshotSwept, message, warning: false }
         }
-        Err(error) => {
-            let problem = from_vsphere(&format!("delete disk snapshot {disk_snapshot}, which nobody owns"), &error);
+        Err(problem) => {
             tracing::warn!(%disk_snapshot, %problem, "a disk snapshot that nobody owns stays; tried again");
             Note { reason: problem.reason, message: problem.message(), warning: true }
         }

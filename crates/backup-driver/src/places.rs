@@ -14,11 +14,13 @@ mod answers;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use api::{Download, Timestamp, Upload, UploadPhase};
-use connections::{from_kube, from_vsphere};
+use connections::{Center, Centers, from_kube, from_vsphere};
 use disk::DiskId;
+use futures::future::join_all;
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
@@ -39,10 +41,21 @@ const FRESH: Duration = Duration::from_secs(10);
 const KNOWN_FOR: Duration = Duration::from_secs(300);
 /// Longest time that a decision waits for the places.
 const WITHIN: Duration = Duration::from_secs(15);
+/// Longest time that one of several vCenters gets for an answer, so that it is not [`WITHIN`] for all of them.
+const OF_SEVERAL: Duration = Duration::from_secs(4);
 /// Questions at once.
 const AT_ONCE: usize = 8;
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
+
+/// A virtual machine of one of the vCenters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Machine {
+    /// `host:port` of its vCenter.
+    server: String,
+    /// Its managed object id there.
+    id: String,
+}
 
 /// Asks, and remembers what seldom changes.
 pub(crate) struct Finder {
@@ -51,7 +64,7 @@ pub(crate) struct Finder {
     /// The datastore of each disk that a Download writes.
     datastores: Answers<DiskId, String>,
     /// The virtual machine that each node with volumes is; `None` where there is not exactly one.
-    machines: Answers<String, Option<String>>,
+    machines: Answers<String, Option<Machine>>,
     /// The host that serves each volume that is attached.
     serving: HashMap<String, Host>,
     /// Hosts' names by their ids.
@@ -147,17 +160,14 @@ impl Finder {
         if new.is_empty() {
             return;
         }
-        let vcenter = match ctx.vcenters.get().await {
-            Ok(vcenter) => vcenter,
+        let centers = match ctx.vcenters.centers().await {
+            Ok(centers) => centers,
             Err(problem) => return self.datastores.fail(new, &problem, Instant::now()),
         };
-        let vcenter = &vcenter;
-        let find = |disk: DiskId| async move {
-            let found = vcenter.retrieve_disk(&disk).await.map(|found| found.datastore);
-            (disk, found.map_err(|e| from_vsphere("find the datastore of a disk that is restored", &e)))
-        };
+        let centers = &*centers;
+        let find = |disk: DiskId| async move { (datastore_of(&disk, centers).await, disk) };
         let mut found = stream::iter(new).map(find).buffer_unordered(AT_ONCE);
-        while let Some((disk, datastore)) = found.next().await {
+        while let Some((datastore, disk)) = found.next().await {
             self.datastores.take(disk, datastore, Instant::now());
         }
     }
@@ -182,11 +192,19 @@ impl Finder {
         };
         let attached = all("list the attachments of volumes", of_ours, ctx).await?;
         let nodes: HashSet<String> = attached.iter().map(|(_, node)| node.clone()).collect();
-        let vcenter = ctx.vcenters.get().await?;
-        self.find_machines(&nodes, &vcenter, ctx).await;
+        let centers = ctx.vcenters.centers().await?;
+        self.find_machines(&nodes, &centers, ctx).await;
         let machine_on = |node: &String| self.machines.get(node)?.clone();
         let machines: HashMap<_, _> = nodes.iter().filter_map(|node| Some((node.clone(), machine_on(node)?))).collect();
-        let hosts = self.hosts_of(machines.values().cloned().collect(), &vcenter).await?;
+        let (mut hosts, mut away) = (HashMap::new(), Vec::new());
+        for center in centers.all() {
+            let on_it = machines.values().filter(|machine| machine.server == center.server());
+            match self.hosts_of(on_it.map(|machine| machine.id.clone()).collect(), center, &centers).await {
+                Ok(found) => hosts.extend(found),
+                Err(problem) if centers.only().is_some() => return Err(problem),
+                Err(problem) => away.push(problem.to_string()), // the others' hosts are told all the same
+            }
+        }
         let host_on = |node: &str| hosts.get(machines.get(node)?);
         self.serving =
             attached.iter().filter_map(|(volume, node)| Some((volume.clone(), host_on(node)?.clone()))).collect();
@@ -195,12 +213,12 @@ impl Finder {
             let nodes = Vec::from_iter(without).join(", ");
             format!("the hosts of nodes whose spec.providerID names no virtual machine that runs: {nodes}")
         });
-        let said: Vec<_> = self.machines.hidden().into_iter().chain(without).collect();
+        let said: Vec<_> = self.machines.hidden().into_iter().chain(away).chain(without).collect();
         Ok((!said.is_empty()).then(|| said.join("; ")))
     }
 
     /// Finds out which machines nodes are. One that cannot be found out holds no other up.
-    async fn find_machines(&mut self, nodes: &HashSet<String>, vcenter: &Vcenter, ctx: &Context) {
+    async fn find_machines(&mut self, nodes: &HashSet<String>, centers: &Centers, ctx: &Context) {
         let new: HashSet<_> = self.machines.begin(nodes, &late(), Instant::now()).into_iter().collect();
         if new.is_empty() {
             return;
@@ -215,28 +233,44 @@ impl Finder {
             Err(problem) => return self.machines.fail(new, &problem, Instant::now()),
         };
         let asked = new.into_iter().map(|node| (uuids.remove(&node), node));
-        let find = |(uuid, node): (_, String)| async move { (machine_of(&node, uuid, vcenter).await, node) };
+        let find = |(uuid, node): (_, String)| async move { (machine_of(&node, uuid, centers).await, node) };
         let mut found = stream::iter(Vec::from_iter(asked)).map(find).buffer_unordered(AT_ONCE);
         while let Some((machine, node)) = found.next().await {
             self.machines.take(node, machine, Instant::now());
         }
     }
 
-    /// Where virtual machines run now.
-    async fn hosts_of(&mut self, machines: Vec<String>, vcenter: &Vcenter) -> Result<HashMap<String, Host>, Problem> {
-        let hosts = vcenter.hosts_of(&machines).await.map_err(|e| {
-            if matches!(e.cause(), Cause::Fault(Fault { kind: FaultKind::ManagedObjectNotFound, .. })) {
-                self.machines.forget(); // one of them is gone: a node that was made anew is another machine
-            }
-            from_vsphere("ask where the virtual machines of the nodes run", &e)
-        })?;
-        let new: BTreeSet<_> = hosts.values().filter(|host| !self.names.contains_key(*host)).cloned().collect();
+    /// Where virtual machines of one vCenter run now.
+    async fn hosts_of(
+        &mut self,
+        machines: Vec<String>,
+        center: &Center,
+        centers: &Centers,
+    ) -> Result<HashMap<Machine, Host>, Problem> {
+        if machines.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let (vcenter, is_gone) = (center.client()?, &AtomicBool::new(false));
+        let look = |vcenter: Vcenter| async move {
+            vcenter.hosts_of(&machines).await.inspect_err(|e| {
+                let gone = matches!(e.cause(), Cause::Fault(Fault { kind: FaultKind::ManagedObjectNotFound, .. }));
+                is_gone.store(gone, Ordering::Relaxed);
+            })
+        };
+        let hosts = center.ask("ask where the virtual machines of the nodes run", OF_SEVERAL, look).await;
+        if is_gone.load(Ordering::Relaxed) {
+            self.machines.forget(); // one of them is gone: a node that was made anew is another machine
+        }
+        let hosts = hosts?;
+        let id_of = |host: &String| centers.id_of(&vcenter, host);
+        let new: BTreeSet<_> = hosts.values().filter(|host| !self.names.contains_key(&id_of(host))).cloned().collect();
         match vcenter.host_names(&Vec::from_iter(new)).await {
-            Ok(names) => self.names.extend(names),
+            Ok(names) => self.names.extend(names.into_iter().map(|(host, name)| (id_of(&host), name))),
             Err(error) => tracing::debug!(error = Problem::chain(&error), "hosts are called by their ids"),
         }
         let named = |id: String| Host { name: self.names.get(&id).unwrap_or(&id).clone(), id };
-        Ok(hosts.into_iter().map(|(machine, host)| (machine, named(host))).collect())
+        let machine = |id: String| Machine { server: center.server().to_owned(), id };
+        Ok(hosts.into_iter().map(|(id, host)| (machine(id), named(id_of(&host)))).collect())
     }
 }
 
@@ -244,12 +278,38 @@ fn late() -> String {
     format!("it was not found out within {} s", WITHIN.as_secs())
 }
 
-/// The virtual machine with the UUID that a node names, where there is exactly one.
-async fn machine_of(node: &str, uuid: Option<String>, vcenter: &Vcenter) -> Result<Option<String>, Problem> {
+/// The datastore of a disk, by its managed object id.
+async fn datastore_of(disk: &DiskId, centers: &Centers) -> Result<String, Problem> {
+    let vcenter = centers.of_disk(disk).await?;
+    let found = vcenter.retrieve_disk(disk).await;
+    let found = found.map_err(|e| from_vsphere("find the datastore of a disk that is restored", &e))?;
+    Ok(centers.id_of(&vcenter, &found.datastore))
+}
+
+/// The virtual machine with the UUID that a node names, where there is exactly one. Of several vCenters, one that is silent matters
+/// only where no other has it.
+async fn machine_of(node: &str, uuid: Option<String>, centers: &Centers) -> Result<Option<Machine>, Problem> {
     let Some(uuid) = uuid else { return Ok(None) };
-    let found = vcenter.machine_ids_with_uuid(&uuid).await;
-    let found = found.map_err(|e| from_vsphere(&format!("find the virtual machine of node {node}"), &e))?;
-    Ok(<[String; 1]>::try_from(found).ok().map(|[machine]| machine))
+    let (mut machines, mut silent) = (Vec::new(), None);
+    for found in join_all(centers.all().map(|center| machines_at(center, node, &uuid))).await {
+        match found {
+            Ok(found) => machines.extend(found),
+            Err(problem) => silent = silent.or(Some(problem)),
+        }
+    }
+    match (<[Machine; 1]>::try_from(machines), silent) {
+        (Ok([machine]), _) => Ok(Some(machine)),
+        (Err(_), Some(problem)) => Err(problem),
+        (Err(_), None) => Ok(None),
+    }
+}
+
+/// The virtual machines of one vCenter with the UUID that a node names.
+async fn machines_at(center: &Center, node: &str, uuid: &str) -> Result<Vec<Machine>, Problem> {
+    let act = format!("find the virtual machine of node {node}");
+    let ask = |vcenter: Vcenter| async move { vcenter.machine_ids_with_uuid(uuid).await };
+    let found = center.ask(&act, OF_SEVERAL, ask).await?;
+    Ok(found.into_iter().map(|id| Machine { server: center.server().to_owned(), id }).collect())
 }
 
 /// The volume of the claim that an Upload was made for, if that is the disk's still.

@@ -44,7 +44,8 @@ impl Cluster {
             let claim = NewClaim::new(&shop, name).mib(1).create(lab.client()).await.unwrap();
             disks.push(lab.disk_of(&shop, &claim).await.unwrap().id.parse().unwrap());
         }
-        let vcenter = Vcenters::new(lab.client().clone(), VELERO_NAMESPACE).get().await.unwrap();
+        let centers = Vcenters::new(lab.client().clone(), VELERO_NAMESPACE).centers().await.unwrap();
+        let vcenter = centers.only().unwrap().unwrap();
         let [idle, used] = disks.try_into().unwrap();
         let cluster = Self { lab, vcenter, idle, used, _folder: folder };
         assert!(cluster.attach(&cluster.used, "node-a"));

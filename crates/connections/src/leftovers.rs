@@ -26,8 +26,9 @@ use lifecycle::snapshot::{Backing, Migrated, backing};
 use lifecycle::velero::parameters::DefaultCredentials;
 use repository::Repository;
 use repository::store::S3Store;
-use vsphere::{ReasonKind, Vcenter};
+use vsphere::SnapshotInfo;
 
+use crate::centers::{Centers, concerns_one_object};
 use crate::{Migrations, Repositories, from_kube, from_repository, from_vsphere};
 
 /// Pause between two calls to vCenter: a look is never more than ten calls a second.
@@ -73,46 +74,64 @@ pub async fn disks(client: &Client) -> Result<Disks, Problem> {
     Ok(found)
 }
 
-/// Disk snapshots that we took for Uploads and that nobody will delete. A disk that cannot be looked at is left out; a vCenter
-/// that cannot be reached ends the look.
+/// Disk snapshots that we took for Uploads and that nobody will delete; and why disks could not be looked at. A disk that is gone is
+/// left out; a vCenter that cannot be reached, where there is no other, ends the look.
 ///
 /// # Errors
 /// As vCenter or the API server says.
 pub async fn disk_snapshots(
     client: &Client,
-    vcenter: &Vcenter,
+    centers: &Centers,
     disks: &Disks,
     of: Installation<'_>,
-) -> Result<Vec<Taken>, Problem> {
-    let mut taken = Vec::new();
+) -> Result<(Vec<Taken>, Vec<Problem>), Problem> {
+    let (mut taken, mut problems) = (Vec::new(), Vec::<Problem>::new());
     for disk in disks.keys() {
-        match vcenter.list_snapshots(disk).await {
+        match listed(disk, centers).await {
             Ok(listed) => taken.extend(listed.into_iter().filter_map(|snapshot| {
                 let disk_snapshot = DiskSnapshot { disk: disk.clone(), snapshot: snapshot.id };
                 of.recognise(disk_snapshot, &snapshot.description)
             })),
-            Err(error) if concerns_this_disk(error.reason_kind()) => {
-                tracing::debug!(%disk, error = Problem::chain(&error), "its disk snapshots were not looked at");
+            Err(Unlisted::One(problem)) => {
+                tracing::debug!(%disk, %problem, "its disk snapshots were not looked at");
             }
-            Err(error) => return Err(from_vsphere("look for disk snapshots that nobody owns", &error)),
+            Err(Unlisted::Many(problem)) if centers.only().is_some() => return Err(problem),
+            Err(Unlisted::Many(problem)) => {
+                // one a reason: its words name a disk, and there may be thousands
+                if problems.iter().all(|known| known.reason != problem.reason) {
+                    problems.push(problem);
+                }
+            }
         }
         tokio::time::sleep(BETWEEN_CALLS).await;
     }
     if taken.is_empty() {
-        return Ok(taken);
+        return Ok((taken, problems));
     }
     let snapshots = all::<Snapshot>(client).await?;
     let uploads: Api<Upload> = Api::namespaced(client.clone(), of.namespace);
     let uploads = uploads.list(&ListParams::default()).await.map_err(|e| from_kube("list uploads", &e))?;
-    Ok(find(taken, &snapshots, &uploads.items))
+    Ok((find(taken, &snapshots, &uploads.items), problems))
 }
 
-/// Whether the other disks may still be looked at: with wrong credentials every further call would be one refusal more.
-fn concerns_this_disk(kind: ReasonKind) -> bool {
-    !matches!(
-        kind,
-        ReasonKind::LoginRefused | ReasonKind::CertificateUntrusted | ReasonKind::Unreachable | ReasonKind::BadConfig
-    )
+/// Why the disk snapshots of a disk are not known.
+enum Unlisted {
+    /// For reasons of its own.
+    One(Problem),
+    /// For one that other disks have too.
+    Many(Problem),
+}
+
+async fn listed(disk: &DiskId, centers: &Centers) -> Result<Vec<SnapshotInfo>, Unlisted> {
+    let act = "look for disk snapshots that nobody owns";
+    let vcenter = centers.of_disk(disk).await.map_err(|problem| match problem.reason {
+        Reason::DiskMissing => Unlisted::One(problem),
+        _ => Unlisted::Many(Problem { cause: format!("{act}: {}", problem.cause), ..problem }),
+    })?;
+    vcenter.list_snapshots(disk).await.map_err(|error| match concerns_one_object(&error) {
+        true => Unlisted::One(from_vsphere(act, &error)),
+        false => Unlisted::Many(from_vsphere(act, &error)),
+    })
 }
 
 /// Uploads in parts that are open below our folder of a bucket, and that nobody goes on with.

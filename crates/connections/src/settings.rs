@@ -7,7 +7,9 @@ use api::{Reason, names};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use lifecycle::admission::{self, Budgets, NoBudget};
+use lifecycle::flavor::{self, Flavor};
 use lifecycle::limits::{Limits, NoLimits};
+use lifecycle::vcenter::{self, SecretPlace};
 use lifecycle::{Problem, maintenance, orphans};
 
 use crate::from_kube;
@@ -38,19 +40,16 @@ impl Settings {
         Ok(Self { config: data(names::CONFIG, config)?, features: data(names::FEATURES, features)? })
     }
 
-    /// Namespace of vCenter's Secret. Default: the Velero namespace (the original's was the literal `velero`).
-    pub(crate) fn vcenter_secret_namespace<'s>(&'s self, velero_namespace: &'s str) -> &'s str {
-        set(&self.config, "vsphere_secret_namespace").unwrap_or(velero_namespace)
+    /// Where vCenter's Secret is looked for in a cluster of that flavor, best first.
+    #[must_use]
+    pub fn vcenter_secrets(&self, flavor: Flavor) -> Vec<SecretPlace> {
+        vcenter::secrets(&self.config, &self.features, flavor)
     }
 
-    /// Name of vCenter's Secret.
-    pub(crate) fn vcenter_secret_name(&self) -> &str {
-        set(&self.config, "vsphere_secret_name").unwrap_or(names::VCENTER_SECRET)
-    }
-
-    /// Whether vCenter's Secret is the CSI driver's own, as the original took it where it was told so.
-    pub(crate) fn shares_the_csi_drivers_secret(&self) -> bool {
-        set(&self.features, "decouple-vsphere-csi-driver") == Some("false")
+    /// `cluster_flavor` as it is written.
+    #[must_use]
+    pub fn cluster_flavor(&self) -> Option<&str> {
+        set(&self.config, flavor::SETTING)
     }
 
     /// `upload-cr-retry-max` as it is written.
@@ -117,9 +116,9 @@ mod tests {
     #[test]
     fn nothing_set_means_the_defaults() {
         let none = Settings::default();
-        assert_eq!(none.vcenter_secret_namespace("backup"), "backup");
-        assert_eq!(none.vcenter_secret_name(), "velero-vsphere-config-secret");
-        assert_eq!((none.upload_retry_max(), none.shares_the_csi_drivers_secret()), (None, false));
+        let [place] = &none.vcenter_secrets(Flavor::Vanilla)[..] else { panic!("there is one place") };
+        assert_eq!((place.namespace("backup"), place.name.as_str()), ("backup", "velero-vsphere-config-secret"));
+        assert_eq!((none.upload_retry_max(), none.cluster_flavor()), (None, None));
     }
 
     #[test]

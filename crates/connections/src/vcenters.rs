@@ -1,54 +1,81 @@
-//! vCenter as its Secret describes it, with one session until the Secret changes.
+//! The vCenters that their Secret describes, with one session each until the Secret changes. [`Centers`] knows which of them has a disk.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::{Reason, names};
+use disk::{DiskId, DiskSnapshot};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, ResourceExt as _};
 use lifecycle::Problem;
+use lifecycle::flavor::{self, Flavor, Found};
 use secrecy::ExposeSecret as _;
 use tokio::sync::Mutex;
-use vsphere::Vcenter;
+use tokio::time::timeout;
+use vsphere::{Deleted, Vcenter};
 
+use crate::centers::Centers;
+use crate::flavor::detect;
 use crate::known::Known;
 use crate::secrets::{secret, text};
-use crate::{Settings, from_kube};
+use crate::{Settings, from_kube, from_vsphere};
 
 /// Keys of the Secret in the order they are tried; a Secret with one key may call it as it likes.
 const KEYS: [&str; 2] = ["csi-vsphere.conf", "vsphere-cloud-provider.conf"];
 /// What helps when our account may not read the Secret.
 const MAY_BE_READ: &str = "Give the Secret's namespace and name in `vcenterSecret` of the chart's values.";
-/// Where the CSI driver keeps its own Secret.
-const CSI_NAMESPACE: &str = "vmware-system-csi";
+/// How long the flavor that was found is not looked for again: what a CSI driver is told does not change while it runs.
+const FLAVOR_FOR: Duration = Duration::from_secs(600);
 
-/// The vCenter of this cluster. Cheap to clone; clones share the session.
+/// Longest time for that look.
+const FLAVOR_WITHIN: Duration = Duration::from_secs(10);
+
+/// The vCenters of this cluster. Cheap to clone; clones share the sessions.
 #[derive(Clone)]
 pub struct Vcenters {
     known: Known,
     namespace: String,
+    /// The one that the command line names in place of a Secret.
+    given: Option<Arc<Centers>>,
     open: Arc<Mutex<Option<Open>>>,
+    flavor: Arc<Mutex<Option<(Instant, Found)>>>,
 }
 
 struct Open {
-    /// Which Secret in which version it came from.
+    /// Which Secret in which version they came from.
     source: String,
-    vcenter: Vcenter,
+    centers: Arc<Centers>,
 }
 
 impl Vcenters {
-    /// The vCenter that the settings in the Velero namespace name.
+    /// The vCenters that the settings in the Velero namespace name.
     pub fn new(client: Client, velero_namespace: &str) -> Self {
-        Self { known: Known::new(client), namespace: velero_namespace.to_owned(), open: Arc::default() }
+        Self {
+            known: Known::new(client),
+            namespace: velero_namespace.to_owned(),
+            given: None,
+            open: Arc::default(),
+            flavor: Arc::default(),
+        }
     }
 
-    /// The vCenter, with the credentials that stand in the Secret now.
+    /// This vCenter, whatever a Secret says; settings are read in the Velero namespace.
+    pub fn given(client: Client, velero_namespace: &str, vcenter: Vcenter) -> Self {
+        let section = (vcenter.config().server(), Ok(vcenter));
+        Self { given: Some(Arc::new(Centers::new([section]))), ..Self::new(client, velero_namespace) }
+    }
+
+    /// The vCenters, with the credentials that stand in the Secret now.
     ///
     /// # Errors
-    /// `VCenterSecretMissing`, `VCenterSecretInvalid` with the line at fault, or `ClusterUnreachable` when the API server does
-    /// not answer. Whether vCenter itself answers shows at the first call.
-    pub async fn get(&self) -> Result<Vcenter, Problem> {
+    /// `VCenterSecretMissing`, `VCenterSecretInvalid` with the line at fault, `GuestCluster` where there can be none, or
+    /// `ClusterUnreachable` when the API server does not answer. Whether a vCenter itself answers shows at the first call.
+    pub async fn centers(&self) -> Result<Arc<Centers>, Problem> {
+        if let Some(given) = &self.given {
+            return Ok(given.clone());
+        }
         let found = self.secret().await?;
         let version = format!(
             "{}/{}/{}",
@@ -58,14 +85,78 @@ impl Vcenters {
         );
         let mut open = self.open.lock().await;
         if let Some(open) = open.as_ref().filter(|open| open.source == version) {
-            return Ok(open.vcenter.clone());
+            return Ok(open.centers.clone());
         }
-        let vcenter = connect(&found)?;
-        if let Some(old) = open.replace(Open { source: version, vcenter: vcenter.clone() }) {
+        let centers = Arc::new(connect(&found)?);
+        if let Some(old) = open.replace(Open { source: version, centers: centers.clone() }) {
             tracing::info!("the vCenter Secret changed; taking the new credentials");
-            tokio::spawn(async move { old.vcenter.logout().await });
+            tokio::spawn(async move { old.centers.logout().await });
         }
-        Ok(vcenter)
+        Ok(centers)
+    }
+
+    /// The vCenter that has a disk.
+    ///
+    /// # Errors
+    /// As [`Vcenters::centers`] and [`Centers::of_disk`].
+    pub async fn of_disk(&self, disk: &DiskId) -> Result<Vcenter, Problem> {
+        self.centers().await?.of_disk(disk).await
+    }
+
+    /// Deletes a disk snapshot where its disk is, and makes sure that it is gone. Where every vCenter says that it knows no such
+    /// disk, it went with it; while one is silent that may have it, it counts as there.
+    ///
+    /// # Errors
+    /// As vCenter says, after `within` at the latest; or what keeps a vCenter that may have it from being asked.
+    pub async fn delete_snapshot(
+        &self,
+        act: &str,
+        snapshot: &DiskSnapshot,
+        within: Duration,
+    ) -> Result<Deleted, Problem> {
+        match self.of_disk(&snapshot.disk).await {
+            Ok(vcenter) => vcenter.delete_snapshot(snapshot, within).await.map_err(|e| from_vsphere(act, &e)),
+            Err(problem) if problem.reason == Reason::DiskMissing => Ok(Deleted::AlreadyGone),
+            Err(problem) => Err(Problem { cause: format!("{act}: {}", problem.cause), ..problem }),
+        }
+    }
+
+    /// Of which flavor the cluster is, and how that is known.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn flavor(&self) -> Result<Found, Problem> {
+        let settings = Settings::known(&self.known, &self.namespace).await?;
+        self.flavor_by(&settings).await
+    }
+
+    async fn flavor_by(&self, settings: &Settings) -> Result<Found, Problem> {
+        if let Some(found) = flavor::set(settings.cluster_flavor()) {
+            return Ok(found);
+        }
+        let mut known = self.flavor.lock().await;
+        if let Some((_, found)) = known.as_ref().filter(|(at, _)| at.elapsed() < FLAVOR_FOR) {
+            return Ok(found.clone());
+        }
+        let late = |_| {
+            let cause = format!("find out the flavor of the cluster: no answer within {} s", FLAVOR_WITHIN.as_secs());
+            Problem::passing(Reason::ClusterUnreachable, cause)
+        };
+        let looked = timeout(FLAVOR_WITHIN, detect(&self.known.client())).await.map_err(late);
+        let found = match (looked.and_then(std::convert::identity), known.as_ref()) {
+            (Ok(found), _) => found,
+            // an API server that is away keeps nobody from a vCenter that is known
+            (Err(problem), Some((_, before))) => {
+                tracing::debug!(%problem, "the flavor of the cluster is what it was");
+                return Ok(before.clone());
+            }
+            (Err(problem), None) => return Err(problem),
+        };
+        if known.as_ref().is_none_or(|(_, before)| *before != found) {
+            tracing::info!("{found}");
+        }
+        *known = Some((Instant::now(), found.clone()));
+        Ok(found)
     }
 
     /// What the user has set.
@@ -87,23 +178,26 @@ impl Vcenters {
         Ok(found.and_then(|map| map.data).unwrap_or_default())
     }
 
-    /// Ends the session, so that none is left in vCenter.
+    /// Ends the sessions, so that none is left in vCenter.
     pub async fn close(&self) {
+        if let Some(given) = &self.given {
+            given.logout().await;
+        }
         if let Some(open) = self.open.lock().await.take() {
-            open.vcenter.logout().await;
+            open.centers.logout().await;
         }
     }
 
     async fn secret(&self) -> Result<Secret, Problem> {
         let settings = Settings::known(&self.known, &self.namespace).await?;
-        let places = if settings.shares_the_csi_drivers_secret() {
-            names::CSI_SECRETS.map(|name| (CSI_NAMESPACE, name)).to_vec()
-        } else {
-            vec![(settings.vcenter_secret_namespace(&self.namespace), settings.vcenter_secret_name())]
-        };
+        let flavor = self.flavor_by(&settings).await?;
+        if let Some(refused) = flavor::refusal(&flavor, "find vCenter") {
+            return Err(refused);
+        }
+        let places = settings.vcenter_secrets(flavor.flavor);
         let mut refused = None;
-        for (namespace, name) in &places {
-            match secret(&self.known, namespace, name).await {
+        for place in &places {
+            match secret(&self.known, place.namespace(&self.namespace), &place.name).await {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => {}
                 Err(problem) if problem.reason == Reason::ClusterForbidden => {
@@ -115,16 +209,21 @@ impl Vcenters {
         if let Some(problem) = refused {
             return Err(problem);
         }
-        let tried: Vec<String> = places.iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
+        let tried: Vec<String> =
+            places.iter().map(|place| format!("{}/{}", place.namespace(&self.namespace), place.name)).collect();
+        let of_flavor = match flavor.flavor {
+            Flavor::Vanilla => String::new(),
+            Flavor::Supervisor | Flavor::Guest => format!(" ({flavor})"),
+        };
         Err(Problem::passing(
             Reason::VCenterSecretMissing,
-            format!("find vCenter: there is no Secret {}", tried.join(" or ")),
+            format!("find vCenter: there is no Secret {}{of_flavor}", tried.join(" or ")),
         ))
     }
 }
 
-/// A client for the vCenter that a Secret describes.
-fn connect(found: &Secret) -> Result<Vcenter, Problem> {
+/// Clients for the vCenters that a Secret describes. A section that cannot be used keeps no other one from it.
+fn connect(found: &Secret) -> Result<Centers, Problem> {
     let place = format!("{}/{}", found.namespace().unwrap_or_default(), found.name_any());
     let invalid = |why: String| Problem::passing(Reason::VCenterSecretInvalid, format!("read Secret {place}: {why}"));
     let keys: Vec<&String> = found.data.iter().flat_map(|data| data.keys()).collect();
@@ -134,11 +233,7 @@ fn connect(found: &Secret) -> Result<Vcenter, Problem> {
         (None, _) => return Err(invalid(format!("it has no key `{}`", KEYS[0]))),
     };
     let conf = text(found, &key).ok_or_else(|| invalid(format!("`{key}` is not text")))?;
-    let centers = vsphere::secret::parse(conf.expose_secret()).map_err(|e| invalid(format!("`{key}`, {e}")))?;
-    let center = centers.first().ok_or_else(|| invalid(format!("`{key}` has no [VirtualCenter] section")))?;
-    if centers.len() > 1 {
-        tracing::warn!(used = center.host, of = centers.len(), "the vCenter Secret names several; the first is used");
-    }
+    let sections = vsphere::secret::parse(conf.expose_secret()).map_err(|e| invalid(format!("`{key}`, {e}")))?;
     let bundled = |path: &std::path::Path| {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         match text(found, name) {
@@ -148,12 +243,17 @@ fn connect(found: &Secret) -> Result<Vcenter, Problem> {
             }
         }
     };
-    let config = center.config(bundled).map_err(|e| invalid(Problem::chain(&e)))?;
-    Vcenter::new(config).map_err(|e| invalid(Problem::chain(&e)))
+    Ok(Centers::new(sections.iter().map(|section| {
+        let config = section.config(bundled).map_err(|e| invalid(Problem::chain(&e)));
+        let client = config.and_then(|config| Vcenter::new(config).map_err(|e| invalid(Problem::chain(&e))));
+        let server = client.as_ref().map(|client: &Vcenter| client.config().server());
+        (server.unwrap_or_else(|_| format!("{}:{}", section.host, section.port)), client)
+    })))
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use k8s_openapi::ByteString;
 
@@ -164,20 +264,27 @@ mod tests {
         Secret { data: Some(data.collect()), ..Secret::default() }
     }
 
+    /// An address, and whether its section can be used.
+    type Section = (String, Result<(), Problem>);
+
+    fn connected(entries: &[(&str, &str)]) -> Result<Vec<Section>, Problem> {
+        let centers = connect(&secret_of(entries))?;
+        Ok(centers.all().map(|center| (center.server().to_owned(), center.client().map(drop))).collect())
+    }
+
     #[test]
     fn a_secret_is_understood_under_each_name_its_key_may_have() {
         for key in ["csi-vsphere.conf", "vsphere-cloud-provider.conf", "anything"] {
-            let vcenter = connect(&secret_of(&[(key, CONF)])).map(|v| v.config().host.clone());
-            assert_eq!(vcenter.as_deref(), Ok("vc.lab"), "{key}");
+            assert_eq!(connected(&[(key, CONF)]), Ok(vec![("vc.lab:443".to_owned(), Ok(()))]), "{key}");
         }
-        let two = connect(&secret_of(&[("one", CONF), ("two", CONF)])).map(drop);
+        let two = connected(&[("one", CONF), ("two", CONF)]);
         assert!(two.is_err_and(|p| p.cause.contains("it has no key `csi-vsphere.conf`")));
     }
 
     #[test]
     fn a_mistake_in_the_secret_names_its_line_and_not_the_password() {
         let broken = CONF.replace("password = \"pw\"", "password = \"hunter2\\q\"");
-        let problem = connect(&secret_of(&[("csi-vsphere.conf", &broken)])).map(drop).expect_err("a bad escape");
+        let problem = connected(&[("csi-vsphere.conf", &broken)]).expect_err("a bad escape");
         assert_eq!(problem.reason, Reason::VCenterSecretInvalid);
         assert!(problem.cause.contains("line 3"), "{}", problem.cause);
         assert!(!problem.cause.contains("hunter2"), "{}", problem.cause);
@@ -186,7 +293,16 @@ mod tests {
     #[test]
     fn a_ca_file_may_lie_in_the_secret_itself() {
         let conf = format!("{CONF}ca-file = \"/etc/certs/ca.crt\"\n");
-        let missing = connect(&secret_of(&[("csi-vsphere.conf", &conf)])).map(drop);
+        let missing = connect(&secret_of(&[("csi-vsphere.conf", &conf)])).unwrap().only().unwrap().map(drop);
         assert!(missing.is_err_and(|p| p.cause.contains("/etc/certs/ca.crt")), "named, not found");
+    }
+
+    #[test]
+    fn m7_10_a_section_that_cannot_be_used_keeps_no_other_vcenter_from_it() {
+        let second = "[VirtualCenter \"vc-b\"]\nuser = \"u\"\npassword = \"pw\"\nca-file = \"/nowhere/ca.crt\"\n";
+        let sections = connected(&[("csi-vsphere.conf", &format!("{CONF}{second}"))]).unwrap();
+        let [(_, first), (server, wrong)] = &sections[..] else { panic!("{sections:?}") };
+        assert_eq!((first, server.as_str()), (&Ok(()), "vc-b:443"));
+        assert!(wrong.as_ref().is_err_and(|problem| problem.reason == Reason::VCenterSecretInvalid), "{wrong:?}");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::given::Given;
+
 /// Moves disks between vSphere and the repository, one process a node.
 #[derive(Debug, clap::Parser)]
 #[command(name = "datamgr", version)]
@@ -50,6 +52,9 @@ pub struct Config {
     /// Folder for sockets.
     #[arg(long, env = "VELERO_SCRATCH_DIR", default_value = "/scratch")]
     pub scratch_dir: PathBuf,
+    /// The vCenter that takes the place of the one in the Secret.
+    #[command(flatten)]
+    pub given: Given,
     /// Flags of the original that have nothing to do here.
     #[command(flatten)]
     pub accepted: Accepted,
@@ -68,35 +73,8 @@ pub struct Accepted {
     profiler_address: Option<String>,
     #[arg(long, hide = true)]
     kubecontext: Option<String>,
-    // a flag of Go's: its value stands behind `=` or not at all
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    use_secret: Option<String>,
-    #[arg(long, hide = true)]
-    vcenter_address: Option<String>,
-    #[arg(long, hide = true)]
-    vcenter_port: Option<String>,
-    #[arg(long, hide = true)]
-    vcenter_user: Option<String>,
     #[arg(long, hide = true)]
     cluster_id: Option<String>,
-    // the capital is the original's
-    #[arg(long = "insecure-Flag", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    insecure_flag: Option<String>,
-}
-
-impl Accepted {
-    /// What a user would miss who relies on one of them; a sentence for the log.
-    pub fn missed(&self) -> Option<&'static str> {
-        let off = self
-            .use_secret
-            .as_deref()
-            .is_some_and(|text| matches!(text, "false" | "FALSE" | "False" | "f" | "F" | "0"));
-        let named = self.vcenter_address.is_some() || self.vcenter_user.is_some();
-        (off || named).then_some(
-            "vCenter's address and account come from its Secret alone: --use-secret=false, --vcenter-address, \
-             --vcenter-port, --vcenter-user and VC_PASSWORD have no effect",
-        )
-    }
 }
 
 #[cfg(test)]
@@ -118,9 +96,8 @@ mod tests {
                    --vcenter-user backup@vsphere.local --cluster-id lab --insecure-Flag=true";
         let config = server(all);
         assert_eq!((config.namespace.as_str(), config.log_level.as_str()), ("velero", "debug"));
-        assert!(config.accepted.missed().is_some_and(|words| words.contains("Secret")), "the user is told");
-        for quiet in ["", "--use-secret", "--use-secret=true --insecure-Flag"] {
-            assert_eq!(server(quiet).accepted.missed(), None, "{quiet}");
+        for quiet in ["", "--use-secret", "--use-secret=true --insecure-Flag", all] {
+            assert_eq!(server(quiet).given.missed(), None, "{quiet}");
         }
     }
 }

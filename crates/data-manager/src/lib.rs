@@ -17,6 +17,7 @@ mod config;
 mod context;
 mod disks;
 mod downloads;
+mod given;
 mod interrupt;
 mod kind;
 mod pacing;
@@ -28,3 +29,4 @@ mod steps;
 mod uploads;
 
 pub use config::{Command, Config};
+pub use given::Given;

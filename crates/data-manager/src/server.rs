@@ -18,6 +18,7 @@ use crate::Config;
 use crate::at_work::AtWork;
 use crate::context::Context;
 use crate::disks::Disks;
+use crate::given;
 use crate::kind::Kind;
 use crate::pacing::Pacing;
 use crate::reconcile::{after_error, reconcile};
@@ -44,7 +45,7 @@ pub async fn run(config: Config) -> Result<()> {
     let (metrics, health) = (Metrics::new("data-manager"), Health::default());
     let address = operator::serve(&config.metrics_address, &metrics, &health, stop.clone()).await?;
     tracing::info!(node = config.node_name, %address, version = env!("CARGO_PKG_VERSION"), "the data-manager starts");
-    if let Some(missed) = config.accepted.missed() {
+    if let Some(missed) = config.given.missed() {
         tracing::warn!("{missed}");
     }
 
@@ -97,7 +98,10 @@ impl Shared {
     fn new(config: &Config, client: Client, leases: Leases, metrics: Metrics, stop: CancellationToken) -> Result<Self> {
         let exe = std::env::current_exe().context("find the folder of this program")?;
         let pacing = Arc::new(Pacing::default());
-        let vcenters = Vcenters::new(client.clone(), &config.namespace);
+        let vcenters = match config.given.vcenter(std::env::var_os(given::PASSWORD))? {
+            Some(vcenter) => Vcenters::given(client.clone(), &config.namespace, vcenter),
+            None => Vcenters::new(client.clone(), &config.namespace),
+        };
         Ok(Self {
             publisher: Publisher::new(client.clone(), "data-manager", &config.node_name, metrics),
             leases,

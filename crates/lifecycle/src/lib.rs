@@ -21,6 +21,7 @@ pub mod clone;
 pub mod content;
 pub mod delete;
 pub mod doctor;
+pub mod flavor;
 pub mod limits;
 pub mod maintenance;
 pub mod new_disk;
@@ -30,6 +31,7 @@ pub mod retry;
 pub mod snapshot;
 pub mod tracking;
 pub mod transfer;
+pub mod vcenter;
 pub mod velero;
 
 pub use problem::{Again, Problem};

@@ -82,9 +82,13 @@ pub(crate) async fn make_buckets(program: &Path, lab: &Path, facts: &Facts) -> R
     Ok(())
 }
 
-/// Where the vCenter double keeps its disks.
-pub(crate) fn vcenter_store(lab: &Path) -> PathBuf {
-    lab.join("vcenter")
+/// The vCenter double that every lab has, and the further one that a test may start.
+pub(crate) const VCENTER: &str = "vcenter";
+pub(crate) const SECOND_VCENTER: &str = "second-vcenter";
+
+/// Where a vCenter double keeps its disks. The stand-in for the disk library knows the first one's alone.
+pub(crate) fn vcenter_store(lab: &Path, name: &str) -> PathBuf {
+    lab.join(name)
 }
 
 fn vcenter_password(lab: &Path, facts: &Facts) -> Result<String> {
@@ -93,21 +97,21 @@ fn vcenter_password(lab: &Path, facts: &Facts) -> Result<String> {
     Ok(file.display().to_string())
 }
 
-/// The vCenter double.
-pub(crate) fn vcenter(program: PathBuf, lab: &Path, facts: &mut Facts) -> Result<Launch> {
-    let store = vcenter_store(lab);
+/// A vCenter double.
+pub(crate) fn vcenter(name: &str, program: PathBuf, lab: &Path, facts: &mut Facts) -> Result<Launch> {
+    let store = vcenter_store(lab, name);
     std::fs::create_dir_all(&store).with_context(|| format!("make {}", store.display()))?;
     let certificates = lab.join("certificates");
     let args = [
-        format!("--listen=127.0.0.1:{}", facts.choose_port("vcenter")?),
-        format!("--control=127.0.0.1:{}", facts.choose_port("vcenter-control")?),
+        format!("--listen=127.0.0.1:{}", facts.choose_port(name)?),
+        format!("--control=127.0.0.1:{}", facts.choose_port(&format!("{name}-control"))?),
         format!("--store={}", store.display()),
         format!("--cert={}", certificates.join("server.pem").display()),
         format!("--key={}", certificates.join("server-key.pem").display()),
         format!("--user={}", facts.vcenter_user),
         format!("--password-file={}", vcenter_password(lab, facts)?),
     ];
-    Ok(launch("vcenter", program, lab, args))
+    Ok(launch(name, program, lab, args))
 }
 
 /// The stand-in for the CSI driver's controller.

@@ -20,6 +20,7 @@ use crate::cluster::{control_plane, pod::Probe};
 use crate::facts::{Facts, VELERO_NAMESPACE};
 use crate::kubeconfig::{self, Identity};
 use crate::lab::{Keeper, KubeClient, Lab, Options, Programs, SERVERS, SharedS3, Velero, connect};
+use crate::peer_process::VCENTER;
 use crate::peers::{Builds, Part, Peer};
 use crate::place::{FIRST, Place, programs};
 use crate::processes::{Launch, Processes};
@@ -137,8 +138,8 @@ impl Start {
             let s3 = self.builds.path("versitygw").await?;
             self.ensure("s3", &s3, |facts| peer_process::s3(s3.clone(), &lab, facts)).await?;
         }
-        let vcenter = self.builds.path("vcenter").await?;
-        self.ensure("vcenter", &vcenter, |facts| peer_process::vcenter(vcenter.clone(), &lab, facts)).await?;
+        let vcenter = self.builds.path(VCENTER).await?;
+        self.ensure(VCENTER, &vcenter, |facts| peer_process::vcenter(VCENTER, vcenter.clone(), &lab, facts)).await?;
         self.end_who_knows_old_ports(&ports).await
     }
 

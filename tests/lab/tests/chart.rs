@@ -46,6 +46,56 @@ fn the_csi_drivers_own_secret_may_be_read_under_both_its_names() {
     assert_eq!(elsewhere("secrets"), json!([own]));
 }
 
+/// M-11-1: control-plane nodes, their network, no DaemonSet; the data-managers outside keep their account, which their kubeconfig is for.
+#[test]
+fn in_a_supervisor_the_driver_runs_on_control_plane_nodes_and_no_data_manager_does() {
+    let objects =
+        rendered(&["supervisor=true", "backupDriver.nodeSelector.zone=a", "backupDriver.tolerations[0].key=more"]);
+    assert!(objects.iter().all(|object| object["kind"] != "DaemonSet"));
+    let pod = &find(&objects, "Deployment")["spec"]["template"]["spec"];
+    assert_eq!((&pod["hostNetwork"], &pod["dnsPolicy"]), (&json!(true), &json!("ClusterFirstWithHostNet")));
+    assert_eq!(pod["nodeSelector"], json!({"node-role.kubernetes.io/control-plane": "", "zone": "a"}));
+    let tolerated = |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoSchedule"});
+    let wanted = json!([
+        tolerated("node-role.kubernetes.io/master"),
+        tolerated("node-role.kubernetes.io/control-plane"),
+        {"key": "kubeadmNode", "operator": "Equal", "value": "master", "effect": "NoSchedule"},
+        {"key": "more"},
+    ]);
+    assert_eq!(pod["tolerations"], wanted);
+    let names = ["backup-driver", "datamgr-for-vsphere-plugin"];
+    for name in names {
+        assert!(objects.iter().any(|o| o["kind"] == "ServiceAccount" && o["metadata"]["name"] == name), "{name}");
+        let role = objects.iter().find(|o| o["kind"] == "Role" && o["metadata"]["name"] == name).unwrap();
+        let secrets = role["rules"].as_array().unwrap().iter().find(|rule| rule["resources"] == json!(["secrets"]));
+        let named = secrets.unwrap()["resourceNames"].as_array().unwrap();
+        assert!(!named.contains(&json!("velero-vsphere-config-secret")), "{name}: {named:?}");
+    }
+    let of_csi = |o: &&Value| o["kind"] == "Role" && o["metadata"]["namespace"] == "vmware-system-csi";
+    let readable = objects.iter().find(of_csi).unwrap()["rules"][0]["resourceNames"].clone();
+    assert!(
+        ["vsphere-config-secret", "csi-vsphere-config"]
+            .iter()
+            .all(|secret| readable.as_array().unwrap().contains(&json!(secret))),
+        "{readable}"
+    );
+}
+
+/// M-7-2: what is read to find out the flavor of the cluster, by name and no more.
+#[test]
+fn of_the_csi_driver_its_controller_alone_may_be_read() {
+    let objects = rendered(&[]);
+    for account in ["velero-vsphere:backup-driver", "velero-vsphere:data-manager"] {
+        let role = objects.iter().find(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == account).unwrap();
+        let of_apps: Vec<_> =
+            role["rules"].as_array().unwrap().iter().filter(|rule| rule["apiGroups"] == json!(["apps"])).collect();
+        let [rule] = of_apps[..] else { panic!("{account}: {of_apps:?}") };
+        let told = (&rule["resources"], &rule["resourceNames"], &rule["verbs"]);
+        let wanted = (json!(["deployments", "statefulsets"]), json!(["vsphere-csi-controller"]), json!(["get"]));
+        assert_eq!(told, (&wanted.0, &wanted.1, &wanted.2), "{account}");
+    }
+}
+
 fn find<'o>(objects: &'o [Value], kind: &str) -> &'o Value {
     objects.iter().find(|object| object["kind"] == kind).unwrap()
 }

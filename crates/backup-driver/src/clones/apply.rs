@@ -13,7 +13,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use lifecycle::clone::claims::{self, class};
 use lifecycle::clone::{self, is_ours, status};
-use lifecycle::{Again, Problem, retry};
+use lifecycle::{Again, Problem, flavor, retry};
 use operator::Note;
 use serde_json::{Value, json};
 
@@ -40,6 +40,11 @@ pub(super) async fn provision(looked: &Looked, ctx: &Context) -> Result<Next, Er
     let asked = &looked.clone;
     let before = asked.status.clone().unwrap_or_default();
     let message = "looking for the restore point and making an empty volume";
+    match ctx.vcenters.flavor().await.map(|found| flavor::refusal(&found, "restore a claim")) {
+        Ok(None) => {}
+        Ok(Some(refused)) => return give_up(asked, &refused, ctx).await,
+        Err(problem) => return not_provisioned(asked, &problem, ctx).await,
+    }
     let asked = &ctx.publish(asked, &status::working(&before, Reason::Provisioning, message, ctx.now())).await?;
     let scratch = match scratch_claim(asked, looked.seen.target.as_ref(), ctx).await {
         Ok(scratch) => scratch,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use api::{BackupRepository, DeleteSnapshot, Reason, Upload, WITHOUT_BACKUP_REPOSITORY};
-use connections::{from_original, from_repository, from_vsphere};
+use connections::{from_original, from_repository};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use lifecycle::delete::{self, Seen, Target, Waits, status, target};
-use lifecycle::{Problem, retry};
+use lifecycle::{Problem, flavor, retry};
 use serde_json::json;
 
 use crate::error::is_code;
@@ -72,6 +72,10 @@ pub(super) async fn erase(asked: &DeleteSnapshot, ctx: &Context) -> Result<Actio
         Ok(target) => target,
         Err(problem) => return fail(asked, &problem, ctx).await,
     };
+    let act = format!("delete disk snapshot {}", target.disk_snapshot);
+    if let Some(refused) = flavor::refusal(&ctx.vcenters.flavor().await?, &act) {
+        return fail(asked, &refused, ctx).await;
+    }
     let before = asked.status.clone().unwrap_or_default();
     let asked = &ctx.publish(asked, &status::erasing(&before, ctx.now())).await?;
     let before = asked.status.clone().unwrap_or_default();
@@ -114,9 +118,7 @@ async fn erase_both(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> R
 }
 
 async fn erase_disk_snapshot(target: &Target, ctx: &Context) -> Result<(), Problem> {
-    let vcenter = ctx.vcenters.get().await?;
-    let deleted = vcenter.delete_snapshot(&target.disk_snapshot, DELETING).await;
-    let deleted = deleted.map_err(|e| from_vsphere("delete the disk snapshot", &e))?;
+    let deleted = ctx.vcenters.delete_snapshot("delete the disk snapshot", &target.disk_snapshot, DELETING).await?;
     tracing::info!(disk_snapshot = %target.disk_snapshot, ?deleted, "deleted the disk snapshot");
     Step::DiskSnapshotDeleted.done();
     Ok(())

@@ -1,12 +1,13 @@
 //! Writes for a Snapshot, in the order of design D5b. Decides nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::entity::{EntityId, PvcSnapshotId};
 use api::metadata::Blob;
 use api::parameters::RepositoryFormat;
 use api::{Reason, Snapshot, Upload};
-use connections::{from_original, from_vsphere};
+use connections::{Centers, from_original, from_vsphere};
 use disk::{DiskId, DiskSnapshot};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::controller::Action;
@@ -14,7 +15,7 @@ use kube::{Api, ResourceExt};
 use lifecycle::admission::{self, Turn};
 use lifecycle::snapshot::status::{self, Record};
 use lifecycle::snapshot::{self, Source, is_local, source};
-use lifecycle::{Again, Problem};
+use lifecycle::{Again, Problem, flavor};
 use operator::Note;
 use serde_json::json;
 use vsphere::{ReasonKind, Vcenter};
@@ -33,6 +34,15 @@ const UNDOING: Duration = Duration::from_secs(120);
 
 /// Checks, opens the repository, takes the disk snapshot, makes the Upload and says so.
 pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Error> {
+    let act = format!("back up claim {}", asked.spec.resource_handle.name);
+    match ctx.vcenters.flavor().await {
+        Ok(found) => {
+            if let Some(refused) = flavor::refusal(&found, &act) {
+                return fail(asked, &refused, ctx).await;
+            }
+        }
+        Err(problem) => return fail(asked, &problem, ctx).await,
+    }
     let (claim, volume) = match observe::claim_and_volume(asked, ctx).await {
         Ok(found) => found,
         Err(error) => match error.forbidden() {
@@ -55,8 +65,13 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
         return Ok(Action::await_change());
     }
     let asked = &ctx.publish(asked, &beginning).await?;
-    let vcenter = match ready(asked, &source, ctx).await {
+    let centers = match ready(asked, &source, ctx).await {
+        Ok(centers) => centers,
+        Err(problem) => return fail(asked, &problem, ctx).await,
+    };
+    let vcenter = match centers.of_disk(&disk).await {
         Ok(vcenter) => vcenter,
+        Err(problem) if centers.only().is_none() => return not_found(asked, &problem, ctx).await,
         Err(problem) => return fail(asked, &problem, ctx).await,
     };
     Step::RepositoryOpened.done();
@@ -77,7 +92,7 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
         ctx.publish(asked, &status::kept_in_vsphere(&before, record, ctx.now())).await?;
         return Ok(Action::await_change());
     }
-    let turn = turn(&vcenter, &disk, ctx).await;
+    let turn = turn(&centers, &vcenter, &disk, ctx).await;
     let upload = match make_upload(asked, &taken, &source, turn, ctx).await? {
         Ok(upload) => upload,
         Err(problem) => {
@@ -94,13 +109,13 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
 }
 
 /// Repository open and vCenter known, before anything is made.
-async fn ready(asked: &Snapshot, source: &Source, ctx: &Context) -> Result<Vcenter, Problem> {
-    let vcenter = ctx.vcenters.get().await?;
+async fn ready(asked: &Snapshot, source: &Source, ctx: &Context) -> Result<Arc<Centers>, Problem> {
+    let centers = ctx.vcenters.centers().await?;
     if is_local(asked) {
-        return Ok(vcenter);
+        return Ok(centers);
     }
     open_repository(asked, &source.namespace, ctx).await?;
-    Ok(vcenter)
+    Ok(centers)
 }
 
 /// Opens the repository of claims that are backed up from `namespace`, and makes it where there is none.
@@ -129,13 +144,13 @@ async fn open_repository(asked: &Snapshot, namespace: &str, ctx: &Context) -> Re
 }
 
 /// Whether the Upload of a disk waits for its turn. What cannot be found out holds no backup up.
-async fn turn(vcenter: &Vcenter, disk: &DiskId, ctx: &Context) -> Turn {
+async fn turn(centers: &Centers, vcenter: &Vcenter, disk: &DiskId, ctx: &Context) -> Turn {
     // the log of `admissions` tells what is wrong with the settings
     let Ok((budgets, _)) = ctx.vcenters.settings().await.map(|settings| settings.budgets()) else {
         return Turn::AtOnce;
     };
     let datastore = match budgets.datastore {
-        Some(_) => vcenter.retrieve_disk(disk).await.map(|disk| Some(disk.datastore)),
+        Some(_) => vcenter.retrieve_disk(disk).await.map(|disk| Some(centers.id_of(vcenter, &disk.datastore))),
         None => Ok(None),
     };
     let datastore = datastore.unwrap_or_else(|error| {
@@ -204,10 +219,21 @@ async fn undo(vcenter: &Vcenter, disk: &DiskId, token: &str) {
 
 /// Nothing is there yet, so every problem is the end, but for those of the API server: they are said, and a while is waited.
 async fn fail(asked: &Snapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
-    let before = asked.status.clone().unwrap_or_default();
     let of_the_cluster =
         matches!(problem.reason, Reason::Internal | Reason::ClusterForbidden | Reason::ClusterUnreachable);
-    if of_the_cluster && problem.again == Again::Later && ctx.is_younger_than(asked, TAKING) {
+    end_or_wait(asked, problem, of_the_cluster, ctx).await
+}
+
+/// None of several vCenters says that it has the disk. One that is silent is waited for as a single one is, but not here: the
+/// Snapshots of the others' disks have their turn meanwhile.
+async fn not_found(asked: &Snapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
+    let is_silent = matches!(problem.reason, Reason::VCenterUnreachable | Reason::VCenterFailed);
+    end_or_wait(asked, problem, is_silent, ctx).await
+}
+
+async fn end_or_wait(asked: &Snapshot, problem: &Problem, passes: bool, ctx: &Context) -> Result<Action, Error> {
+    let before = asked.status.clone().unwrap_or_default();
+    if passes && problem.again == Again::Later && ctx.is_younger_than(asked, TAKING) {
         ctx.publish(asked, &status::waiting(&before, problem, ctx.now())).await?;
         return Err(problem.clone().into());
     }
@@ -260,9 +286,7 @@ pub(super) async fn cancel(asked: &Snapshot, ctx: &Context) -> Result<Action, Er
 pub(super) async fn abandon(asked: &Snapshot, ctx: &Context) -> Result<Action, Error> {
     let id = asked.status.as_ref().and_then(|s| s.snapshot_id.clone()).unwrap_or_default();
     if let Ok(taken) = id.parse::<EntityId>().and_then(|id| id.disk_snapshot()) {
-        let vcenter = ctx.vcenters.get().await?;
-        let deleted = vcenter.delete_snapshot(&taken, UNDOING).await;
-        deleted.map_err(|e| from_vsphere("delete the disk snapshot of a deleted Upload", &e))?;
+        ctx.vcenters.delete_snapshot("delete the disk snapshot of a deleted Upload", &taken, UNDOING).await?;
     }
     let before = asked.status.clone().unwrap_or_default();
     ctx.publish(asked, &status::abandoned(&before, ctx.now())).await?;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use api::Timestamp;
-use connections::{Vcenters, from_vsphere};
+use api::{Reason, Timestamp};
+use connections::{Center, Centers, Vcenters, from_vsphere};
 use futures::{StreamExt as _, stream};
 use lifecycle::Problem;
 use lifecycle::doctor::privileges::{self, Asked, On};
@@ -17,20 +17,25 @@ use crate::tracking::observe::{Seen, observe};
 
 /// Questions to vCenter at once.
 const AT_ONCE: usize = 8;
+/// What our calls are called in vCenter's logs.
+const OPERATION: &str = "vsphere-backup doctor";
 
 impl Doctor {
     pub(super) async fn look_at_vcenter(&mut self, centers: &Vcenters) -> Result<(), Problem> {
-        let vcenter = centers.get().await?.for_operation("vsphere-backup doctor");
-        let (server, user) = (vcenter.config().server(), vcenter.config().user.clone());
-        let about = vcenter.about().await.map_err(|e| from_vsphere("reach vCenter", &e))?;
-        let seen = format!("vCenter {server} answers and its certificate is trusted: API {}", about.api_version);
-        self.find(Finding::ok(Matter::VCenter, seen));
-        vcenter.log_in().await.map_err(|e| from_vsphere("log in to vCenter", &e))?;
-        self.find(Finding::ok(Matter::VCenter, format!("account {user} may log in to vCenter {server}")));
-        let asked = Timestamp::now();
-        let time = vcenter.current_time().await.map_err(|e| from_vsphere("ask vCenter what time it is", &e))?;
-        self.note_clock("vCenter", time, asked, Timestamp::now());
-        let seen = match observe(&self.client, &vcenter).await {
+        let centers = centers.centers().await?;
+        let mut answering = Vec::new();
+        for center in centers.all() {
+            match self.look_at_center(center, centers.only().is_some()).await {
+                Ok(vcenter) => answering.push(vcenter),
+                Err(problem) if centers.only().is_some() => return Err(problem),
+                Err(problem) => self.find(Finding::of(Matter::VCenter, &problem)),
+            }
+        }
+        if answering.is_empty() {
+            let cause = format!("none of {} vCenters can be used", centers.all().len());
+            return Err(Problem::passing(Reason::VCenterUnreachable, cause));
+        }
+        let seen = match observe(&self.client, &centers, OPERATION).await {
             Ok(seen) => Some(seen),
             Err(error) => {
                 let why = "Whether nodes and disks agree about change tracking is not known.";
@@ -42,13 +47,34 @@ impl Doctor {
         if let Some(seen) = &seen {
             self.findings.extend(tracking::judge(&seen.nodes, &seen.disks));
         }
-        self.look_at_privileges(&vcenter, &user, seen.as_ref()).await
+        for vcenter in &answering {
+            self.look_at_privileges(vcenter, &centers, seen.as_ref()).await;
+        }
+        Ok(())
     }
 
-    async fn look_at_privileges(&mut self, vcenter: &Vcenter, user: &str, seen: Option<&Seen>) -> Result<(), Problem> {
+    /// Whether one vCenter is reached, trusted and logged in to, and what time it is there.
+    async fn look_at_center(&mut self, center: &Center, is_the_only_one: bool) -> Result<Vcenter, Problem> {
+        let vcenter = center.client()?.for_operation(OPERATION);
+        let (server, user) = (vcenter.config().server(), vcenter.config().user.clone());
+        let about = vcenter.about().await.map_err(|e| from_vsphere("reach vCenter", &e))?;
+        let seen = format!("vCenter {server} answers and its certificate is trusted: API {}", about.api_version);
+        self.find(Finding::ok(Matter::VCenter, seen));
+        vcenter.log_in().await.map_err(|e| from_vsphere("log in to vCenter", &e))?;
+        self.find(Finding::ok(Matter::VCenter, format!("account {user} may log in to vCenter {server}")));
+        let asked = Timestamp::now();
+        let time = vcenter.current_time().await.map_err(|e| from_vsphere("ask vCenter what time it is", &e))?;
+        let whose = if is_the_only_one { "vCenter".to_owned() } else { format!("vCenter {server}") };
+        self.note_clock(&whose, time, asked, Timestamp::now());
+        Ok(vcenter)
+    }
+
+    async fn look_at_privileges(&mut self, vcenter: &Vcenter, centers: &Centers, seen: Option<&Seen>) {
+        let user = &vcenter.config().user;
+        let on_it = |other: &Vcenter| other.config().server() == vcenter.config().server();
         let mut entities = vec![(On::Root, Entity::Root, "the root of the inventory".to_owned())];
         let datastores = match seen {
-            Some(seen) => datastores(vcenter, seen).await,
+            Some(seen) => datastores(centers, on_it, seen).await,
             None => Vec::new(),
         };
         let names = vcenter.datastore_names(&datastores).await.unwrap_or_default(); // names are for people only
@@ -58,7 +84,7 @@ impl Doctor {
             (On::Datastores, Entity::Datastore(id), name)
         }));
         let machines = seen.into_iter().flat_map(|seen| seen.machines.iter().flatten());
-        entities.extend(machines.map(|machine| {
+        entities.extend(machines.filter(|(home, _)| on_it(home)).map(|(_, machine)| {
             let name = format!("virtual machine {} ({})", machine.name, machine.id);
             (On::Machines, Entity::Machine(machine.id.clone()), name)
         }));
@@ -73,14 +99,16 @@ impl Doctor {
             }
         }
         self.findings.extend(privileges::judge(user, &asked));
-        Ok(())
     }
 }
 
-/// The datastores of the cluster's disks. A disk that is not described says nothing; it has a finding of its own.
-async fn datastores(vcenter: &Vcenter, seen: &Seen) -> Vec<String> {
+/// The datastores of the cluster's disks on one vCenter. A disk that is not described says nothing; it has a finding of its own.
+async fn datastores(centers: &Centers, on_it: impl Fn(&Vcenter) -> bool, seen: &Seen) -> Vec<String> {
     let known = seen.disks.iter().filter(|disk| matches!(disk.facts, Facts::Known { .. }));
-    let look = async |disk: &lifecycle::tracking::Disk| vcenter.retrieve_disk(&disk.id).await.ok();
+    let look = async |disk: &lifecycle::tracking::Disk| {
+        let home = centers.of_disk(&disk.id).await.ok().filter(&on_it)?;
+        home.retrieve_disk(&disk.id).await.ok()
+    };
     let found: Vec<_> = stream::iter(known).map(look).buffered(AT_ONCE).collect().await;
     let ids: BTreeSet<String> = found.into_iter().flatten().map(|disk| disk.datastore).collect();
     ids.into_iter().collect()

@@ -1,14 +1,14 @@
 //! What the cluster itself says: the API server and its clock, our programs, and what our accounts may do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use api::{Reason, Timestamp, names};
-use connections::from_kube;
+use connections::{Settings, Vcenters, from_kube};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 use k8s_openapi::jiff::SignedDuration;
 use kube::api::{GetParams, ListParams, PostParams};
 use kube::client::Body;
@@ -18,6 +18,7 @@ use lifecycle::doctor::library::Brought;
 use lifecycle::doctor::programs::{self, Leader, State, Workload};
 use lifecycle::doctor::rights::{self, Right, Within};
 use lifecycle::doctor::{Finding, Matter};
+use lifecycle::flavor::Flavor;
 
 use super::Doctor;
 
@@ -47,7 +48,7 @@ impl Doctor {
         Ok(())
     }
 
-    pub(super) async fn look_at_programs(&mut self) -> Result<(), Problem> {
+    pub(super) async fn look_at_programs(&mut self, centers: &Vcenters) -> Result<(), Problem> {
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), &self.velero_namespace);
         let read = async |name: &str| {
             let found = deployments.get_opt(name).await;
@@ -63,7 +64,8 @@ impl Doctor {
         self.find(programs::judge_workload(&workload(format!("Deployment {}", names::DRIVER), state)));
         let state = data_manager.as_ref().map(of_daemon_set);
         images.extend(state.as_ref().map(|state| (names::DATA_MANAGER.to_owned(), state.image.clone())));
-        self.find(programs::judge_workload(&workload(format!("DaemonSet {}", names::DATA_MANAGER), state)));
+        let data_managers = workload(format!("DaemonSet {}", names::DATA_MANAGER), state);
+        self.find(programs::judge_data_managers(&data_managers, centers.flavor().await?.flavor));
         images.extend(velero.as_ref().and_then(plugin_image).map(|image| ("the plugin in Velero".to_owned(), image)));
         self.findings.extend(programs::judge_versions(&images));
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.velero_namespace);
@@ -77,8 +79,13 @@ impl Doctor {
         sets.get_opt(names::DATA_MANAGER).await.map_err(|e| from_kube("read the DaemonSet of the data-managers", &e))
     }
 
-    /// The nodes that a data-manager runs on, and how the disk library comes there. Where no pods are shown: all nodes.
-    pub(super) async fn data_managers(&self) -> Result<(Vec<String>, Brought), Problem> {
+    /// The nodes that a data-manager runs on, and how the disk library comes there. Where no pods are shown: all nodes. Beside a
+    /// Supervisor, where nothing in the cluster tells of them: none.
+    pub(super) async fn data_managers(&self, centers: &Vcenters) -> Result<(Vec<String>, Brought), Problem> {
+        let set = self.daemon_set().await?;
+        if set.is_none() && centers.flavor().await?.flavor == Flavor::Supervisor {
+            return Ok((Vec::new(), Brought::Unknown));
+        }
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.velero_namespace);
         let named = ListParams::default().labels(&format!("name={}", names::DATA_MANAGER));
         let pods = pods.list(&named).await.map_err(|e| from_kube("list the pods of the data-managers", &e))?;
@@ -88,13 +95,13 @@ impl Doctor {
         } else {
             of_pods.into_iter().collect()
         };
-        Ok((nodes, self.daemon_set().await?.map_or(Brought::Unknown, |set| brought(&set))))
+        Ok((nodes, set.map_or(Brought::Unknown, |set| brought(&set))))
     }
 
     /// Each right of our accounts, asked for as the accounts.
-    pub(super) async fn look_at_rights(&mut self) -> Result<(), Problem> {
-        let (config, features) = (self.config_map(names::CONFIG).await?, self.config_map(names::FEATURES).await?);
-        let needed = rights::needed(&rights::vcenter_secrets(&config, &features));
+    pub(super) async fn look_at_rights(&mut self, centers: &Vcenters) -> Result<(), Problem> {
+        let settings = Settings::read(&self.client, &self.velero_namespace).await?;
+        let needed = rights::needed(&settings.vcenter_secrets(centers.flavor().await?.flavor));
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
         let ask = async |right: &Right| {
             let review = review(right, &self.velero_namespace);
@@ -105,13 +112,6 @@ impl Doctor {
         let allowed: Vec<bool> = stream::iter(&needed).map(ask).buffered(AT_ONCE).try_collect().await?;
         self.findings.extend(rights::judge(&needed, &allowed));
         Ok(())
-    }
-
-    /// What is in a ConfigMap of the Velero namespace; nothing where there is none.
-    async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, Problem> {
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.velero_namespace);
-        let found = maps.get_opt(name).await.map_err(|e| from_kube(&format!("read ConfigMap {name}"), &e))?;
-        Ok(found.and_then(|map| map.data).unwrap_or_default())
     }
 }
 

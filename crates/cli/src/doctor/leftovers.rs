@@ -53,7 +53,7 @@ impl Doctor {
         }
     }
 
-    async fn left_disk_snapshots(&self, centers: &Vcenters, cluster: &str) -> Result<Vec<String>, Problem> {
+    async fn left_disk_snapshots(&mut self, centers: &Vcenters, cluster: &str) -> Result<Vec<String>, Problem> {
         let disks = leftovers::disks(&self.client).await?;
         if disks.is_empty() {
             return Ok(Vec::new());
@@ -61,9 +61,12 @@ impl Doctor {
         if let Some(trouble) = &self.vcenter_trouble {
             return Err(trouble.clone());
         }
-        let vcenter = centers.get().await?;
+        let centers = centers.centers().await?;
         let of = Installation { cluster, namespace: &self.velero_namespace };
-        let found = leftovers::disk_snapshots(&self.client, &vcenter, &disks, of).await?;
+        let (found, problems) = leftovers::disk_snapshots(&self.client, &centers, &disks, of).await?;
+        for problem in problems {
+            self.tell(Left::DiskSnapshot, Err(problem));
+        }
         Ok(found.iter().map(|taken| taken.disk_snapshot.to_string()).collect())
     }
 

@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::doctor::clocks::{self, Clock};
-use lifecycle::doctor::{Finding, Matter, definitions, library, storage};
+use lifecycle::doctor::{Finding, Matter, definitions, flavor, library, storage};
 
 use crate::args::{DoctorArguments, Output};
 use shown::Report;
@@ -71,17 +71,17 @@ async fn examine(client: Client, velero_namespace: &str, probe_store: bool) -> V
 impl Doctor {
     async fn look_everywhere(&mut self) {
         self.in_time(Matter::Definitions, async |doctor| doctor.look_at_definitions().await).await;
-        self.in_time(Matter::Programs, async |doctor| doctor.look_at_programs().await).await;
-        self.in_time(Matter::Rights, async |doctor| doctor.look_at_rights().await).await;
-        self.in_time(Matter::Settings, async |doctor| doctor.look_at_settings().await).await;
         let centers = Vcenters::new(self.client.clone(), &self.velero_namespace);
+        self.in_time(Matter::Programs, async |doctor| doctor.look_at_programs(&centers).await).await;
+        self.in_time(Matter::Rights, async |doctor| doctor.look_at_rights(&centers).await).await;
+        self.in_time(Matter::Settings, async |doctor| doctor.look_at_settings(&centers).await).await;
         let look = async |doctor: &mut Self| {
             let looked = doctor.look_at_vcenter(&centers).await;
             doctor.vcenter_trouble = looked.clone().err();
             looked
         };
         self.in_time(Matter::VCenter, look).await;
-        self.in_time(Matter::Library, async |doctor| doctor.look_at_the_library().await).await;
+        self.in_time(Matter::Library, async |doctor| doctor.look_at_the_library(&centers).await).await;
         let repositories = Repositories::new(self.client.clone(), &self.velero_namespace);
         self.in_time(Matter::Key, async |doctor| doctor.look_at_the_key(&repositories).await).await;
         // its waits are bounded one by one: a probe that was cut off would leave its objects
@@ -151,8 +151,10 @@ impl Doctor {
         Ok(())
     }
 
-    async fn look_at_settings(&mut self) -> Result<(), Problem> {
+    async fn look_at_settings(&mut self, centers: &Vcenters) -> Result<(), Problem> {
         self.settings = Settings::read(&self.client, &self.velero_namespace).await?;
+        let found = centers.flavor().await?;
+        self.find(flavor::judge(&found, self.settings.cluster_flavor()));
         let (_, budgets) = self.settings.budgets();
         let refused = [self.settings.maintenance().refused, self.settings.orphans().refused].concat();
         let limits = self.settings.limits().err().map(|wrong| wrong.to_string());
@@ -168,10 +170,13 @@ impl Doctor {
         Ok(())
     }
 
-    async fn look_at_the_library(&mut self) -> Result<(), Problem> {
+    async fn look_at_the_library(&mut self, centers: &Vcenters) -> Result<(), Problem> {
         let (uploads, downloads) = (self.all().await?, self.all().await?);
         let words = library::words(&uploads, &downloads);
-        let (nodes, brought) = self.data_managers().await?;
+        let (mut nodes, brought) = self.data_managers(centers).await?;
+        if nodes.is_empty() {
+            nodes = words.keys().cloned().collect(); // those that their transfers tell of
+        }
         self.findings.extend(library::judge(&nodes, &words, brought));
         Ok(())
     }

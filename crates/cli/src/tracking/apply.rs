@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use connections::Centers;
 use lifecycle::tracking::{self, Disk, Facts, Machine, Step, Why};
 use vsphere::Vcenter;
 
+use super::OPERATION;
 use super::observe::{Seen, facts_of, of_one};
 use crate::output;
 
@@ -40,17 +42,12 @@ impl Outcome {
 
 /// Switches virtual machines, and stops at the first that cannot be: what one account may not do on one machine it seldom may
 /// on the next, and a cluster where some have it and others do not is what nobody wants.
-pub(super) async fn switch_machines(
-    seen: &mut Seen,
-    steps: &[Step],
-    on: bool,
-    vcenter: &Vcenter,
-) -> Vec<Option<Outcome>> {
+pub(super) async fn switch_machines(seen: &mut Seen, steps: &[Step], on: bool) -> Vec<Option<Outcome>> {
     let mut outcomes = Vec::with_capacity(steps.len());
     let mut stopped = false;
     for (at, step) in steps.iter().enumerate() {
         let machine = seen.machines[at].as_ref().filter(|_| *step == Step::Switch);
-        let Some(machine) = machine else {
+        let Some((vcenter, machine)) = machine else {
             outcomes.push(None);
             continue;
         };
@@ -72,8 +69,8 @@ pub(super) async fn switch_machines(
     outcomes
 }
 
-/// Switches disks. One that cannot be does not keep the others from it; a vCenter that went away does.
-pub(super) async fn switch_disks(seen: &mut Seen, steps: &[Step], on: bool, vcenter: &Vcenter) -> Vec<Option<Outcome>> {
+/// Switches disks. One that cannot be does not keep the others from it; a vCenter that went away does, where there is no other.
+pub(super) async fn switch_disks(seen: &mut Seen, steps: &[Step], on: bool, centers: &Centers) -> Vec<Option<Outcome>> {
     let mut outcomes = Vec::with_capacity(steps.len());
     let mut stopped = false;
     for (at, step) in steps.iter().enumerate() {
@@ -82,15 +79,13 @@ pub(super) async fn switch_disks(seen: &mut Seen, steps: &[Step], on: bool, vcen
             continue;
         }
         let disk = &mut seen.disks[at];
-        let switched = match on {
-            _ if stopped => Ok(Outcome::NotTried),
-            true => switch_on(disk, vcenter).await,
-            false => switch_off(disk, vcenter).await,
+        let outcome = match stopped {
+            true => Outcome::NotTried,
+            false => switch_disk(disk, on, centers).await.unwrap_or_else(|error| {
+                stopped = centers.only().is_some();
+                Outcome::Failed(format!("{error:#}"))
+            }),
         };
-        let outcome = switched.unwrap_or_else(|error| {
-            stopped = true;
-            Outcome::Failed(format!("{error:#}"))
-        });
         output::note(&format!("disk {}: {}", disk.id, outcome.told(on)));
         if let (Outcome::Done, Facts::Known { tracking, .. }) = (&outcome, &mut disk.facts) {
             *tracking = on;
@@ -98,6 +93,15 @@ pub(super) async fn switch_disks(seen: &mut Seen, steps: &[Step], on: bool, vcen
         outcomes.push(Some(outcome));
     }
     outcomes
+}
+
+async fn switch_disk(disk: &mut Disk, on: bool, centers: &Centers) -> Result<Outcome> {
+    let vcenter = centers.of_disk(&disk.id).await.map_err(|problem| anyhow!("{}", problem.message()))?;
+    let vcenter = vcenter.for_operation(OPERATION);
+    match on {
+        true => switch_on(disk, &vcenter).await,
+        false => switch_off(disk, &vcenter).await,
+    }
 }
 
 /// A backup may have begun since the plan was made, or just now: with its snapshot there, tracking must not begin.

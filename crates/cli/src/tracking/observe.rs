@@ -1,7 +1,10 @@
 //! What the cluster and vCenter say of nodes and disks. Reads only.
 
+use std::time::Duration;
+
 use anyhow::{Result, anyhow};
-use connections::Migrations;
+use api::Reason;
+use connections::{Centers, Migrations};
 use disk::DiskId;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume};
@@ -14,12 +17,14 @@ use crate::cluster::all;
 
 /// Questions to vCenter at once.
 const AT_ONCE: usize = 8;
+/// Longest time that one of several vCenters gets to find a virtual machine.
+const OF_SEVERAL: Duration = Duration::from_secs(20);
 
 /// Everything that a decision needs.
 pub(crate) struct Seen {
     pub(crate) nodes: Vec<tracking::Node>,
-    /// The virtual machine of each node, where there is exactly one.
-    pub(crate) machines: Vec<Option<vsphere::Machine>>,
+    /// The virtual machine of each node with its vCenter, where there is exactly one.
+    pub(crate) machines: Vec<Option<(Vcenter, vsphere::Machine)>>,
     pub(crate) disks: Vec<tracking::Disk>,
     /// Whose each disk is.
     pub(crate) volumes: Vec<Volume>,
@@ -34,16 +39,20 @@ pub(crate) struct Volume {
 
 /// Looks at all nodes and at all disks of this cluster's volumes.
 ///
-/// What concerns one node or disk is a fact about it; what concerns vCenter as a whole ends the look.
-pub(crate) async fn observe(client: &Client, vcenter: &Vcenter) -> Result<Seen> {
+/// What concerns one node or disk is a fact about it; what concerns vCenter as a whole ends the look, where there is no other.
+/// `operation` is what our calls are called in vCenter's logs.
+pub(crate) async fn observe(client: &Client, centers: &Centers, operation: &'static str) -> Result<Seen> {
     let nodes: Vec<Node> = all(client).await?;
     let volumes: Vec<PersistentVolume> = all(client).await?;
     let found: Vec<_> =
-        stream::iter(&nodes).map(|node| machine_of(node, vcenter)).buffered(AT_ONCE).try_collect().await?;
+        stream::iter(&nodes).map(|node| machine_of(node, centers, operation)).buffered(AT_ONCE).try_collect().await?;
     let (known, machines): (Vec<_>, Vec<_>) = found.into_iter().unzip();
     let named = nodes.iter().map(ResourceExt::name_any).zip(known);
     let ours = ours(client, &volumes).await;
-    let facts = stream::iter(&ours).map(|(_, disk)| facts_of(disk, vcenter)).buffered(AT_ONCE).try_collect::<Vec<_>>();
+    let facts = stream::iter(&ours)
+        .map(|(_, disk)| facts_in(disk, centers, operation))
+        .buffered(AT_ONCE)
+        .try_collect::<Vec<_>>();
     let facts = facts.await?;
     let disks = ours.iter().zip(facts).map(|((volume, disk), facts)| tracking::Disk {
         id: disk.clone(),
@@ -72,14 +81,40 @@ async fn ours<'v>(client: &Client, volumes: &'v [PersistentVolume]) -> Vec<(&'v 
     ours
 }
 
-async fn machine_of(node: &Node, vcenter: &Vcenter) -> Result<(Machine, Option<vsphere::Machine>)> {
+/// Looks for a node's virtual machine in all vCenters. Of several, one that does not answer matters only where no other has it.
+async fn machine_of(
+    node: &Node,
+    centers: &Centers,
+    operation: &'static str,
+) -> Result<(Machine, Option<(Vcenter, vsphere::Machine)>)> {
     let provider_id = node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref());
     let Some(uuid) = provider_id.and_then(tracking::machine_id) else { return Ok((Machine::Unnamed, None)) };
-    Ok(match vcenter.machines_with_uuid(&uuid).await {
-        Ok(mut found) if found.len() == 1 => (found.first().map_or(Machine::Missing, known), found.pop()),
-        Ok(found) if found.is_empty() => (Machine::Missing, None),
-        Ok(found) => (Machine::Several(found.len()), None),
-        Err(error) => (Machine::Unreadable(of_one(&error)?), None),
+    let (mut all, mut unread) = (Vec::new(), None);
+    if let Some(only) = centers.only() {
+        let vcenter = only.map_err(|problem| anyhow!("{}", problem.message()))?.for_operation(operation);
+        match vcenter.machines_with_uuid(&uuid).await {
+            Ok(found) => all.extend(found.into_iter().map(|machine| (vcenter.clone(), machine))),
+            Err(error) => unread = Some(of_one(&error)?),
+        }
+    } else {
+        for center in centers.all() {
+            let uuid = &uuid;
+            let look = |vcenter: Vcenter| async move {
+                let vcenter = vcenter.for_operation(operation);
+                let found = vcenter.machines_with_uuid(uuid).await?;
+                Ok(found.into_iter().map(|machine| (vcenter.clone(), machine)).collect::<Vec<_>>())
+            };
+            match center.ask("look for the virtual machine", OF_SEVERAL, look).await {
+                Ok(found) => all.extend(found),
+                Err(problem) => unread = Some(problem.message()),
+            }
+        }
+    }
+    Ok(match (all.len(), unread) {
+        (1, _) => (all.first().map_or(Machine::Missing, |(_, machine)| known(machine)), all.pop()),
+        (0, None) => (Machine::Missing, None),
+        (0, Some(why)) => (Machine::Unreadable(why), None),
+        (several, _) => (Machine::Several(several), None),
     })
 }
 
@@ -93,11 +128,24 @@ impl Seen {
     ///
     /// # Errors
     /// When vCenter does not answer any more; the facts are then as they were.
-    pub(super) async fn look_at_disks_again(&mut self, vcenter: &Vcenter) -> Result<()> {
-        let facts = stream::iter(&self.disks).map(|disk| facts_of(&disk.id, vcenter)).buffered(AT_ONCE);
+    pub(super) async fn look_at_disks_again(&mut self, centers: &Centers, operation: &'static str) -> Result<()> {
+        let facts = stream::iter(&self.disks).map(|disk| facts_in(&disk.id, centers, operation)).buffered(AT_ONCE);
         let facts: Vec<_> = facts.try_collect().await?;
         self.disks.iter_mut().zip(facts).for_each(|(disk, facts)| disk.facts = facts);
         Ok(())
+    }
+}
+
+/// What the vCenter that has a disk says of it now. Of several, one that is silent makes its own disks unreadable and no others.
+async fn facts_in(disk: &DiskId, centers: &Centers, operation: &'static str) -> Result<Facts> {
+    match centers.of_disk(disk).await {
+        Ok(vcenter) => match facts_of(disk, &vcenter.for_operation(operation)).await {
+            Err(error) if centers.only().is_none() => Ok(Facts::Unreadable(format!("{error:#}"))),
+            facts => facts,
+        },
+        Err(problem) if centers.only().is_some() => Err(anyhow!("{}", problem.message())),
+        Err(problem) if problem.reason == Reason::DiskMissing => Ok(Facts::Missing),
+        Err(problem) => Ok(Facts::Unreadable(problem.message())),
     }
 }
 

@@ -153,7 +153,7 @@ impl Report {
         Self {
             nodes: machines
                 .map(|((node, machine), told)| {
-                    node_line(node, machine.as_ref().map(|machine| machine.name.clone()), told)
+                    node_line(node, machine.as_ref().map(|(_, machine)| machine.name.clone()), told)
                 })
                 .collect(),
             disks: of_disks.map(|((disk, volume), told)| disk_line(disk, volume, told)).collect(),

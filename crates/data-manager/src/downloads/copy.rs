@@ -123,7 +123,7 @@ impl Attempt<'_> {
     /// Writes what `reader` has onto the volume.
     async fn write(&self, reader: &dyn Source) -> Result<api::Progress, NotDone> {
         let Self { ctx, report, interrupt, volume, touched, .. } = *self;
-        let vcenter = ctx.vcenters.get().await?.for_operation(self.download.name_any().as_str());
+        let vcenter = ctx.vcenters.of_disk(volume).await?.for_operation(self.download.name_any().as_str());
         let target = vcenter.retrieve_disk(volume).await;
         let target = target.map_err(|e| from_vsphere(&format!("look at target disk {volume}"), &e))?;
         if target.attached {

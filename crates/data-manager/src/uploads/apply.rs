@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::{Reason, Upload, names};
 use astrolabe::Tree;
-use connections::{Settings, from_repository, from_vsphere};
+use connections::{Settings, from_repository};
 use disk::DiskSnapshot;
 use kube::ResourceExt as _;
 use lifecycle::Problem;
@@ -224,9 +224,8 @@ async fn forget(repository: &Repository, name: &str, snapshot: Option<&DiskSnaps
 /// Deletes the one disk snapshot that the Upload names; one that is gone already is fine.
 async fn delete_snapshot(ctx: &Context, snapshot: &DiskSnapshot) -> Result<(), Problem> {
     // a copy may end while the API server is away, and that is no failure to clean up
-    let vcenter = once_the_cluster_answers(|| is_ready(&ctx.client), || ctx.vcenters.get()).await?;
-    let deleted = vcenter.delete_snapshot(snapshot, DELETE_WITHIN).await;
-    let how = deleted.map_err(|e| from_vsphere("delete the disk snapshot", &e))?;
+    let delete = || ctx.vcenters.delete_snapshot("delete the disk snapshot", snapshot, DELETE_WITHIN);
+    let how = once_the_cluster_answers(|| is_ready(&ctx.client), delete).await?;
     tracing::info!(%snapshot, ?how, "the disk snapshot is gone");
     Ok(())
 }

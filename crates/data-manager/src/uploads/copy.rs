@@ -125,7 +125,7 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
         let progress = api::Progress { total_bytes: size, bytes_done: size, ..told };
         return Ok(Copied { snapshot, how: None, progress });
     }
-    let vcenter = ctx.vcenters.get().await?.for_operation(name.as_str());
+    let vcenter = ctx.vcenters.of_disk(&snapshot.disk).await?.for_operation(name.as_str());
     let (disk, taken) = look(&vcenter, &snapshot).await?;
     let lock = repository.begin_lock(&name).await.map_err(|e| failed("lock the repository", e))?;
     Step::UploadLocked.done();

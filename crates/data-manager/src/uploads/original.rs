@@ -73,7 +73,7 @@ pub(super) async fn copy(
         let progress = api::Progress { total_bytes: size, bytes_done: size, ..told };
         return Ok(Copied { snapshot, how: None, progress });
     }
-    let vcenter = ctx.vcenters.get().await?.for_operation(upload.name_any().as_str());
+    let vcenter = ctx.vcenters.of_disk(&snapshot.disk).await?.for_operation(upload.name_any().as_str());
     look(&vcenter, &snapshot).await?;
     let entry = vcenter.catalog_entry(&snapshot).await;
     let entry = entry.map_err(|e| from_vsphere("describe the disk", &e))?;

@@ -5,6 +5,7 @@
 
 pub mod clocks;
 pub mod definitions;
+pub mod flavor;
 pub mod leftovers;
 pub mod library;
 pub mod privileges;

@@ -3,6 +3,7 @@
 use api::{Reason, Timestamp};
 
 use super::{Finding, Matter};
+use crate::flavor::Flavor;
 
 /// A Deployment or DaemonSet of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,18 @@ pub fn judge_workload(workload: &Workload) -> Finding {
     Finding::ok(Matter::Programs, seen)
 }
 
+/// The DaemonSet of the data-managers. Beside a Supervisor they run on virtual machines, and there is none.
+pub fn judge_data_managers(workload: &Workload, flavor: Flavor) -> Finding {
+    match (&workload.state, flavor) {
+        (None, Flavor::Supervisor) => {
+            let seen =
+                format!("{} is not there: this is a Supervisor, whose data-managers run outside of it", workload.name);
+            Finding::ok(Matter::Programs, seen)
+        }
+        _ => judge_workload(workload),
+    }
+}
+
 /// Whether a driver is active; `now` by the clock of the API server.
 pub fn judge_leader(leader: Option<&Leader>, now: Timestamp) -> Finding {
     let silent = |seen: String| {
@@ -121,6 +134,13 @@ mod tests {
             let told = judge_workload(&Workload { name: "DaemonSet d".to_owned(), state });
             assert_eq!(told.verdict, verdict, "{situation}");
         }
+    }
+
+    #[test]
+    fn a_supervisor_lacks_no_daemon_set_and_every_other_cluster_does() {
+        let absent = Workload { name: "DaemonSet d".to_owned(), state: None };
+        let verdict = |flavor| judge_data_managers(&absent, flavor).verdict;
+        assert_eq!((verdict(Flavor::Supervisor), verdict(Flavor::Vanilla)), (Verdict::Ok, Verdict::Problem));
     }
 
     #[test]

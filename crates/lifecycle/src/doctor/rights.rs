@@ -3,7 +3,7 @@
 //! The list is read from the chart's own rendering: a right that a program begins to need is asked for from then on. The chart may be
 //! installed with another Secret of vCenter than the rendering's, so for that one the settings are asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use api::{Reason, names};
@@ -12,15 +12,13 @@ use serde::Deserialize as _;
 use serde_yaml_ng::{Deserializer, Value};
 
 use super::{Finding, Matter};
+use crate::vcenter::SecretPlace;
 
 /// The roles, each with the account that has them.
 const ROLES: [(&str, &str); 2] = [
     (names::DRIVER, include_str!("../../../../deploy/manifests/backup-driver-rbac.yaml")),
     (names::DATA_MANAGER, include_str!("../../../../deploy/manifests/data-manager-rbac.yaml")),
 ];
-
-/// Where the CSI driver keeps its own Secret.
-const CSI_NAMESPACE: &str = "vmware-system-csi";
 
 /// Where something must be allowed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,31 +39,6 @@ impl fmt::Display for Within {
             Self::Namespace(name) => write!(f, "in namespace {name}"),
         }
     }
-}
-
-/// A Secret with vCenter's credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VcenterSecret {
-    /// Where it lies.
-    pub within: Within,
-    /// Its name.
-    pub name: String,
-}
-
-/// Where vCenter's credentials are looked for, by what is set in the ConfigMaps [`names::CONFIG`] and [`names::FEATURES`]. The
-/// CSI driver's own Secret has had two names, and the chart lets both be read. The programs look in the same places (`connections`).
-pub fn vcenter_secrets(config: &BTreeMap<String, String>, features: &BTreeMap<String, String>) -> Vec<VcenterSecret> {
-    // an empty value counts as absent
-    let set = |map: &BTreeMap<String, String>, key| {
-        map.get(key).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
-    };
-    if set(features, "decouple-vsphere-csi-driver").as_deref() == Some("false") {
-        let within = || Within::Namespace(CSI_NAMESPACE.to_owned());
-        return names::CSI_SECRETS.map(|name| VcenterSecret { within: within(), name: name.to_owned() }).to_vec();
-    }
-    let within = set(config, "vsphere_secret_namespace").map_or(Within::Velero, Within::Namespace);
-    let name = set(config, "vsphere_secret_name").unwrap_or_else(|| names::VCENTER_SECRET.to_owned());
-    vec![VcenterSecret { within, name }]
 }
 
 /// One thing that an account must be allowed.
@@ -104,7 +77,7 @@ impl fmt::Display for Right {
 }
 
 /// Everything that our accounts must be allowed, where vCenter's credentials are in one of these Secrets.
-pub fn needed(vcenter: &[VcenterSecret]) -> Vec<Right> {
+pub fn needed(vcenter: &[SecretPlace]) -> Vec<Right> {
     let mut needed = BTreeSet::new();
     for (account, text) in ROLES {
         for document in Deserializer::from_str(text) {
@@ -119,7 +92,8 @@ pub fn needed(vcenter: &[VcenterSecret]) -> Vec<Right> {
             for right in rules.iter().flat_map(|rule| of_rule(account, &within, rule)) {
                 match is_for_the_default_vcenter_secret(&right) {
                     true => needed.extend(vcenter.iter().map(|secret| {
-                        let VcenterSecret { within, name } = secret.clone();
+                        let SecretPlace { namespace, name } = secret.clone();
+                        let within = namespace.map_or(Within::Velero, Within::Namespace);
                         Right { within, name: Some(name), ..right.clone() }
                     })),
                     false => drop(needed.insert(right)),
@@ -186,9 +160,12 @@ pub fn judge(needed: &[Right], allowed: &[bool]) -> Vec<Finding> {
 mod tests {
     use super::super::Verdict;
     use super::*;
+    use crate::flavor::Flavor;
+    use crate::vcenter::secrets;
+    use std::collections::BTreeMap;
 
     fn needed_by_default() -> Vec<Right> {
-        needed(&vcenter_secrets(&BTreeMap::new(), &BTreeMap::new()))
+        needed(&secrets(&BTreeMap::new(), &BTreeMap::new(), Flavor::Vanilla))
     }
 
     #[test]
@@ -200,6 +177,7 @@ mod tests {
             "backup-driver: create uploads.datamover.cnsdp.vmware.com in Velero's namespace",
             "backup-driver: get secrets velero-vsphere-config-secret in Velero's namespace",
             "datamgr-for-vsphere-plugin: patch downloads.datamover.cnsdp.vmware.com in Velero's namespace",
+            "datamgr-for-vsphere-plugin: get deployments.apps vsphere-csi-controller in all namespaces",
         ] {
             assert!(told.iter().any(|right| right == want), "{want} is not in\n{}", told.join("\n"));
         }
@@ -219,28 +197,24 @@ mod tests {
 
     #[test]
     fn a_cluster_whose_vcenter_secret_is_another_one_is_asked_for_that_one_alone() {
-        type Set = &'static [(&'static str, &'static str)];
-        const NAMESPACE: &str = "vsphere_secret_namespace";
-        const NAME: &str = "vsphere_secret_name";
-        const DECOUPLED: &str = "decouple-vsphere-csi-driver";
-        let default = "velero-vsphere-config-secret in Velero's namespace";
         let of_csi = [
             "csi-vsphere-config in namespace vmware-system-csi",
             "vsphere-config-secret in namespace vmware-system-csi",
         ];
-        let cases: [(&str, Set, Set, &[&str]); 7] = [
-            ("nothing is set", &[], &[], &[default]),
-            ("empty words", &[(NAMESPACE, " "), (NAME, "")], &[], &[default]),
-            ("another name", &[(NAME, "mine")], &[], &["mine in Velero's namespace"]),
-            ("another namespace", &[(NAMESPACE, "vault")], &[], &["velero-vsphere-config-secret in namespace vault"]),
-            ("both", &[(NAMESPACE, "vault"), (NAME, "mine")], &[], &["mine in namespace vault"]),
-            ("the CSI driver's own", &[(NAME, "mine")], &[(DECOUPLED, "false")], &of_csi),
-            ("not the CSI driver's", &[], &[(DECOUPLED, "true")], &[default]),
+        let own = BTreeMap::from([("vsphere_secret_name".to_owned(), "mine".to_owned())]);
+        let cases: [(&str, _, Flavor, &[&str]); 3] = [
+            (
+                "nothing is set",
+                BTreeMap::new(),
+                Flavor::Vanilla,
+                &["velero-vsphere-config-secret in Velero's namespace"],
+            ),
+            ("another name", own.clone(), Flavor::Vanilla, &["mine in Velero's namespace"]),
+            ("a Supervisor", own, Flavor::Supervisor, &of_csi),
         ];
-        let map = |set: Set| set.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let others = ["vsphere-backup-repository-key", "velero-repo-credentials", "cloud-credentials"];
-        for (situation, config, features, want) in cases {
-            let needed = needed(&vcenter_secrets(&map(config), &map(features)));
+        for (situation, config, flavor, want) in cases {
+            let needed = needed(&secrets(&config, &BTreeMap::new(), flavor));
             for account in [names::DRIVER, names::DATA_MANAGER] {
                 for verb in ["get", "list", "watch"] {
                     let is_of = |right: &&Right| (right.account, right.resource.as_str()) == (account, "secrets");

@@ -9,6 +9,7 @@ mod migrated;
 mod nodes;
 mod orphans;
 mod peers;
+mod places;
 mod rights;
 mod steps;
 mod storm;
@@ -26,6 +27,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         take_over::SCENARIOS,
         limits::SCENARIOS,
         peers::SCENARIOS,
+        places::SCENARIOS,
         nodes::SCENARIOS,
         steps::SCENARIOS,
         driver::SCENARIOS,

@@ -13,7 +13,7 @@ use super::accounts::Holder;
 use super::pod::{Mount, Placement, Pod, translate};
 use crate::facts::{Facts, VELERO_NAMESPACE};
 use crate::kubeconfig::{self, Identity};
-use crate::peer_process::vcenter_store;
+use crate::peer_process::{VCENTER, vcenter_store};
 use crate::processes::Launch;
 
 /// Where the disk library is mounted, and what it is called there.
@@ -166,7 +166,7 @@ fn put_stand_in(mount: &Mount, programs: &Path, lab: &Path) -> Result<PathBuf> {
     let half_made = folder.join(".library.partial");
     fs::copy(&built, &half_made).with_context(|| format!("copy {}", built.display()))?;
     fs::rename(&half_made, &library)?;
-    let told = serde_json::json!({"store": vcenter_store(lab)});
+    let told = serde_json::json!({"store": vcenter_store(lab, VCENTER)});
     fs::write(folder.join("stand-in.json"), told.to_string())?;
     Ok(built)
 }

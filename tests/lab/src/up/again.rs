@@ -8,10 +8,12 @@ use super::velero::VELERO;
 use super::{Start, VOLUMES, is_ready, lock};
 use crate::cluster::{control_plane, workloads};
 use crate::lab::{Lab, Options, SERVERS, Velero, connect};
-use crate::{peer_process, readiness};
+use crate::peer_process::{self, SECOND_VCENTER, VCENTER};
+use crate::readiness;
 
 impl Lab {
-    /// Starts a process that was killed, with variables added to its environment, and waits until it is ready.
+    /// Starts a process that was killed, with variables added to its environment, and waits until it is ready. `second-vcenter`,
+    /// which no lab has of itself, is started so too.
     ///
     /// # Errors
     /// When the lab has no process of that name, or it does not become ready.
@@ -23,7 +25,7 @@ impl Lab {
             options.velero = Velero::Leave;
         }
         let mut start = Start::new(self.place.clone(), options)?;
-        if SERVERS.contains(&name) {
+        if SERVERS.contains(&name) || name == SECOND_VCENTER {
             start.server(name).await?;
         } else if VOLUMES.contains(&name) {
             start.volumes(self.client()).await?;
@@ -50,7 +52,11 @@ impl Start {
     /// One of the servers that the others talk to, until it answers.
     async fn server(&mut self, name: &str) -> Result<()> {
         let lab = self.folder();
-        let peer = if name == "s3" { "versitygw" } else { name };
+        let peer = match name {
+            "s3" => "versitygw",
+            SECOND_VCENTER => VCENTER,
+            name => name,
+        };
         let program = self.builds.path(peer).await?;
         let path = program.clone();
         match name {
@@ -69,8 +75,9 @@ impl Start {
                 self.wait_http(name, &format!("{}/health", self.facts.s3.endpoint)).await
             }
             _ => {
-                self.ensure(name, &path, |facts| peer_process::vcenter(program, &lab, facts)).await?;
-                self.wait_http(name, &format!("{}/healthz", self.facts.control_url()?)).await
+                self.ensure(name, &path, |facts| peer_process::vcenter(name, program, &lab, facts)).await?;
+                let control = self.facts.port(&format!("{name}-control"))?;
+                self.wait_http(name, &format!("http://127.0.0.1:{control}/healthz")).await
             }
         }
     }

@@ -211,7 +211,7 @@ async fn programs_start_without_the_vcenter_secret_and_take_it_when_it_is_made(w
 }
 
 /// Makes vCenter's Secret elsewhere, with what the chart's value `vcenterSecret` gives our accounts there.
-async fn secret_elsewhere(world: &World, namespace: &str, name: &str, text: &str) -> Result<()> {
+pub(super) async fn secret_elsewhere(world: &World, namespace: &str, name: &str, text: &str) -> Result<()> {
     let post = PostParams::default();
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(world.client());
     match namespaces.create(&post, &serde_json::from_value(json!({"metadata": {"name": namespace}}))?).await {

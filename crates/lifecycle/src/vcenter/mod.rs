@@ -1,0 +1,7 @@
+//! Which Secrets describe vCenter ([`secrets`]), and which of several vCenters has a disk ([`which`]). Asks nobody.
+
+mod secrets;
+mod which;
+
+pub use secrets::{CSI_NAMESPACE, SecretPlace, secrets};
+pub use which::{Answer, which};
