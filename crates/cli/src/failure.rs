@@ -112,6 +112,7 @@ fn of_repository(error: &repository::Error) -> (u8, &'static str) {
     match error {
         repository::Error::Store { source, .. } => of_store(source),
         repository::Error::Damaged { source, .. } => of_damage(source),
+        repository::Error::LockUnproven { source } => of_repository(source),
         other => of_kind(other.kind()),
     }
 }

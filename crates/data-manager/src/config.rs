@@ -46,6 +46,9 @@ pub struct Config {
     /// Transport modes that VDDK may use, best first: of `nbdssl`, `nbd`, `hotadd`, `san`, joined by colons.
     #[arg(long, env = "VDDK_TRANSPORT_MODES", default_value_t)]
     pub vddk_transport_modes: vddk::TransportModes,
+    /// TCP ports that VDDK may connect to besides vCenter's and that of name servers: a list joined by commas, or `any`.
+    #[arg(long, env = "VDDK_PORTS", default_value_t)]
+    pub vddk_ports: vddk::Ports,
     /// Seconds that one call into VDDK may take before its process is ended.
     #[arg(long, env = "DISK_CALL_DEADLINE", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub disk_call_deadline: u64,

@@ -41,6 +41,8 @@ pub(crate) struct Disks {
     pub(crate) sockets: PathBuf,
     /// How the library may move the data, best first.
     pub(crate) transport_modes: vddk::TransportModes,
+    /// Where it may connect to.
+    pub(crate) ports: vddk::Ports,
     /// For one call into the library.
     pub(crate) call_deadline: Duration,
     /// What all disks together are held to.
@@ -112,6 +114,7 @@ impl Disks {
         let options = vddk::LaunchOptions {
             call_deadline: self.call_deadline,
             transport_modes: self.transport_modes.clone(),
+            ports: self.ports.clone(),
             library_settings,
             ..vddk::LaunchOptions::default()
         };

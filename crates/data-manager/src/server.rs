@@ -111,6 +111,7 @@ impl Shared {
                 library: config.vddk_dir.clone(),
                 sockets: config.scratch_dir.clone(),
                 transport_modes: config.vddk_transport_modes.clone(),
+                ports: config.vddk_ports.clone(),
                 call_deadline: Duration::from_secs(config.disk_call_deadline),
                 throttle: pacing.throttle(),
                 vcenters: vcenters.clone(),

@@ -26,7 +26,7 @@ proptest! {
         ),
         shared_memory in any::<bool>(),
     ) {
-        // a disk, and memory, whose file system takes direct writes since Linux 6.6 only
+        // a disk, and memory, where everything goes through the cache
         let folder = if shared_memory { Path::new("/dev/shm") } else { Path::new(env!("CARGO_TARGET_TMPDIR")) };
         let mut file = tempfile::tempfile_in(folder).unwrap();
         let direct = DirectFile::new(file.try_clone().unwrap());

@@ -35,13 +35,26 @@ pub enum Access {
 /// A raw file or block device that is served.
 #[derive(Debug)]
 pub struct RawFile {
-    file: Arc<File>,
-    /// The same file, where it may be written.
-    written: Option<Arc<DirectFile>>,
+    file: Open,
     size: u64,
-    access: Access,
     /// Block devices do not tell where their holes are.
     tells_holes: bool,
+}
+
+/// A file with what clients may do with it.
+#[derive(Debug, Clone)]
+enum Open {
+    Read(Arc<File>),
+    Write(Arc<DirectFile>),
+}
+
+impl Open {
+    fn file(&self) -> &File {
+        match self {
+            Self::Read(file) => file,
+            Self::Write(file) => file.file(),
+        }
+    }
 }
 
 impl RawFile {
@@ -57,11 +70,11 @@ impl RawFile {
         }
         let mut file = OpenOptions::new().read(true).write(access == Access::Write).open(path)?;
         let size = file.seek(SeekFrom::End(0))?;
-        let written = match access {
-            Access::Write => Some(Arc::new(DirectFile::new(file.try_clone()?))),
-            Access::Read => None,
+        let file = match access {
+            Access::Read => Open::Read(Arc::new(file)),
+            Access::Write => Open::Write(Arc::new(DirectFile::new(file))),
         };
-        Ok(Self { file: Arc::new(file), written, size, access, tells_holes: kind.is_file() })
+        Ok(Self { file, size, tells_holes: kind.is_file() })
     }
 
     async fn work<T: Send + 'static>(
@@ -69,7 +82,7 @@ impl RawFile {
         work: impl FnOnce(&File) -> io::Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
         let file = self.file.clone();
-        let done = tokio::task::spawn_blocking(move || work(&file)).await;
+        let done = tokio::task::spawn_blocking(move || work(file.file())).await;
         Ok(done.map_err(io::Error::other)??)
     }
 }
@@ -81,7 +94,7 @@ impl Export for RawFile {
     }
 
     fn read_only(&self) -> bool {
-        self.access == Access::Read
+        matches!(self.file, Open::Read(_))
     }
 
     fn features(&self) -> Features {
@@ -106,7 +119,8 @@ impl Export for RawFile {
     }
 
     async fn write(&self, offset: u64, data: Bytes, fua: Fua) -> Result<(), Failure> {
-        let written = self.written.clone().ok_or(Errno::NotPermitted)?;
+        let Open::Write(written) = &self.file else { return Err(Errno::NotPermitted.into()) };
+        let written = written.clone();
         self.work(move |file| {
             written.write_all_at(&data, offset)?;
             stable(file, fua)

@@ -141,6 +141,12 @@ pub enum Error {
         /// When the lock was last renewed.
         renewed: jiff::Timestamp,
     },
+    /// Nobody could look whether another program has the repository to itself.
+    #[error("look whether our lock holds")]
+    LockUnproven {
+        /// Why.
+        source: std::sync::Arc<Error>,
+    },
     /// Our lock could not be removed in time.
     #[error("remove our lock: no answer within {} s; it counts for nothing once it is 30 minutes old", within.as_secs())]
     LockStays {
@@ -217,6 +223,7 @@ impl Error {
             Self::SendAgain { .. } => ErrorKind::SendAgain,
             Self::IndexUnsteady => ErrorKind::StoreFailed,
             Self::LockLost { .. } => ErrorKind::Locked,
+            Self::LockUnproven { source } => source.kind(),
             Self::LockStays { .. } => ErrorKind::Unreachable,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::InvalidUse { .. } => ErrorKind::InvalidUse,

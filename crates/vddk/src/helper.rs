@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::leftovers;
 use crate::library;
 use crate::order::{Message, Order};
+use crate::ports::Ports;
 use crate::settings::LibrarySettings;
 use crate::start;
 use crate::target::{Connection, Target};
@@ -52,6 +53,8 @@ pub struct LaunchOptions {
     pub silence_deadline: Duration,
     /// Transport modes in order of preference.
     pub transport_modes: TransportModes,
+    /// Ports that the library may connect to.
+    pub ports: Ports,
     /// What the user has set of the library's configuration.
     pub library_settings: LibrarySettings,
 }
@@ -64,6 +67,7 @@ impl Default for LaunchOptions {
             stop_deadline: Duration::from_secs(60),
             silence_deadline: Duration::from_secs(30),
             transport_modes: TransportModes::default(),
+            ports: Ports::default(),
             library_settings: LibrarySettings::default(),
         }
     }
@@ -238,6 +242,7 @@ impl Process {
             access: target.access,
             identity: target.identity.clone(),
             transport_modes: self.options.transport_modes.to_string(),
+            ports: self.options.ports.clone(),
             library_settings: self.options.library_settings.clone(),
             socket: socket.to_owned(),
             scratch: socket.parent().unwrap_or(socket).to_owned(),

@@ -30,6 +30,7 @@ mod leftovers;
 mod library;
 #[doc(hidden)]
 pub mod order;
+mod ports;
 mod settings;
 mod start;
 mod target;
@@ -37,6 +38,7 @@ mod transport;
 
 pub use error::{Error, Kind};
 pub use helper::{Helper, LaunchOptions};
+pub use ports::{BadPorts, Ports};
 pub use settings::{BadLibrarySetting, LibrarySettings};
 pub use target::{Access, Connection, Target};
 pub use transport::{BadTransportModes, TransportModes};

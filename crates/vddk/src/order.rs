@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ports::Ports;
 use crate::settings::LibrarySettings;
 use crate::target::Access;
 
@@ -38,6 +39,8 @@ pub struct Order {
     pub identity: String,
     /// Transport modes in order of preference, joined by colons.
     pub transport_modes: String,
+    /// TCP ports that the library may connect to, besides vCenter's.
+    pub ports: Ports,
     /// What the user has set of the library's configuration.
     pub library_settings: LibrarySettings,
     /// Where to listen.

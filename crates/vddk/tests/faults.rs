@@ -306,6 +306,7 @@ async fn when_the_daemon_dies_the_helper_ends_the_access_and_goes() {
         access: Access::Read,
         identity: "orphan".into(),
         transport_modes: "nbd".into(),
+        ports: vddk::Ports::default(),
         library_settings: vddk::LibrarySettings::default(),
         socket: socket.clone(),
         scratch,

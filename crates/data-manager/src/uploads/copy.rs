@@ -215,9 +215,8 @@ async fn copy_open(
             return copied;
         }
         let doubt = problem.message();
-        if target.no_rival.wait().await.is_ok() {
-            found.doubt(target.repository, target.snapshot).await; // before anything that may fail
-        }
+        target.no_rival.wait().await.map_err(|e| from_repository("lock the repository", &e))?;
+        found.doubt(target.repository, target.snapshot).await; // before anything that may fail
         report.say(|status, now| says::waits(status, Reason::TrackingUntrue, &doubt, now)).await;
         found = found.untrue();
         Box::pin(copy_found(ctx, report, interrupt, &target, &disk, &transport, &found)).await

@@ -416,3 +416,43 @@ impl Packer {
         self.shared.uploads.reopen();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use futures::FutureExt as _;
+    use secrecy::SecretString;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::store::{self, Fault, FaultyStore, FolderStore, Operation};
+
+    fn sealed(packer: &Packer) -> SealedPack {
+        let mut builder = PackBuilder::new(BlobKind::Data, &packer.shared.buffers);
+        let blob = SealedBlob { id: [1; 32], plain_length: None, bytes: vec![7; 100] };
+        builder.add(&blob);
+        pack::named(vec![builder.close(&packer.shared.repository.inner.cipher)]).pop().unwrap()
+    }
+
+    #[tokio::test]
+    async fn neither_a_pack_nor_an_index_is_stored_before_the_lock_is_known_to_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = crate::initialise(Arc::new(FolderStore::new(folder.path())), &SecretString::from("for tests")).await;
+        let store = FaultyStore::new(made.as_ref().unwrap().inner.store.clone());
+        let repository = made.unwrap().reopened(Arc::new(store.clone()));
+        // whoever asks the store is told at once
+        store.fail(Fault::always(Operation::Put, "", store::ErrorKind::Failed));
+        let (answer, known) = watch::channel(None);
+        let packer = Packer::new(repository, 1, None, Some(NoRival::when(known)));
+        let listed = || vec![IndexPack::new([2; 32], &sealed(&packer).blobs)];
+        assert!(packer.upload(BlobKind::Data, sealed(&packer)).now_or_never().is_none(), "it asked the store");
+        assert!(packer.list(listed()).now_or_never().is_none(), "it asked the store");
+        answer.send(Some(Ok(()))).unwrap();
+        let told = packer.upload(BlobKind::Data, sealed(&packer)).await.unwrap_err();
+        assert!(told.chain().contains("on purpose"), "{told}");
+        store.heal();
+        packer.upload(BlobKind::Data, sealed(&packer)).await.unwrap();
+        packer.list(listed()).await.unwrap();
+        assert_eq!(store.puts(), 2);
+    }
+}

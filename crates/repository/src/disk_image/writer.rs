@@ -167,7 +167,17 @@ impl Writer {
         point: NewRestorePoint,
         options: WriterOptions,
     ) -> Result<Self, Error> {
+        let lock = options.lock.clone();
         let mut writer = Self::new(repository, point, options)?;
+        if let Some(lock) = lock {
+            let packer = writer.state.packer.clone();
+            // what has nothing to store would go on reading to its end
+            tokio::spawn(async move {
+                if let Err(rival) = lock.wait().await {
+                    packer.fail(rival);
+                }
+            });
+        }
         if let Some(recorder) = writer.state.recorder.clone() {
             writer.resumed = resume::take_up(&writer, &recorder).await?;
             checkpoint::begin(&writer.state);

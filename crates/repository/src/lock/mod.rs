@@ -24,7 +24,8 @@ pub(crate) use file::{remove_of, remove_stale};
 
 /// A lock is renewed this often. restic calls one stale after 30 minutes.
 const REFRESH: Duration = Duration::from_secs(300);
-/// Between writing a lock and looking for rivals, as restic waits.
+/// Between writing a lock and looking for rivals, as restic waits: one that listed before our file was there has written its own by
+/// then.
 const SETTLE: Duration = Duration::from_millis(200);
 /// Who holds an exclusive lock relies on it for this long after renewing it: a process that was stopped for longer finds
 /// out before it removes anything.
@@ -75,11 +76,17 @@ impl NoRival {
         Self(watch::channel(Some(Ok(()))).1)
     }
 
+    /// What a test makes known, when it does.
+    #[cfg(test)]
+    pub(crate) fn when(known: watch::Receiver<Option<Result<(), Arc<Error>>>>) -> Self {
+        Self(known)
+    }
+
     /// Looks in the background.
     fn look(repository: Repository) -> Self {
         let (answer, known) = watch::channel(None);
         tokio::spawn(async move {
-            tokio::time::sleep(SETTLE).await; // a rival that listed before our file was there has written its own by now
+            tokio::time::sleep(SETTLE).await;
             answer.send_replace(Some(give_way(&repository).await.map_err(Arc::new)));
         });
         Self(known)
@@ -88,10 +95,11 @@ impl NoRival {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// [`Error::Locked`] where there is a rival, or why nobody could look.
+    /// [`Error::Locked`] where there is a rival; [`Error::LockUnproven`] where nobody could look; [`Error::Cancelled`] while the
+    /// program ends.
     pub async fn wait(&self) -> Result<(), Error> {
         let mut answer = self.0.clone();
-        let known = answer.wait_for(Option::is_some).await.expect("looking for rivals does not panic");
+        let known = answer.wait_for(Option::is_some).await.map_err(|_| Error::Cancelled)?;
         match known.as_ref().expect("waited for") {
             Ok(()) => Ok(()),
             Err(cause) => Err(again(cause)),
@@ -100,12 +108,12 @@ impl NoRival {
 }
 
 /// The error once more, for another who waited for the same.
-fn again(cause: &Error) -> Error {
-    match cause {
+fn again(cause: &Arc<Error>) -> Error {
+    match &**cause {
         Error::Locked { by, exclusive, since } => {
             Error::Locked { by: by.clone(), exclusive: *exclusive, since: *since }
         }
-        other => Error::WriterFailed { first: other.chain(), kind: other.kind() },
+        _ => Error::LockUnproven { source: cause.clone() },
     }
 }
 
@@ -137,8 +145,12 @@ impl Drop for Counted {
 impl Lock {
     /// Takes a shared lock and waits until no rival is known to be at work.
     pub(crate) async fn take(repository: Repository, holder: &str, purpose: Purpose) -> Result<Self, Error> {
-        let lock = Self::begin(repository, holder, purpose).await?;
-        if let Err(rival) = lock.no_rival.wait().await {
+        let lock = Self::write(repository, holder, purpose, REFRESH).await?;
+        if lock.held.is_none() {
+            return Ok(lock);
+        }
+        tokio::time::sleep(SETTLE).await;
+        if let Err(rival) = give_way(&lock.repository).await {
             lock.release().await?;
             return Err(rival);
         }
@@ -147,19 +159,19 @@ impl Lock {
 
     /// Takes a shared lock; whether there was a rival becomes known later: [`Lock::no_rival`].
     pub(crate) async fn begin(repository: Repository, holder: &str, purpose: Purpose) -> Result<Self, Error> {
-        Self::begin_renewed_every(repository, holder, purpose, REFRESH).await
+        let mut lock = Self::write(repository, holder, purpose, REFRESH).await?;
+        if lock.held.is_some() {
+            lock.no_rival = NoRival::look(lock.repository.clone());
+        }
+        Ok(lock)
     }
 
-    async fn begin_renewed_every(
-        repository: Repository,
-        holder: &str,
-        purpose: Purpose,
-        every: Duration,
-    ) -> Result<Self, Error> {
+    /// A shared lock of which nobody has looked yet whether there is a rival.
+    async fn write(repository: Repository, holder: &str, purpose: Purpose, every: Duration) -> Result<Self, Error> {
         give_way(&repository).await?;
         let written = async {
             file::may_delete(&repository).await?;
-            write(&repository, holder, false).await
+            file::write(&repository, holder, false).await
         };
         let first = match written.await {
             Err(cause) if purpose.does_without(&cause) => {
@@ -170,8 +182,7 @@ impl Lock {
             other => other?,
         };
         let held = Held::start(repository.clone(), holder.to_owned(), false, first, every);
-        let no_rival = NoRival::look(repository.clone());
-        Ok(Self { repository, held: Some(held), skipped: None, no_rival })
+        Ok(Self { repository, held: Some(held), skipped: None, no_rival: NoRival::known() })
     }
 
     /// Whether another program had the repository to itself when this lock was taken: for
@@ -310,6 +321,7 @@ mod tests {
     use crate::restore_point::USERNAME;
     use crate::store::FolderStore;
     use crate::unpacked::{self, Folder};
+    use crate::{DiskFacts, NewRestorePoint, WriterOptions};
 
     async fn repository(folder: &std::path::Path) -> Repository {
         let store = Arc::new(FolderStore::new(folder));
@@ -325,9 +337,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let repository = repository(folder.path()).await;
         let lock =
-            Lock::begin_renewed_every(repository.clone(), "upload-1", Purpose::Writing, Duration::from_millis(50))
-                .await
-                .unwrap();
+            Lock::write(repository.clone(), "upload-1", Purpose::Writing, Duration::from_millis(50)).await.unwrap();
         let first = ids(&repository).await;
         assert_eq!(first.len(), 1);
         let renewed = tokio::time::timeout(Duration::from_secs(30), async {
@@ -339,6 +349,64 @@ mod tests {
         assert!(!ids(&repository).await.is_empty(), "at no time is there none");
         lock.release().await.unwrap();
         assert!(ids(&repository).await.is_empty(), "the last of them is gone when it is released");
+    }
+
+    /// Its lock was written after we had looked, and before it could have seen ours.
+    #[tokio::test]
+    async fn a_rival_that_is_found_late_ends_a_backup_before_it_stores_anything() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = repository(folder.path()).await;
+        let lock = Lock::write(repository.clone(), "upload-1", Purpose::Writing, REFRESH).await.unwrap();
+        let rival = LockFile { username: "root".to_owned(), ..LockFile::new("rival", true) };
+        let sealed = unpacked::seal(&repository.inner.cipher, &rival);
+        repository.inner.store.put(&Folder::Locks.key(&sealed.id), sealed.body()).await.unwrap();
+        let no_rival = NoRival::look(repository.clone());
+
+        let point = || NewRestorePoint::new("a-cluster", "/shop/claim", Timestamp::now(), DiskFacts::of_size(1 << 20));
+        let options = || WriterOptions { lock: Some(no_rival.clone()), ..WriterOptions::default() };
+        let idle = repository.writer(point(), options()).await.unwrap();
+        let writer = repository.writer(point(), options()).await.unwrap();
+        for chunk in 0..writer.chunk_count() {
+            writer.put_chunk(chunk, vec![7; 512 << 10].into()).await.unwrap();
+        }
+        let told = writer.commit().await.unwrap_err();
+        assert!(matches!(told, Error::Locked { exclusive: true, .. }), "{told}");
+        for folder in ["data/", "index/", "snapshots/"] {
+            assert_eq!(repository.inner.store.list(folder).await.unwrap(), [], "{folder}");
+        }
+        // a disk of which everything is known already would be read to its end
+        let reading = async {
+            loop {
+                match idle.put_zero(0..1).await {
+                    Ok(()) => tokio::task::yield_now().await,
+                    Err(told) => break told,
+                }
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(30), reading).await.expect("reading goes on");
+        assert!(matches!(told, Error::Locked { .. }), "{told}");
+        lock.release().await.unwrap();
+        assert_eq!(ids(&repository).await, [sealed.id]);
+    }
+
+    #[tokio::test]
+    async fn who_cannot_look_for_a_rival_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = repository(folder.path()).await;
+        let store = crate::store::FaultyStore::new(repository.inner.store.clone());
+        let repository = repository.reopened(Arc::new(store.clone()));
+        let lock = Lock::write(repository.clone(), "upload-1", Purpose::Writing, REFRESH).await.unwrap();
+        let away = crate::store::Fault::always(crate::store::Operation::List, "locks", store::ErrorKind::Unreachable);
+        store.fail(away);
+        let told = NoRival::look(repository).wait().await.unwrap_err();
+        assert_eq!(told.kind(), crate::ErrorKind::Unreachable, "{told}");
+        assert!(
+            told.chain().contains("look whether our lock holds") && told.chain().contains("on purpose"),
+            "{}",
+            told.chain()
+        );
+        store.heal();
+        lock.release().await.unwrap();
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use repository::ErrorKind;
 use repository::store::{ErrorKind as StoreError, Fault, FaultyStore, Operation};
-use repository::{ErrorKind, WriterOptions};
 
 use crate::judge::{MIB, Place, TestDisk, password};
 
@@ -141,43 +141,4 @@ async fn a_store_that_is_away_is_waited_for_rather_than_read_without_a_lock() {
     store.fail(Fault::always(Operation::Put, "", StoreError::Unreachable));
     let repository = repository::open(Arc::new(store), &password()).await.unwrap();
     assert_eq!(repository.lock_to_read("download-1").await.unwrap_err().kind(), ErrorKind::Unreachable);
-}
-
-/// A rival that shows itself in the moment in which our lock is looked at by others: its lock was written after we had looked
-/// and before it could have seen ours.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_writer_stores_nothing_before_it_is_known_that_no_other_program_has_the_repository_to_itself() {
-    let place = Place::new();
-    let repository = place.initialised().await;
-    let disk = TestDisk::random(MIB, 5);
-    disk.back_up(&repository).await.unwrap();
-    let exclusive = exclusive_lock_of_restic(&place);
-    let bytes = std::fs::read(&exclusive).unwrap();
-    std::fs::remove_file(&exclusive).unwrap();
-    let before = (place.objects("data"), place.objects("index"), place.objects("snapshots"));
-
-    let lock = repository.begin_lock("upload-1").await.unwrap();
-    std::fs::write(&exclusive, bytes).unwrap();
-    let options = WriterOptions { lock: Some(lock.no_rival()), ..WriterOptions::default() };
-    let changed = TestDisk::random(MIB, 6);
-    let writer = repository.writer(changed.point(), options).await.unwrap();
-    let copied = async {
-        changed.put_into(&writer).await?;
-        writer.commit().await
-    };
-    let error = copied.await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
-    assert_eq!((place.objects("data"), place.objects("index"), place.objects("snapshots")), before);
-    assert_eq!(lock.no_rival().wait().await.unwrap_err().kind(), ErrorKind::Locked, "said again to whoever asks");
-    lock.release().await.unwrap();
-    assert_eq!(place.objects("locks"), std::slice::from_ref(&exclusive));
-    std::fs::remove_file(exclusive).unwrap();
-
-    let lock = repository.begin_lock("upload-1").await.unwrap();
-    let options = WriterOptions { lock: Some(lock.no_rival()), ..WriterOptions::default() };
-    let writer = repository.writer(changed.point(), options).await.unwrap();
-    changed.put_into(&writer).await.unwrap();
-    writer.commit().await.unwrap();
-    lock.release().await.unwrap();
-    place.restic().check();
 }

@@ -7,8 +7,8 @@
 //! `disk`, `snapshot`, `diskMib` (disks of that size, open ones: a rule for a disk that has no name yet) and `atOffset`
 //! (bytes; a request that covers it) narrow a rule down. `skip` calls that match are
 //! spared, then it strikes `count` times, 0 being always. Actions: `fail` with `code`, `hang`, `abort`, `slow` by
-//! `delayMs`, `hold` until the rule is gone, `dial` and `listen` at TCP `port` of this machine, which fail with `code` where the
-//! process may not. The first rule that strikes counts. `Travel` is the way of an asynchronous read
+//! `delayMs`, `hold` until the rule is gone, `dial` TCP `port` of this machine, which fails with `code` where the process
+//! may not. The first rule that strikes counts. `Travel` is the way of an asynchronous read
 //! to its host: several may be on it, while the host serves one at a time.
 //!
 //! Calls are counted over all processes, in `<store>/.vddk-counts`, under the rule's exact text: a rule that was used
@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -72,7 +72,6 @@ enum Action {
     Slow,
     Hold,
     Dial,
-    Listen,
 }
 
 impl Rule {
@@ -116,7 +115,6 @@ impl Rule {
                 None
             }
             Action::Dial => self.unless_allowed(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).map(drop)),
-            Action::Listen => self.unless_allowed(TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).map(drop)),
         }
     }
 }

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         }
     };
     drop(line);
-    match network::confine(order.port) {
+    match network::confine(order.port, &order.ports) {
         Ok(told) => eprintln!("log: {told}"),
         Err(cause) => eprintln!("warn: connections are not held to any ports: {cause}"),
     }

@@ -1,26 +1,31 @@
-//! The network that the library gets: TCP connections to where vCenter, ESXi hosts and name servers listen, and no port at which
-//! others may call it. Landlock (landlock(7)) holds it to that, for this process and for good; kernels before 6.7 cannot.
+//! The network that the library gets: TCP connections to ports at which vCenter, ESXi hosts and name servers listen, at whatever
+//! address. Landlock (landlock(7)) holds it to that, for this process and for good, where the kernel can (Linux 6.7). UDP and
+//! listening are not held: a program that names no port gets one from the kernel, which Landlock does not see.
 
-use landlock::{
-    Access as _, AccessNet, NetPort, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
-};
+use landlock::{AccessNet, NetPort, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus};
+use vddk::Ports;
 
-/// An ESXi host's port for disks, its and vCenter's for everything else, and that of name servers for long answers.
-const PORTS: [u16; 3] = [902, 443, 53];
+/// That of name servers, for long answers.
+const NAMES: u16 = 53;
 
-/// Takes away what the library does not need; says what came of it, for the log. Before any thread is started: those that are
-/// there would keep what they have.
-pub(crate) fn confine(vcenter_port: u16) -> Result<&'static str, RulesetError> {
-    let ports = PORTS.into_iter().chain([vcenter_port]);
+/// Takes away what the library does not need; says what came of it, for the log. Before any thread is
+/// started: those that are there would keep what they have.
+pub(crate) fn confine(vcenter_port: u16, ports: &Ports) -> Result<String, RulesetError> {
+    let Ports::These(ports) = ports else {
+        return Ok("connections are held to no ports, as the settings say".to_owned());
+    };
+    let all: Vec<u16> = ports.iter().copied().chain([vcenter_port, NAMES]).collect();
     let status = Ruleset::default()
-        .handle_access(AccessNet::from_all(landlock::ABI::V4))?
+        .handle_access(AccessNet::ConnectTcp)?
         .create()?
-        .add_rules(ports.map(|port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp))))?
+        .add_rules(all.iter().map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp))))?
         .restrict_self()?;
     Ok(match status.ruleset {
-        RulesetStatus::NotEnforced => "this kernel does not hold programs to ports; Linux 6.7 does",
+        RulesetStatus::NotEnforced => {
+            "connections are held to no ports: this kernel has no Landlock for them".to_owned()
+        }
         RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => {
-            "connections are held to the ports of vCenter and ESXi hosts"
+            format!("TCP connections are held to ports {all:?}")
         }
     })
 }

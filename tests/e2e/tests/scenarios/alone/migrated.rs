@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use api::{Reason, SnapshotPhase, labels, names};
-use e2e::{Claim, DEADLINE, Namespace, World, digest, explained, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, Namespace, World, delete_if_there, digest, explained, nothing_left, put_right, wait_until};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
@@ -16,6 +16,7 @@ use crate::velero::backup_choices::says;
 
 crate::scenarios![a_migrated_in_tree_volume_is_backed_up_restored_and_deleted_like_any_other];
 
+const DRIVER: &str = "backup-driver";
 /// Where the CSI driver records which disk a migrated volume has.
 const DEFINITION: &str = "cnsvspherevolumemigrations.cns.vmware.com";
 
@@ -164,12 +165,11 @@ async fn a_migrated_in_tree_volume_is_backed_up_restored_and_deleted_like_any_ot
         backed_up_lost_and_restored(&world, &shop, &old).await
     };
     let outcome = outcome.await;
-    world.set(names::FEATURES, &json!({"csi-migrated-volume-support": null})).await?;
-    let definitions: Api<CustomResourceDefinition> = Api::all(world.client());
-    if definitions.get_opt(DEFINITION).await?.is_some() {
-        definitions.delete(DEFINITION, &DeleteParams::default()).await?;
-    }
-    outcome
+    let acts = [
+        world.set(names::FEATURES, &json!({"csi-migrated-volume-support": null})).await,
+        delete_if_there(&Api::<CustomResourceDefinition>::all(world.client()), DEFINITION).await,
+    ];
+    put_right(outcome, acts)
 }
 
 async fn left_alone_until_it_is_switched_on(world: &World, shop: &Namespace, old: &Old) -> Result<()> {
@@ -237,14 +237,18 @@ async fn backed_up_lost_and_restored(world: &World, shop: &Namespace, old: &Old)
 /// A disk snapshot that a killed driver took of such a disk, and whose Snapshot was deleted, goes.
 async fn swept_like_any_other(world: &World, shop: &Namespace, old: &Old) -> Result<()> {
     may_die_again(world);
-    restart_driver(world, &[DIES]).await?;
-    let asked = shop.snapshot_of(&old.name, shop.repository()).await?;
-    let died = world.ended("backup-driver").await;
+    let outcome = async {
+        restart_driver(world, &[DIES]).await?;
+        let asked = shop.snapshot_of(&old.name, shop.repository()).await?;
+        let died = world.ended(DRIVER).await;
+        asked.api().delete(&asked.name, &DeleteParams::default()).await?;
+        died.context("the driver never took the disk snapshot")?;
+        ensure!(old.disk_snapshots().await? == 1, "no disk snapshot to sweep");
+        world.start_process_with(DRIVER, &[("ORPHAN_GRACE_SECONDS", "1")]).await?;
+        until("the disk snapshot that nobody owns is gone", || async { Ok(old.disk_snapshots().await? == 0) }).await
+    };
+    let outcome = outcome.await;
     may_die_again(world);
-    asked.api().delete(&asked.name, &DeleteParams::default()).await?;
-    died.context("the driver never took the disk snapshot")?;
-    ensure!(old.disk_snapshots().await? == 1, "no disk snapshot to sweep");
-    world.start_process_with("backup-driver", &[("ORPHAN_GRACE_SECONDS", "1")]).await?;
-    until("the disk snapshot that nobody owns is gone", || async { Ok(old.disk_snapshots().await? == 0) }).await?;
-    restart_driver(world, &[]).await
+    let _ = world.kill(DRIVER).await; // it may have died
+    put_right(outcome, [world.start_process(DRIVER).await])
 }

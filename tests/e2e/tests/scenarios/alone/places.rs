@@ -3,11 +3,13 @@
 use anyhow::{Context as _, Result, ensure};
 use api::conditions::{self, READY};
 use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Reason, SnapshotPhase, names};
-use e2e::{Claim, DEADLINE, Namespace, SECOND_VCENTER, World, explained, nothing_left, wait_until};
+use e2e::{
+    Claim, DEADLINE, Namespace, SECOND_VCENTER, World, delete_if_there, explained, nothing_left, put_right, wait_until,
+};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::PostParams;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use uuid::Uuid;
@@ -24,6 +26,8 @@ crate::scenarios![
 const DRIVER: &str = "backup-driver";
 /// Where the CSI driver and its Secret are.
 const CSI: &str = "vmware-system-csi";
+/// The CSI driver's Deployment.
+const CSI_DRIVER: &str = "vsphere-csi-controller";
 
 /// Both vCenters have the same certificate and account, under two names.
 async fn sections_of_both(world: &World) -> Result<String> {
@@ -56,8 +60,8 @@ async fn one_goes_on_without(world: &World, shop: &Namespace, away: &str, on_it:
         Ok(waits)
     };
     let work: Result<_> = work.await;
-    world.start_process(away).await?;
-    work?.wait_for(SnapshotPhase::Uploaded).await.with_context(|| format!("{away} is there again"))?;
+    let waits = put_right(work, [world.start_process(away).await])?;
+    waits.wait_for(SnapshotPhase::Uploaded).await.with_context(|| format!("{away} is there again"))?;
     Ok(())
 }
 
@@ -69,8 +73,8 @@ async fn a_claim_is_backed_up_from_whichever_vcenter_has_its_disk_and_waits_for_
     near.fill_random(81)?;
     far.fill_random(82)?;
     let before = configuration(&world).await?;
-    world.second_vcenter_with(&far).await?;
     let outcome = async {
+        world.second_vcenter_with(&far).await?;
         configure(&world, &sections_of_both(&world).await?).await?;
         back_up(&shop, &near).await?;
         let snapshot = back_up(&shop, &far).await?;
@@ -95,11 +99,25 @@ async fn a_claim_is_backed_up_from_whichever_vcenter_has_its_disk_and_waits_for_
         anyhow::Ok(())
     };
     let outcome = outcome.await;
-    configure(&world, &before).await?;
-    world.without_second_vcenter(&far).await?;
-    outcome?;
+    let acts = [
+        configure(&world, &before).await,
+        world.without_second_vcenter(&far).await,
+        world.start_process("vcenter").await, // which ended for that; where it runs, it goes on
+    ];
+    put_right(outcome, acts)?;
     back_up(&shop, &far).await.context("a disk that was given back to the first vCenter")?;
     nothing_left(&world, &shop, 7).await
+}
+
+/// The CSI driver's controller, as far as it says that the cluster is a Supervisor.
+fn csi_driver_of_a_supervisor() -> Result<Deployment> {
+    let pods = json!({"labels": {"app": "csi"}});
+    let variable = json!({"name": "CLUSTER_FLAVOR", "value": "WORKLOAD"});
+    let container = json!({"name": CSI_DRIVER, "image": "driver", "env": [variable]});
+    let deployment = json!({"metadata": {"name": CSI_DRIVER}, "spec": {
+        "replicas": 0, "selector": {"matchLabels": {"app": "csi"}},
+        "template": {"metadata": pods, "spec": {"containers": [container]}}}});
+    Ok(serde_json::from_value(deployment)?)
 }
 
 /// M-11-1 and the detection of M-7-2: the CSI driver's Deployment says what the cluster is, the Secret lies where it keeps its own, and
@@ -110,17 +128,11 @@ async fn a_supervisor_has_its_secret_elsewhere_and_its_data_manager_outside(worl
     claim.fill_random(83)?;
     let before = configuration(&world).await?;
     let name = names::CSI_SECRETS[0];
-    secret_elsewhere(&world, CSI, name, &before).await?;
-    configure(&world, "[Global]\n").await?;
-    let pods = json!({"labels": {"app": "csi"}});
-    let variable = json!({"name": "CLUSTER_FLAVOR", "value": "WORKLOAD"});
-    let container = json!({"name": "vsphere-csi-controller", "image": "driver", "env": [variable]});
-    let deployment = json!({"metadata": {"name": "vsphere-csi-controller"}, "spec": {
-        "replicas": 0, "selector": {"matchLabels": {"app": "csi"}},
-        "template": {"metadata": pods, "spec": {"containers": [container]}}}});
     let deployments: Api<Deployment> = Api::namespaced(world.client(), CSI);
-    deployments.create(&PostParams::default(), &serde_json::from_value(deployment)?).await?;
     let outcome = async {
+        secret_elsewhere(&world, CSI, name, &before).await?;
+        configure(&world, "[Global]\n").await?;
+        deployments.create(&PostParams::default(), &csi_driver_of_a_supervisor()?).await?;
         let setting = |key: &str| {
             let line = before.lines().find(|line| line.trim_start().starts_with(key)).map(|line| line.split_once('='));
             let value = line.flatten().map(|(_, value)| value.trim().trim_matches('"').to_owned());
@@ -158,17 +170,18 @@ async fn a_supervisor_has_its_secret_elsewhere_and_its_data_manager_outside(worl
         anyhow::Ok(())
     };
     let outcome = outcome.await;
-    let delete = DeleteParams::default();
-    deployments.delete("vsphere-csi-controller", &delete).await?;
-    Api::<Secret>::namespaced(world.client(), CSI).delete(name, &delete).await?;
-    Api::<Role>::namespaced(world.client(), CSI).delete(name, &delete).await?;
-    Api::<RoleBinding>::namespaced(world.client(), CSI).delete(name, &delete).await?;
-    configure(&world, &before).await?;
+    let mut acts = vec![
+        delete_if_there(&deployments, CSI_DRIVER).await,
+        delete_if_there(&Api::<Secret>::namespaced(world.client(), CSI), name).await,
+        delete_if_there(&Api::<Role>::namespaced(world.client(), CSI), name).await,
+        delete_if_there(&Api::<RoleBinding>::namespaced(world.client(), CSI), name).await,
+        configure(&world, &before).await,
+    ];
     for program in DATA_MANAGERS.into_iter().chain([DRIVER]) {
         let _ = world.kill(program).await; // it may not run
-        world.start_process(program).await?;
+        acts.push(world.start_process(program).await);
     }
-    outcome?;
+    put_right(outcome, acts)?;
     back_up(&shop, &claim).await.context("an ordinary cluster again")?;
     nothing_left(&world, &shop, 2).await
 }
@@ -181,8 +194,8 @@ async fn a_guest_cluster_is_recognised_and_its_claims_are_refused_with_a_reason(
     let snapshot = back_up(&shop, &claim).await?;
     let reason = Reason::GuestCluster;
     let words = ["this is a guest cluster", "setting cluster_flavor says so", reason.fix()];
-    world.set(names::CONFIG, &json!({"cluster_flavor": "GUEST"})).await?;
     let outcome = async {
+        world.set(names::CONFIG, &json!({"cluster_flavor": "GUEST"})).await?;
         let asked = shop.snapshot(&claim).await?;
         let seen = asked.wait_for(SnapshotPhase::SnapshotFailed).await?;
         let conditions = seen.status.context("status")?.conditions;
@@ -213,8 +226,7 @@ async fn a_guest_cluster_is_recognised_and_its_claims_are_refused_with_a_reason(
         anyhow::Ok(())
     };
     let outcome = outcome.await;
-    world.set(names::CONFIG, &json!({"cluster_flavor": null})).await?;
-    outcome?;
+    put_right(outcome, [world.set(names::CONFIG, &json!({"cluster_flavor": null})).await])?;
     back_up(&shop, &claim).await.context("the setting is followed without a restart")?;
     nothing_left(&world, &shop, 2).await
 }

@@ -10,7 +10,7 @@ use api::{
     Download, Snapshot, SnapshotPhase, SnapshotSpec, Upload, UploadPhase, UploadSpec, WITHOUT_BACKUP_REPOSITORY,
     labels, names,
 };
-use e2e::{Claim, DEADLINE, Namespace, Program, Request, World, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, Namespace, Program, Request, World, nothing_left, put_right, wait_until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -27,7 +27,7 @@ use crate::velero::storage_locations::{Keys, Location, prefix};
 crate::scenarios![every_right_of_our_accounts_is_used];
 
 /// Rights for what the jobs below come to by chance or not at all, as [`Right::told`] has them, each with who calls it, and when.
-const RARE: [(&str, &str); 13] = [
+const RARE: [(&str, &str); 14] = [
     ("get secrets ", "connections::known::Known::get, where the watch of a Secret cannot begin: the read says why"),
     ("get configmaps ", "the same"),
     ("DataManagers: get backuprepositories.", "the same"),
@@ -46,6 +46,7 @@ const RARE: [(&str, &str); 13] = [
     ),
     ("patch events.events.k8s.io ", "kube's Recorder, when an event comes again within minutes"),
     ("list cnsvspherevolumemigrations.", "connections::Migrations, for a volume that the CSI driver took over"),
+    ("Driver: patch downloads.", "new_disks::note, for backups of plugin 1.0.2 and older"),
     ("DataManagers: get leases.", "operator::lease::Leases::take, of a lease that another node had or lets run out"),
     ("DataManagers: update leases.", "operator::lease::renew, in transfers that take longer than ten seconds"),
     (
@@ -59,19 +60,29 @@ async fn every_right_of_our_accounts_is_used(world: World) -> Result<()> {
     let mark = world.mark()?;
     world.nodes_name_their_machines().await?;
     let shop = world.namespace("rights").await?;
-    world.set(names::CONFIG, &json!({"uploads-per-host": "2"})).await?;
-    restart_driver(&world, &[("LEFTOVERS_SECONDS", "1"), ("ORPHAN_AGE_SECONDS", "1"), ("SWEEP_SECONDS", "1")]).await?;
-    for node in DATA_MANAGERS {
-        world.kill(node).await?;
-        world.start_process(node).await?;
+    let outcome = async {
+        world.set(names::CONFIG, &json!({"uploads-per-host": "2"})).await?;
+        let often = [("LEFTOVERS_SECONDS", "1"), ("ORPHAN_AGE_SECONDS", "1"), ("SWEEP_SECONDS", "1")];
+        restart_driver(&world, &often).await?;
+        for node in DATA_MANAGERS {
+            world.kill(node).await?;
+            world.start_process(node).await?;
+        }
+        through_velero(&world, &shop).await?;
+        without_a_repository(&world, &shop).await?;
+        what_has_ended_goes(&world, &shop).await?;
+        what_nobody_owns_goes(&world, &shop).await
+    };
+    let outcome = outcome.await;
+    let mut acts = vec![
+        world.set(names::CONFIG, &json!({"uploads-per-host": null})).await,
+        world.terminate("backup-driver").await, // it gives its lease back
+    ];
+    let _ = world.kill("backup-driver").await; // where it did not end
+    for program in DATA_MANAGERS.into_iter().chain(["backup-driver"]) {
+        acts.push(world.start_process(program).await); // one that runs goes on
     }
-    through_velero(&world, &shop).await?;
-    without_a_repository(&world, &shop).await?;
-    what_has_ended_goes(&world, &shop).await?;
-    what_nobody_owns_goes(&world, &shop).await?;
-    world.set(names::CONFIG, &json!({"uploads-per-host": null})).await?;
-    world.terminate("backup-driver").await?; // it gives its lease back
-    world.start_process("backup-driver").await?;
+    put_right(outcome, acts)?;
 
     let requests = world.requests_since(mark)?;
     let rights = rights(&world).await?;

@@ -80,7 +80,7 @@ impl OldBackup {
 /// Disks that were made for backups of old versions.
 async fn made_disks(world: &World) -> Result<Vec<String>> {
     let known = world.control().disks().await?;
-    let known = known.as_array().or_else(|| known["disks"].as_array()).context("the double lists its disks")?;
+    let known = known.as_array().context("a list of disks")?;
     let ours =
         known.iter().filter(|disk| disk["name"].as_str().is_some_and(|name| name.starts_with("velero-restore-")));
     Ok(ours.filter_map(|disk| disk["id"].as_str().map(str::to_owned)).collect())

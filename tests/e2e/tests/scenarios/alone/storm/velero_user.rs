@@ -164,6 +164,7 @@ impl VeleroUser {
         let is_done = |asked: &DeleteSnapshot| asked.phase() == Some(&DeletePhase::Completed);
         insist("delete what was backed up", || async {
             let asked = self.world.deletions_of(backup).await?;
+            ensure!(!asked.is_empty(), "backup {backup} is gone, and nobody was told to delete what it holds");
             ensure!(asked.iter().all(is_done), "not all are Completed: {asked:#?}");
             Ok(())
         })
