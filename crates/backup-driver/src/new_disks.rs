@@ -7,11 +7,11 @@
 use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::entity::DiskEntity;
 use api::{Download, Reason, WITHOUT_BACKUP_REPOSITORY, labels, names};
-use connections::{Centers, from_kube, from_original, from_vsphere, leftovers};
+use connections::{Center, Centers, from_kube, from_original, from_vsphere, leftovers};
 use disk::{DiskId, DiskSnapshot};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
@@ -22,6 +22,7 @@ use kube::{Api, ResourceExt as _};
 use lifecycle::new_disk::{self, MADE_WITHIN, Owner, Plan};
 use lifecycle::transfer::download as says;
 use lifecycle::{Again, Problem, retry, tracking};
+use operator::Note;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vsphere::{NewVolume, Vcenter};
@@ -39,6 +40,8 @@ const MAKING: Duration = Duration::from_secs(120);
 const LETTING_GO: Duration = Duration::from_secs(1);
 /// How long a node may go on writing after its Download was deleted. One that died loses its lease within a minute.
 const STOPPING: Duration = Duration::from_secs(90);
+/// How long the disk of a Download that was deleted is tried to be deleted.
+const REMOVED_WITHIN: Duration = Duration::from_secs(3600);
 
 /// Runs until `stop`.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
@@ -74,7 +77,13 @@ async fn reconcile(known: Arc<Download>, ctx: Arc<Context>) -> Result<Action, Er
         Plan::Remove => remove(&download, &ctx).await?,
         Plan::AwaitNode => Action::requeue(LETTING_GO),
         Plan::Delete => {
-            delete(&new_disk::name(&download), &ctx).await?;
+            let name = new_disk::name(&download);
+            if let Err(problem) = delete(&name, &ctx).await {
+                // an event: the status keeps why the disk is not wanted
+                let message = format!("disk {name} stays for now: {}", problem.message());
+                ctx.publisher.note(&download, &Note { reason: problem.reason, message, warning: true }).await;
+                return Err(problem.into());
+            }
             note(&download, Owner::Removed, None, &ctx).await?;
             Action::await_change()
         }
@@ -102,17 +111,24 @@ async fn make(download: &Download, ctx: &Context) -> Result<Action, Error> {
     let message = "looking at the backup and making a disk for it";
     let download =
         &ctx.publish(download, &says::awaits_its_disk(&before, Reason::Provisioning, message, ctx.now())).await?;
-    match make_disk(download, ctx).await {
-        Ok(disk) => {
-            Step::DiskMade.done();
-            ctx.pauses.forget(&attempts_of(download));
-            let owner = Owner::of(download).unwrap_or(Owner::Unsaid);
-            note(download, owner, Some(&disk), ctx).await?;
-            tracing::info!(download = download.name_any(), %disk, "made a disk for a backup of an old version");
-            Ok(Action::await_change())
-        }
+    let noted = match make_disk(download, ctx).await {
+        Ok(disk) => is_made(download, &disk, ctx).await,
         Err(problem) => not_made(download, &problem, ctx).await,
+    };
+    if noted.is_err() {
+        // when it was deleted meanwhile, the disk was not there yet for who looked for it then
+        tokio::spawn(after_deletion(download.clone(), Arc::new(ctx.clone())));
     }
+    noted
+}
+
+async fn is_made(download: &Download, disk: &DiskId, ctx: &Context) -> Result<Action, Error> {
+    Step::DiskMade.done();
+    ctx.pauses.forget(&attempts_of(download));
+    let owner = Owner::of(download).unwrap_or(Owner::Unsaid);
+    note(download, owner, Some(disk), ctx).await?;
+    tracing::info!(download = download.name_any(), %disk, "made a disk for a backup of an old version");
+    Ok(Action::await_change())
 }
 
 /// What does not answer may come back; everything else needs somebody.
@@ -236,17 +252,39 @@ async fn datastores(vcenter: Vcenter, uuids: Vec<String>) -> Result<(Vec<String>
     Ok((hosts, shared))
 }
 
-/// Deletes the disk of that name, whichever vCenter has it. One that cannot be asked may have it.
+/// Deletes the disks of that name, whichever vCenter has them. One that cannot be asked may have one, and keeps no other from being asked.
 async fn delete(name: &str, ctx: &Context) -> Result<(), Problem> {
-    let act = "delete a disk that nobody takes";
-    for center in ctx.vcenters.centers().await?.all() {
-        let deleting = |vcenter: Vcenter| async move {
-            let Some(disk) = vcenter.volume_named(name).await? else { return Ok(None) };
-            vcenter.delete_volume(&disk, MAKING).await.map(|_| Some(disk))
-        };
-        if let Some(disk) = center.ask(act, MAKING + LOOKING, deleting).await? {
-            tracing::info!(%disk, name, "deleted a disk that nobody takes");
+    let centers = match ctx.vcenters.centers().await {
+        // there is no vCenter: no disk was made
+        Err(problem) if problem.reason == Reason::GuestCluster => return Ok(()),
+        centers => centers?,
+    };
+    let mut failed = None;
+    for center in centers.all() {
+        if let Err(problem) = delete_at(center, name, ctx).await {
+            tracing::info!(server = center.server(), name, %problem, "a disk of that name may be there still");
+            failed = failed.or(Some(problem));
         }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// One that a volume of the cluster has by now stays.
+async fn delete_at(center: &Center, name: &str, ctx: &Context) -> Result<(), Problem> {
+    let look = |vcenter: Vcenter| async move { vcenter.volumes_named(name).await };
+    let named = center.ask("look for a disk that nobody takes", LOOKING, look).await?;
+    if named.is_empty() {
+        return Ok(());
+    }
+    let used = leftovers::disks(&ctx.client).await?;
+    for disk in &named {
+        if used.contains_key(disk) {
+            tracing::info!(%disk, name, "a volume of the cluster has the disk by now; it stays");
+            continue;
+        }
+        let deleting = |vcenter: Vcenter| async move { vcenter.delete_volume(disk, MAKING).await };
+        center.ask("delete a disk that nobody takes", MAKING + LOOKING, deleting).await?;
+        tracing::info!(%disk, name, "deleted a disk that nobody takes");
     }
     Ok(())
 }
@@ -264,18 +302,49 @@ async fn follow_deletions(ctx: Arc<Context>) {
     }
 }
 
+/// Removes the disk of a Download that is gone. Nobody else will: it is tried again and again, for [`REMOVED_WITHIN`].
 async fn after_deletion(download: Download, ctx: Arc<Context>) {
-    let waiting = async {
-        while is_written(&download, &ctx).await.unwrap_or(true) {
-            tokio::time::sleep(LETTING_GO).await;
+    let (name, disk) = (download.name_any(), new_disk::name(&download));
+    let (begun, mut failures) = (Instant::now(), 0);
+    loop {
+        let why = match remove_left(&download, &ctx).await {
+            Ok(Left::Nothing) => return,
+            Ok(Left::Written) if begun.elapsed() < STOPPING => {
+                tokio::time::sleep(LETTING_GO).await;
+                continue;
+            }
+            Ok(Left::Written) => "a node still writes it".to_owned(),
+            Err(error) => Problem::chain(&error),
+        };
+        failures += 1;
+        let pause = retry::controller_pause(failures);
+        if begun.elapsed() + pause > REMOVED_WITHIN {
+            tracing::warn!(download = name, disk, why, "it was deleted, and its disk stays; delete it in vCenter");
+            return;
         }
-    };
-    let name = download.name_any();
-    if tokio::time::timeout(STOPPING, waiting).await.is_err() {
-        tracing::warn!(download = name, "it was deleted, and a node still writes its disk; the disk stays");
-        return;
+        tracing::info!(download = name, disk, why, again_in = ?pause, "it was deleted, and its disk is still there");
+        tokio::time::sleep(pause).await;
     }
-    if let Err(problem) = delete(&new_disk::name(&download), &ctx).await {
-        tracing::warn!(download = name, %problem, "it was deleted, and its disk stays");
+}
+
+/// What a Download that is gone has left.
+enum Left {
+    /// Nothing; or it is not gone, and its own steps remove the disk.
+    Nothing,
+    /// A disk that a node writes.
+    Written,
+}
+
+async fn remove_left(download: &Download, ctx: &Context) -> Result<Left, Error> {
+    let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
+    let read = downloads.get_opt(&download.name_any()).await;
+    let read = read.map_err(Error::cluster("look whether the Download is gone"))?;
+    if read.is_some_and(|there| there.uid() == download.uid()) {
+        return Ok(Left::Nothing);
     }
+    if is_written(download, ctx).await? {
+        return Ok(Left::Written);
+    }
+    delete(&new_disk::name(download), ctx).await?;
+    Ok(Left::Nothing)
 }

@@ -27,7 +27,7 @@ use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use lifecycle::admission::{Budgets, Host, Places, attached_to, is_written, read_disk, written_disk};
-use lifecycle::{Problem, tracking};
+use lifecycle::{Again, Problem, tracking};
 use tokio::time::timeout;
 use vsphere::{Cause, Fault, FaultKind, Vcenter};
 
@@ -196,19 +196,29 @@ impl Finder {
         self.find_machines(&nodes, &centers, ctx).await;
         let machine_on = |node: &String| self.machines.get(node)?.clone();
         let machines: HashMap<_, _> = nodes.iter().filter_map(|node| Some((node.clone(), machine_on(node)?))).collect();
-        let (mut hosts, mut away) = (HashMap::new(), Vec::new());
+        let (mut hosts, mut away, mut silent) = (HashMap::new(), Vec::new(), HashSet::new());
         for center in centers.all() {
             let on_it = machines.values().filter(|machine| machine.server == center.server());
             match self.hosts_of(on_it.map(|machine| machine.id.clone()).collect(), center, &centers).await {
                 Ok(found) => hosts.extend(found),
                 Err(problem) if centers.only().is_some() => return Err(problem),
-                Err(problem) => away.push(problem.to_string()), // the others' hosts are told all the same
+                // the others' hosts are told all the same
+                Err(problem) => {
+                    away.push(problem.to_string());
+                    silent.insert(center.server());
+                }
             }
         }
         let host_on = |node: &str| hosts.get(machines.get(node)?);
-        self.serving =
-            attached.iter().filter_map(|(volume, node)| Some((volume.clone(), host_on(node)?.clone()))).collect();
-        let without: BTreeSet<_> = nodes.iter().map(String::as_str).filter(|node| host_on(node).is_none()).collect();
+        let is_away = |node: &str| machines.get(node).is_some_and(|machine| silent.contains(machine.server.as_str()));
+        let host_of = |(volume, node): &(String, String)| {
+            let before = || self.serving.get(volume).filter(|_| is_away(node));
+            Some((volume.clone(), host_on(node).or_else(before)?.clone()))
+        };
+        let serving: HashMap<_, _> = attached.iter().filter_map(host_of).collect();
+        let nowhere = |node: &&str| host_on(node).is_none() && !is_away(node);
+        let without: BTreeSet<_> = nodes.iter().map(String::as_str).filter(nowhere).collect();
+        self.serving = serving;
         let without = (!without.is_empty()).then(|| {
             let nodes = Vec::from_iter(without).join(", ");
             format!("the hosts of nodes whose spec.providerID names no virtual machine that runs: {nodes}")
@@ -323,7 +333,11 @@ async fn volume_of(disk: &DiskId, upload: &Upload, ctx: &Context) -> Result<Opti
     let volumes: Api<PersistentVolume> = Api::all(ctx.client.clone());
     let volume = volumes.get_opt(&name).await.map_err(|e| from_kube("read the volume of an Upload", &e))?;
     let Some(volume) = volume else { return Ok(None) };
-    Ok(ctx.migrations.disk_of(&volume).await.is_ok_and(|of_it| of_it == *disk).then_some(name))
+    match ctx.migrations.disk_of(&volume).await {
+        Ok(of_it) => Ok((of_it == *disk).then_some(name)),
+        Err(problem) if problem.again == Again::Never => Ok(None),
+        Err(problem) => Err(problem),
+    }
 }
 
 /// What `keep` takes of all objects of a kind.

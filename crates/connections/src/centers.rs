@@ -41,8 +41,16 @@ pub struct Center {
     client: Result<Vcenter, Problem>,
     /// Whether it is the only one: then it is waited for, whatever it takes.
     is_only: bool,
-    /// When it was silent last, and why.
-    silent: Mutex<Option<(Instant, Problem)>>,
+    silent: Mutex<Option<Silence>>,
+}
+
+/// When one was silent last, and why.
+#[derive(Debug)]
+struct Silence {
+    since: Instant,
+    problem: Problem,
+    /// Who gives it more time than this asks all the same.
+    given: Duration,
 }
 
 impl fmt::Display for Center {
@@ -163,7 +171,7 @@ impl Center {
     }
 
     /// Asks it something. Where there are others, it is given `within` for the answer, and one that was silent a moment ago counts as
-    /// silent still.
+    /// silent still. A side question that gave it little time counts against others that give it no more.
     ///
     /// # Errors
     /// As it says, `act` being what was being done; or why it does not say.
@@ -180,22 +188,24 @@ impl Center {
         if self.is_only {
             return question(vcenter).await.map_err(|e| from_vsphere(act, &e));
         }
-        if let Some(problem) = self.was_silent() {
+        if let Some(problem) = self.was_silent(within) {
             let cause = format!("{act}: a moment ago it was silent: {}", problem.cause);
             return Err(Problem { cause, ..problem });
         }
-        let problem = match timeout(within, question(vcenter)).await {
+        let (problem, given) = match timeout(within, question(vcenter)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) if concerns_one_object(&error) => return Err(from_vsphere(act, &error)),
             // of what was asked nothing is kept: the next question is another one
-            Ok(Err(error)) => Problem { cause: Problem::chain(error.cause()), ..from_vsphere(act, &error) },
+            Ok(Err(error)) => {
+                (Problem { cause: Problem::chain(error.cause()), ..from_vsphere(act, &error) }, Duration::MAX)
+            }
             Err(_) => {
                 let cause = format!("no answer within {} s", within.as_secs());
-                Problem::passing(Reason::VCenterUnreachable, cause)
+                let given = if within < WITHIN { within } else { Duration::MAX };
+                (Problem::passing(Reason::VCenterUnreachable, cause), given)
             }
         };
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        *silent = Some((Instant::now(), problem.clone()));
+        self.note_silence(&problem, given);
         Err(Problem { cause: format!("{act}: {}", problem.cause), ..problem })
     }
 
@@ -216,11 +226,19 @@ impl Center {
         }
     }
 
-    /// Why it was silent a moment ago.
-    fn was_silent(&self) -> Option<Problem> {
+    /// Why it was silent a moment ago, for who gives it so much time.
+    fn was_silent(&self, within: Duration) -> Option<Problem> {
         let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, problem) = silent.as_ref().filter(|(at, _)| at.elapsed() < SILENT_FOR)?;
-        Some(problem.clone())
+        let noted = silent.as_ref().filter(|noted| noted.since.elapsed() < SILENT_FOR && within <= noted.given)?;
+        Some(noted.problem.clone())
+    }
+
+    /// Notes that it was silent. A side question takes nothing back of what a longer one has found.
+    fn note_silence(&self, problem: &Problem, given: Duration) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if silent.as_ref().is_none_or(|noted| noted.given <= given || noted.since.elapsed() >= SILENT_FOR) {
+            *silent = Some(Silence { since: Instant::now(), problem: problem.clone(), given });
+        }
     }
 }
 
@@ -231,4 +249,23 @@ pub(crate) fn concerns_one_object(error: &vsphere::Error) -> bool {
         error.reason_kind(),
         ReasonKind::LoginRefused | ReasonKind::CertificateUntrusted | ReasonKind::Unreachable | ReasonKind::BadConfig
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_question_that_got_no_answer_keeps_nobody_from_asking_who_gives_more_time() {
+        let problem = Problem::passing(Reason::VCenterUnreachable, "no answer");
+        let client = Err(problem.clone());
+        let center = Center { server: "vc-a:443".to_owned(), client, is_only: false, silent: Mutex::default() };
+        let (shortly, told) = (WITHIN / 5, Some(problem.clone()));
+        assert_eq!(center.was_silent(shortly), None);
+        center.note_silence(&problem, shortly);
+        assert_eq!((center.was_silent(shortly), center.was_silent(WITHIN)), (told.clone(), None));
+        center.note_silence(&problem, Duration::MAX);
+        center.note_silence(&problem, shortly);
+        assert_eq!(center.was_silent(WITHIN), told, "a side question takes nothing back");
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::velero::{Backup, BackupStorageLocation};
 use api::{
@@ -64,11 +64,17 @@ pub async fn disks(client: &Client) -> Result<Disks, Problem> {
             None => break,
         }
     }
-    let migrations = Migrations::new(client.clone());
+    let (migrations, asked) = (Migrations::new(client.clone()), Instant::now());
     for (of_it, named) in migrated {
-        match migrations.disk(&Backing::Migrated(of_it)).await {
+        match migrations.disk_since(&Backing::Migrated(of_it), asked).await {
             Ok(disk) => drop(found.insert(disk, named)),
-            Err(problem) => tracing::info!(%problem, "the disk of a migrated volume is not looked at"),
+            Err(problem) if problem.reason == Reason::MigrationUnknown => {
+                tracing::info!(%problem, "the disk of a migrated volume is not looked at");
+            }
+            Err(problem) => {
+                tracing::info!(%problem, "the disks of migrated volumes are not looked at");
+                break; // the next one would be asked the same
+            }
         }
     }
     Ok(found)

@@ -29,7 +29,14 @@ type Records = Option<Vec<Migration>>;
 #[derive(Clone)]
 pub struct Migrations {
     client: Client,
-    listed: Arc<Mutex<Option<(Instant, Records)>>>,
+    listed: Arc<Mutex<Option<Listed>>>,
+}
+
+/// A list, and when it was begun and there.
+struct Listed {
+    begun: Instant,
+    ended: Instant,
+    records: Records,
 }
 
 impl Migrations {
@@ -51,23 +58,31 @@ impl Migrations {
     /// # Errors
     /// `MigrationUnknown`, or what the API server says.
     pub async fn disk(&self, backing: &Backing) -> Result<DiskId, Problem> {
+        self.disk_since(backing, Instant::now()).await
+    }
+
+    /// As [`Migrations::disk`], for one of many volumes: a list that was begun after `asked` answers for all of them, also that there is
+    /// no record. From an older one only what it has is taken, since a record may have come.
+    pub(crate) async fn disk_since(&self, backing: &Backing, asked: Instant) -> Result<DiskId, Problem> {
         let migrated = match backing {
             Backing::Disk(disk) => return Ok(disk.clone()),
             Backing::Migrated(migrated) => migrated,
         };
         let mut listed = self.listed.lock().await; // one list at a time: whoever waits for it shares it
-        if let Some((_, records)) = listed.as_ref().filter(|(at, _)| at.elapsed() < FRESH)
-            && let Ok(disk) = migrated.disk(records.as_deref())
-        {
-            return Ok(disk);
+        if let Some(listed) = listed.as_ref() {
+            let disk = migrated.disk(listed.records.as_deref());
+            if listed.begun >= asked || (listed.ended.elapsed() < FRESH && disk.is_ok()) {
+                return disk;
+            }
         }
+        let begun = Instant::now();
         let late = |_| {
             let cause = format!("list cnsvspherevolumemigrations: not all listed within {} s", LISTED_WITHIN.as_secs());
             Problem::passing(Reason::ClusterUnreachable, cause)
         };
         let records = tokio::time::timeout(LISTED_WITHIN, list(&self.client)).await.map_err(late)??;
         let disk = migrated.disk(records.as_deref());
-        *listed = Some((Instant::now(), records));
+        *listed = Some(Listed { begun, ended: Instant::now(), records });
         disk
     }
 }

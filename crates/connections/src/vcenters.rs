@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::{Reason, names};
 use disk::{DiskId, DiskSnapshot};
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use vsphere::{Deleted, Vcenter};
 
 use crate::centers::Centers;
-use crate::flavor::detect;
+use crate::flavor::{Looked, detect};
 use crate::known::Known;
 use crate::secrets::{secret, text};
 use crate::{Settings, from_kube, from_vsphere};
@@ -26,10 +26,7 @@ use crate::{Settings, from_kube, from_vsphere};
 const KEYS: [&str; 2] = ["csi-vsphere.conf", "vsphere-cloud-provider.conf"];
 /// What helps when our account may not read the Secret.
 const MAY_BE_READ: &str = "Give the Secret's namespace and name in `vcenterSecret` of the chart's values.";
-/// How long the flavor that was found is not looked for again: what a CSI driver is told does not change while it runs.
-const FLAVOR_FOR: Duration = Duration::from_secs(600);
-
-/// Longest time for that look.
+/// Longest time for a look at the flavor of the cluster.
 const FLAVOR_WITHIN: Duration = Duration::from_secs(10);
 
 /// The vCenters of this cluster. Cheap to clone; clones share the sessions.
@@ -40,7 +37,7 @@ pub struct Vcenters {
     /// The one that the command line names in place of a Secret.
     given: Option<Arc<Centers>>,
     open: Arc<Mutex<Option<Open>>>,
-    flavor: Arc<Mutex<Option<(Instant, Found)>>>,
+    flavor: Arc<Mutex<Option<Looked>>>,
 }
 
 struct Open {
@@ -134,29 +131,27 @@ impl Vcenters {
         if let Some(found) = flavor::set(settings.cluster_flavor()) {
             return Ok(found);
         }
-        let mut known = self.flavor.lock().await;
-        if let Some((_, found)) = known.as_ref().filter(|(at, _)| at.elapsed() < FLAVOR_FOR) {
-            return Ok(found.clone());
+        let mut known = self.flavor.lock().await; // one look at a time: whoever waits for it shares it
+        if let Some(looked) = known.as_ref().filter(|looked| looked.counts()) {
+            return looked.found.clone();
         }
         let late = |_| {
             let cause = format!("find out the flavor of the cluster: no answer within {} s", FLAVOR_WITHIN.as_secs());
             Problem::passing(Reason::ClusterUnreachable, cause)
         };
         let looked = timeout(FLAVOR_WITHIN, detect(&self.known.client())).await.map_err(late);
-        let found = match (looked.and_then(std::convert::identity), known.as_ref()) {
-            (Ok(found), _) => found,
-            // an API server that is away keeps nobody from a vCenter that is known
-            (Err(problem), Some((_, before))) => {
-                tracing::debug!(%problem, "the flavor of the cluster is what it was");
-                return Ok(before.clone());
-            }
-            (Err(problem), None) => return Err(problem),
-        };
-        if known.as_ref().is_none_or(|(_, before)| *before != found) {
+        let looked = looked.and_then(std::convert::identity);
+        if let Err(problem) = &looked {
+            tracing::debug!(%problem, "the flavor of the cluster was not found out");
+        }
+        let before = known.take().and_then(|looked| looked.found.ok());
+        let now = Looked::after(before.clone(), looked);
+        if let Ok(found) = &now.found
+            && before.as_ref() != Some(found)
+        {
             tracing::info!("{found}");
         }
-        *known = Some((Instant::now(), found.clone()));
-        Ok(found)
+        known.insert(now).found.clone()
     }
 
     /// What the user has set.

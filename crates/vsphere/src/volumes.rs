@@ -69,11 +69,11 @@ impl Vcenter {
         Ok(found.into_iter().find(|v| v.id == *volume))
     }
 
-    /// The volume of that name; `None` when CNS knows none.
-    pub async fn volume_named(&self, name: &str) -> Result<Option<DiskId>, Error> {
+    /// The volumes of that name: CNS lets several have the same.
+    pub async fn volumes_named(&self, name: &str) -> Result<Vec<DiskId>, Error> {
         let named = self.volumes_where(None, |filter| filter.text("names", name)).await;
         let named = named.map_err(|cause| Error::new(Act::QueryVolume, name, cause))?;
-        Ok(named.into_iter().find(|v| v.name == name).map(|v| v.id))
+        Ok(named.into_iter().filter(|v| v.name == name).map(|v| v.id).collect())
     }
 
     async fn volumes_where(

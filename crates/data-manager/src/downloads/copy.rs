@@ -54,8 +54,7 @@ async fn write(
     let download = report.object().await;
     let (source, volume) = (source_of(&download)?, volume_of(&download)?);
     let attempt = Attempt { ctx, report, interrupt, download: &download, source: &source, volume: &volume, touched };
-    // of a version that knew no repositories: it lies in the original's layout or nowhere
-    let of_old = Owner::of(&download).is_some();
+    let of_old = is_of_old(&download);
     let progress = match if of_old { Err(missing(&source).into()) } else { attempt.write_restore_point().await } {
         Err(NotDone::Failed(problem)) if may_be_of_the_original(&problem) => attempt.write_original(problem).await?,
         written => written?,
@@ -112,8 +111,10 @@ impl Attempt<'_> {
         let original = self.ctx.repositories.original(&described).await?;
         let found = original.open(self.source).await;
         let disk = match found.map_err(|e| from_original("look for the backup in the original's layout", &e)) {
-            // keys for our folder alone are enough for what is ours
-            Err(denied) if denied.reason == Reason::StoreAccessDenied => return Err(missing.into()),
+            // keys for our folder alone are enough for what is ours, and an old backup never is
+            Err(denied) if denied.reason == Reason::StoreAccessDenied && !is_of_old(self.download) => {
+                return Err(missing.into());
+            }
             found => found?.ok_or(missing)?,
         };
         tracing::info!(bytes = disk.size(), "the backup is in the original's layout");
@@ -148,6 +149,11 @@ impl Attempt<'_> {
         // boxed, as with an Upload: too much for the stack of a thread in one piece
         Box::pin(write_open(ctx, report, interrupt, reader, open, &start)).await
     }
+}
+
+/// Whether its backup is of a version that knew no repositories: it lies in the original's layout or nowhere.
+fn is_of_old(download: &Download) -> bool {
+    Owner::of(download).is_some()
 }
 
 fn missing(source: &DiskSnapshot) -> Problem {

@@ -99,8 +99,11 @@ impl OldSnapshots {
         let taken: Result<String, ActionError> = taken.await;
         if let Err(why) = &taken {
             let given_up =
-                waits::insist(WRITTEN_DOWN_WITHIN, |_| false, || say(&downloads, &name, Owner::GivenUp, None)).await;
-            if let Err(error) = given_up {
+                waits::insist(WRITTEN_DOWN_WITHIN, is_gone, || say(&downloads, &name, Owner::GivenUp, None)).await;
+            // with a Download that is deleted goes its disk
+            if let Err(error) = given_up
+                && !is_gone(&error)
+            {
                 let (error, why) = (Problem::chain(&error), why.message());
                 tracing::warn!(download = name, error, why, "it could not be given up; delete it");
             }
@@ -189,20 +192,43 @@ fn download(source: &DiskEntity, repository: &str) -> Download {
     download
 }
 
-/// Takes the disk over from whoever removes what nobody takes: refused when that one was faster.
+/// Takes the disk over from whoever removes what nobody takes: refused when that one was faster. An API server that is away for a moment
+/// is no reason to lose a disk that is written.
 pub(super) async fn take_over(downloads: &Api<Download>, mut written: Download) -> Result<(), ActionError> {
     let name = written.name_any();
     let act = format!("take over the disk of Download {name}");
-    while Owner::of(&written) == Some(Owner::Awaited) {
-        match say(downloads, &name, Owner::Taken, written.resource_version()).await {
+    let mut was_said = false;
+    loop {
+        match Owner::of(&written) {
+            Some(Owner::Awaited) => {}
+            Some(Owner::Taken) if was_said => return Ok(()), // by ourselves: the answer was lost
+            _ => {
+                let cause = format!("{act}: it was given up meanwhile");
+                return Err(refused(&Problem::lasting(Reason::RequestDeleted, cause)));
+            }
+        }
+        was_said = true;
+        let version = written.resource_version();
+        let taken = || say(downloads, &name, Owner::Taken, version.clone());
+        match waits::insist(WRITTEN_DOWN_WITHIN, is_decided, taken).await {
             // changed meanwhile, by whomever: a last word of its node is no reason to lose a disk
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                written = downloads.get(&name).await.map_err(failed(&act))?;
+                let read = waits::insist(WRITTEN_DOWN_WITHIN, is_gone, || downloads.get(&name)).await;
+                written = read.map_err(failed(&act))?;
             }
             said => return said.map_err(failed(&act)),
         }
     }
-    Err(refused(&Problem::lasting(Reason::RequestDeleted, format!("{act}: it was given up meanwhile"))))
+}
+
+/// Whether it is not there any more.
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// Whether saying the same once more gets the same answer.
+fn is_decided(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409 | 422))
 }
 
 /// Says who answers for the disk from now on.
