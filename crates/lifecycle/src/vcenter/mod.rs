@@ -1,4 +1,4 @@
-//! Which Secrets describe vCenter ([`secrets`]), and which of several vCenters has a disk ([`which`]). Asks nobody.
+//! Which Secrets describe vCenter ([`secrets()`]), and which of several vCenters has a disk ([`which()`]). Asks nobody.
 
 mod secrets;
 mod which;
