@@ -123,8 +123,20 @@ impl Vcenters {
     /// # Errors
     /// When the API server does not answer.
     pub async fn flavor(&self) -> Result<Found, Problem> {
+        Ok(self.settings_and_flavor().await?.1)
+    }
+
+    /// What the user has set, and the flavor that follows from it. One in which every request is refused for good rests on the
+    /// settings as they are now: a watch may be late.
+    async fn settings_and_flavor(&self) -> Result<(Settings, Found), Problem> {
         let settings = Settings::known(&self.known, &self.namespace).await?;
-        self.flavor_by(&settings).await
+        let found = self.flavor_by(&settings).await?;
+        if found.flavor != Flavor::Guest {
+            return Ok((settings, found));
+        }
+        let settings = Settings::read(&self.known.client(), &self.namespace).await?;
+        let found = self.flavor_by(&settings).await?;
+        Ok((settings, found))
     }
 
     async fn flavor_by(&self, settings: &Settings) -> Result<Found, Problem> {
@@ -184,8 +196,7 @@ impl Vcenters {
     }
 
     async fn secret(&self) -> Result<Secret, Problem> {
-        let settings = Settings::known(&self.known, &self.namespace).await?;
-        let flavor = self.flavor_by(&settings).await?;
+        let (settings, flavor) = self.settings_and_flavor().await?;
         if let Some(refused) = flavor::refusal(&flavor, "find vCenter") {
             return Err(refused);
         }

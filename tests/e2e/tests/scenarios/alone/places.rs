@@ -1,6 +1,8 @@
 //! Where vCenter is: two of them in one Secret, that of a Supervisor, and none in a guest cluster.
 
-use anyhow::{Context as _, Result, ensure};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
 use api::conditions::{self, READY};
 use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Reason, SnapshotPhase, names};
 use e2e::{
@@ -186,6 +188,20 @@ async fn a_supervisor_has_its_secret_elsewhere_and_its_data_manager_outside(worl
     nothing_left(&world, &shop, 2).await
 }
 
+/// The first Snapshot that fails: a setting is followed within a moment, and not by what was asked in that moment.
+async fn first_refused(shop: &Namespace, claim: &Claim) -> Result<(e2e::Snapshot, api::Snapshot)> {
+    let due = Instant::now() + DEADLINE;
+    while Instant::now() < due {
+        let asked = shop.snapshot(claim).await?;
+        let ended = |seen: Option<&api::Snapshot>| seen.and_then(|s| s.phase()).is_some_and(SnapshotPhase::is_terminal);
+        let seen = wait_until(&asked.api(), &asked.name, DEADLINE, "ends", ended).await?.context("it is there")?;
+        if seen.phase() == Some(&SnapshotPhase::SnapshotFailed) {
+            return Ok((asked, seen));
+        }
+    }
+    bail!("nothing was refused within {} s", DEADLINE.as_secs());
+}
+
 /// M-11-2: nothing is done in a guest cluster yet, and every request says so.
 async fn a_guest_cluster_is_recognised_and_its_claims_are_refused_with_a_reason(world: World) -> Result<()> {
     let shop = world.namespace("guest").await?;
@@ -196,8 +212,7 @@ async fn a_guest_cluster_is_recognised_and_its_claims_are_refused_with_a_reason(
     let words = ["this is a guest cluster", "setting cluster_flavor says so", reason.fix()];
     let outcome = async {
         world.set(names::CONFIG, &json!({"cluster_flavor": "GUEST"})).await?;
-        let asked = shop.snapshot(&claim).await?;
-        let seen = asked.wait_for(SnapshotPhase::SnapshotFailed).await?;
+        let (asked, seen) = first_refused(&shop, &claim).await?;
         let conditions = seen.status.context("status")?.conditions;
         explained(&world, shop.name(), &asked.name, &conditions, reason, &words).await?;
         let clone = shop.clone_as(&snapshot, "back").await?;
