@@ -8,7 +8,7 @@ export LAB
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 LAB_BIN := $(TARGET)/debug/lab
 
-.PHONY: help setup build peers demo test storm fuzz check lint lab lab-down lab-clean bench
+.PHONY: help setup build peers demo test storm fuzz audit check lint lab lab-down lab-clean bench
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ storm: peers ## faults by chance, one after the other, ROUNDS of them (10 are pa
 SECONDS := 60
 fuzz: setup ## every parser of strangers' bytes, fuzzed for SECONDS each; says what it found (docs/testing.md)
 	@nice tests/fuzz/run $(SECONDS) $(FUZZ)
+
+audit: setup ## known vulnerabilities of what we build from; fetches the RustSec database, so it needs the internet
+	@tests/audit
 
 check: test lint ## what CI runs: every test, then format, clippy, docs, cargo-deny, generated files, crate table, manifests
 
