@@ -44,6 +44,7 @@ mod keys;
 mod location;
 mod lock;
 pub mod maintenance;
+mod nearby;
 mod pack;
 mod repository;
 mod restore_point;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use disk::{DiskId, DiskSnapshot};
@@ -17,15 +18,18 @@ use crate::error::{Damage, Error};
 use crate::hash::{ChunkId, hex, sha256_all};
 use crate::index::{Index, PackRef};
 use crate::keys::OpenKey;
-use crate::lock::{Lock, Purpose};
+use crate::lock::{Lock, LockFile, Purpose};
 use crate::maintenance::{MaintenanceOptions, Report};
-use crate::pack::{self, Blob, BlobKind};
+use crate::pack::{self, Blob};
 use crate::restore_point::{NewRestorePoint, RestorePoint, RestorePointId, SnapshotFile};
 use crate::store::{self, Store};
 use crate::unpacked::{self, Folder};
 
 /// Snapshot files read at once.
 const SNAPSHOTS_AT_ONCE: usize = 16;
+
+/// For how long a writer that begins believes what was learnt of the index before it.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// Listings of the snapshot files before those that vanish again and again are taken for removed.
 const LOOKS_AT_POINTS: usize = 10;
@@ -42,11 +46,14 @@ pub(crate) struct Inner {
     pub(crate) cipher: Cipher,
     config: Config,
     pub(crate) index: Index,
-    renewing_for_writing: tokio::sync::Mutex<()>,
+    /// When the index was last renewed for writing.
+    renewing_for_writing: tokio::sync::Mutex<Option<Instant>>,
     /// Locks of restic's kind that this process holds through this value and its clones.
     pub(crate) locks_held: AtomicUsize,
     /// Snapshot files never change, so each is read once. `None`: another program's.
     points: Mutex<HashMap<[u8; 32], Option<RestorePoint>>>,
+    /// Lock files never change either; those that were there at the last look.
+    pub(crate) locks: Mutex<HashMap<[u8; 32], LockFile>>,
 }
 
 /// What lies under `snapshots/`.
@@ -81,6 +88,7 @@ impl Repository {
             renewing_for_writing: tokio::sync::Mutex::default(),
             locks_held: AtomicUsize::new(0),
             points: Mutex::default(),
+            locks: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -168,6 +176,11 @@ impl Repository {
         let point = file.restore_point(RestorePointId(id));
         self.inner.points.lock().unwrap_or_else(PoisonError::into_inner).insert(id, point.clone());
         Ok(point.map_or(Listed::Foreign, Listed::Ours))
+    }
+
+    /// Takes note of a snapshot file that we wrote and read back.
+    pub(crate) fn note(&self, point: &RestorePoint) {
+        self.inner.points.lock().unwrap_or_else(PoisonError::into_inner).insert(point.id.0, Some(point.clone()));
     }
 
     /// The newest restore point of this disk snapshot, whatever restic's id for it is by now. Where none is found and a
@@ -272,8 +285,14 @@ impl Repository {
     }
 
     /// Begins a restore point, or goes on with one: see [`WriterOptions::transfer`].
+    ///
+    /// What another writer of this process learnt of the index a moment ago is not asked for again: it is looked at anew before
+    /// the restore point is written.
     pub async fn writer(&self, point: NewRestorePoint, options: WriterOptions) -> Result<Writer, Error> {
-        self.renew_for_writing().await?;
+        let renewed = *self.inner.renewing_for_writing.lock().await;
+        if renewed.is_none_or(|at| at.elapsed() > LATELY) {
+            self.renew_for_writing().await?;
+        }
         Writer::open(self.clone(), point, options).await
     }
 
@@ -349,10 +368,12 @@ impl Repository {
     /// In this order: a run withdraws its word only after it has replaced the index files, so who sees no word any more sees
     /// the new files. The other way round, a run that ends between the two would go unnoticed.
     pub(crate) async fn renew_for_writing(&self) -> Result<(), Error> {
-        let _newest_word_last = self.inner.renewing_for_writing.lock().await;
+        let mut renewed = self.inner.renewing_for_writing.lock().await; // the newest word last
+        let began = Instant::now();
         let condemned = crate::maintenance::condemned(self).await?;
         self.renew_index().await?;
         self.inner.index.avoid(condemned);
+        *renewed = Some(began);
         Ok(())
     }
 
@@ -364,27 +385,6 @@ impl Repository {
     /// removed then), `Cancelled`. After any of them all restore points are whole and the next run goes on.
     pub async fn maintain(&self, options: &MaintenanceOptions, cancel: &CancellationToken) -> Result<Report, Error> {
         crate::maintenance::run(self, options, jiff::Timestamp::now(), cancel).await
-    }
-
-    /// What a pack holds, from its own header.
-    pub(crate) async fn pack_content(&self, pack: &PackRef) -> Result<Vec<Blob>, Error> {
-        let key = pack::key(&pack.id);
-        let malformed = |cause: &str| {
-            let damage = Damage::Malformed { object: key.clone(), cause: cause.to_owned() };
-            Error::damaged("read a pack's header", damage)
-        };
-        let mut tail =
-            self.read_pack(pack, pack.length.saturating_sub(pack::TAIL), pack.length.min(pack::TAIL)).await?;
-        let size = pack::header_size(&tail).filter(|size| *size <= pack.length);
-        let size = size.ok_or_else(|| malformed("its header is longer than it"))?;
-        if size > tail.len() as u64 {
-            tail = self.read_pack(pack, pack.length - size, size).await?;
-        }
-        let start = tail.len() - usize::try_from(size).map_err(|_| malformed("its header is longer than memory"))?;
-        let header = self.inner.cipher.open(&tail[start..tail.len() - 4]);
-        let header =
-            header.ok_or_else(|| Error::damaged("read a pack's header", Damage::Sealed { object: key.clone() }))?;
-        pack::decode_header(&header).map_err(|cause| malformed(&format!("in its header {cause}")))
     }
 
     /// Bytes of a pack; a pack that is gone or too short is damage, not a missing file.
@@ -408,24 +408,6 @@ impl Repository {
                 _ => Err(Error::store(format!("read {object}"))(cause)),
             },
         }
-    }
-
-    /// One blob, found by the index, verified.
-    pub(crate) async fn blob(&self, kind: BlobKind, id: &[u8; 32]) -> Result<Vec<u8>, Error> {
-        let not_indexed = || Error::damaged("find a blob", Damage::NotIndexed { chunk: hex(id) });
-        let index = &self.inner.index;
-        // of a pack that is known to be lost the error names the pack, which helps more than that no index lists the blob
-        let pack = index.find(kind, id).or_else(|| index.find_even_lost(kind, id)).ok_or_else(not_indexed)?;
-        let blobs = self.pack_content(&pack).await?;
-        let unlisted = || {
-            let (object, cause) = (pack::key(&pack.id), format!("its header does not list chunk {}", hex(id)));
-            Error::damaged("find a blob", Damage::Malformed { object, cause })
-        };
-        let blob = *blobs.iter().find(|blob| blob.kind == kind && blob.id == *id).ok_or_else(unlisted)?;
-        let sealed = self.read_pack(&pack, u64::from(blob.offset), u64::from(blob.length)).await?;
-        let cipher = self.inner.cipher.clone();
-        let opened = tokio::task::spawn_blocking(move || open_blob(&cipher, &pack, &blob, &sealed)).await;
-        opened.expect("opening a blob does not panic")
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Found {
     doubted: bool,
 }
 
-/// Decides how the content of a disk snapshot that was `taken` then is found. Whatever cannot be had leads to a full read,
+/// Decides how the content of a disk snapshot that was `taken` then is found, given the restore points of the disk, oldest first. Whatever cannot be had leads to a full read,
 /// never to a failure.
 pub(super) async fn find(
     vcenter: &Vcenter,
@@ -46,16 +46,10 @@ pub(super) async fn find(
     snapshot: &DiskSnapshot,
     disk: &Disk,
     taken: Timestamp,
+    points: &[RestorePoint],
 ) -> Found {
-    let mut now = tracked(vcenter, snapshot, disk).await;
-    let points = match repository.points_of(&snapshot.disk).await {
-        Ok(points) => points,
-        Err(error) => {
-            now.change_id = None; // whether it may be counted from here nobody knows
-            return full(now, Obstacle::BaseUnreadable(Problem::chain(&error)), taken, false);
-        }
-    };
-    let doubts = doubts(&points);
+    let now = tracked(vcenter, snapshot, disk).await;
+    let doubts = doubts(points);
     let doubted = now.change_id.as_ref().and_then(decided::tracking).is_some_and(|t| doubts.contains(&t));
     match choose(vcenter, repository, snapshot, &now, points.last(), &doubts).await {
         Ok((source, content, base)) => {

@@ -115,9 +115,10 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     let failed = |act: &str, e: repository::Error| NotDone::from(from_repository(act, &e));
     // a copy that was killed may have left its lock: the lease says that it is ours to remove
     repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
-    if let Some(point) =
-        repository.find_readable(&snapshot).await.map_err(|e| failed("look for the restore point", e))?
-    {
+    // all restore points are listed once, both for this one and for one to count from
+    let points =
+        repository.points_of(&snapshot.disk).await.map_err(|e| failed("look for the restore points of the disk", e))?;
+    if let Some(point) = points.iter().rev().find(|point| point.identity().as_ref() == Some(&snapshot)) {
         tracing::info!(point = %point.id, "the restore point is there already");
         forget_checkpoints(&repository, &name).await;
         let size = repository.reader(&point.id).await.map_err(|e| failed("read the restore point", e))?.size();
@@ -129,7 +130,7 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     let (disk, taken) = look(&vcenter, &snapshot).await?;
     let lock = repository.begin_lock(&name).await.map_err(|e| failed("lock the repository", e))?;
     Step::UploadLocked.done();
-    let found = content::find(&vcenter, &repository, &snapshot, &disk, taken.create_time).await;
+    let found = content::find(&vcenter, &repository, &snapshot, &disk, taken.create_time, &points).await;
     let open = ctx.disks.read(&vcenter, &snapshot, interrupt).await;
     let copied = match open {
         Ok(open) => {

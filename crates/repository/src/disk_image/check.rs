@@ -10,6 +10,7 @@ use super::image::Image;
 use crate::error::{Damage, Error};
 use crate::hash::{ChunkId, hex};
 use crate::index::{Index, PackRef};
+use crate::nearby::Nearby;
 use crate::pack::{self, BlobKind};
 use crate::repository::Repository;
 
@@ -128,13 +129,14 @@ struct Found {
 
 async fn find_all(repository: &Repository, name: &str, head: &Head) -> Result<Found, Error> {
     let index = &repository.inner.index;
-    let image = Image::read(repository, name, &head.root).await?;
+    let mut blobs = Nearby::new(repository);
+    let image = Image::read(&mut blobs, name, &head.root).await?;
     let mut found = Found { packs: HashSet::new(), missing: HashMap::new() };
     for (kind, id) in head.blobs() {
         let lost = || Error::damaged("check the new restore point", Damage::NotIndexed { chunk: hex(&id) });
         found.packs.insert(index.find_lasting(kind, &id).ok_or_else(lost)?);
     }
-    let read = image.read_folders(repository, |folder, ids| {
+    let read = image.read_folders(&mut blobs, |folder, ids| {
         let first = image.layout.folder_chunks(folder).start;
         for (id, place) in ids?.iter().zip(first..) {
             match index.find_lasting(BlobKind::Data, &id.0) {

@@ -84,7 +84,9 @@ async fn attempt(state: &Arc<State>) -> Result<Option<RestorePoint>, Error> {
     unproven.keep();
     let id = RestorePointId(sealed.id);
     info!(restore_point = %id, path = %state.point.path, "restore point committed");
-    Ok(Some(snapshot.restore_point(id).expect("we wrote it in our name, with a tree")))
+    let point = snapshot.restore_point(id).expect("we wrote it in our name, with a tree");
+    repository.note(&point);
+    Ok(Some(point))
 }
 
 /// Asks the caller for what only the disk has. A folder whose tree is missing is asked for in whole: its chunks' ids are

@@ -18,6 +18,7 @@ use super::reader::{NOWHERE, Reader, UNKNOWN, not_indexed};
 use crate::error::{Damage, Error};
 use crate::hash::ChunkId;
 use crate::index::PackRef;
+use crate::nearby::Ending;
 use crate::pack::{self, Blob, BlobKind};
 use crate::repository::open_blobs;
 
@@ -205,7 +206,7 @@ impl Reader {
             }
             headers.entry(number).or_default().clone()
         };
-        let read = || async { self.shared.repository.pack_content(pack).await.map(Arc::new) };
+        let read = || async { Ok(Arc::new(Ending::read(&self.shared.repository, pack).await?.blobs)) };
         cell.get_or_try_init(read).await.cloned()
     }
 

@@ -4,6 +4,7 @@ use super::folders::{digest_of, disk_digest};
 use super::layout::{DiskDocument, DiskFacts, FOLDER_SIZE, Layout, SCHEMA, extent_name, folder_name};
 use crate::error::{Damage, Error};
 use crate::hash::{ChunkId, hex};
+use crate::nearby::Nearby;
 use crate::pack::BlobKind;
 use crate::repository::Repository;
 use crate::tree::{Node, Tree};
@@ -25,7 +26,7 @@ pub(super) struct Image {
 
 /// What `/disk.json` says of the disk, and the bytes of its chunks. `name` is what messages call the restore point.
 pub(crate) async fn facts(repository: &Repository, name: &str, root: &[u8; 32]) -> Result<(DiskFacts, u64), Error> {
-    let image = Image::read(repository, name, root).await?;
+    let image = Image::read(&mut Nearby::new(repository), name, root).await?;
     Ok((image.document.facts, image.document.chunk_size))
 }
 
@@ -33,20 +34,20 @@ fn odd(name: &str, cause: impl Into<String>) -> Error {
     Error::damaged("read a restore point", Damage::Image { point: name.to_owned(), cause: cause.into() })
 }
 
-async fn tree(repository: &Repository, name: &str, id: &[u8; 32]) -> Result<Tree, Error> {
-    let text = repository.blob(BlobKind::Tree, id).await?;
+async fn tree(blobs: &mut Nearby<'_>, name: &str, id: &[u8; 32]) -> Result<Tree, Error> {
+    let text = blobs.blob(BlobKind::Tree, id).await?;
     Tree::parse(&text).map_err(|cause| odd(name, format!("tree {} cannot be read: {cause}", hex(id))))
 }
 
 impl Image {
     /// Reads the root, `/disk.json` and the list of folders. `name` is what messages call the restore point.
-    pub(super) async fn read(repository: &Repository, name: &str, root: &[u8; 32]) -> Result<Self, Error> {
-        let root = tree(repository, name, root).await?;
+    pub(super) async fn read(blobs: &mut Nearby<'_>, name: &str, root: &[u8; 32]) -> Result<Self, Error> {
+        let root = tree(blobs, name, root).await?;
         let node = root.node(DOCUMENT).ok_or_else(|| odd(name, "it has no /disk.json"))?;
         let document_chunks = node.chunks().ok_or_else(|| odd(name, "/disk.json has a chunk without id"))?;
         let mut text = Vec::new();
         for chunk in &document_chunks {
-            text.extend(repository.blob(BlobKind::Data, &chunk.0).await?);
+            text.extend(blobs.blob(BlobKind::Data, &chunk.0).await?);
         }
         let document: DiskDocument =
             serde_json::from_slice(&text).map_err(|cause| odd(name, format!("/disk.json cannot be read: {cause}")))?;
@@ -56,7 +57,7 @@ impl Image {
         let layout = Layout::new(document.facts.size_bytes, document.chunk_size, document.extent_size);
         let layout = layout.map_err(|cause| odd(name, format!("/disk.json speaks of {cause}")))?;
         let extents = root.node(EXTENTS).and_then(Node::subtree).ok_or_else(|| odd(name, "it has no /extents"))?;
-        let listed = tree(repository, name, &extents).await?;
+        let listed = tree(blobs, name, &extents).await?;
         let names = listed.nodes.iter().map(|node| node.name.as_str());
         if !names.eq((0..layout.folder_count()).map(folder_name)) {
             return Err(odd(name, "folders are missing or too many in /extents"));
@@ -70,7 +71,7 @@ impl Image {
     /// whether that ends it. Ends with a check of the digest, if all could be read.
     pub(super) async fn read_folders(
         &self,
-        repository: &Repository,
+        blobs: &mut Nearby<'_>,
         mut each: impl FnMut(u64, Result<&[ChunkId], Error>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut last: Option<([u8; 32], u64, Vec<ChunkId>)> = None;
@@ -87,7 +88,7 @@ impl Image {
                 continue;
             }
             if !last.as_ref().is_some_and(again) {
-                match self.read_folder(repository, number, id).await {
+                match self.read_folder(blobs, number, id).await {
                     Ok(ids) => last = Some((*id, size.end - size.start, ids)),
                     Err(error) => {
                         if let Error::Damaged { act, source } = &error {
@@ -112,9 +113,9 @@ impl Image {
         Ok(())
     }
 
-    async fn read_folder(&self, repository: &Repository, number: u64, id: &[u8; 32]) -> Result<Vec<ChunkId>, Error> {
+    async fn read_folder(&self, blobs: &mut Nearby<'_>, number: u64, id: &[u8; 32]) -> Result<Vec<ChunkId>, Error> {
         let odd = |cause: &str| odd(&self.name, format!("/extents/{}: {cause}", folder_name(number)));
-        let listed = tree(repository, &self.name, id).await?;
+        let listed = tree(blobs, &self.name, id).await?;
         let (start, end) = (number * FOLDER_SIZE, ((number + 1) * FOLDER_SIZE).min(self.layout.size));
         let mut nodes = listed.nodes.iter();
         let mut ids = Vec::new();

@@ -19,6 +19,7 @@ use super::layout::{ChunkRef, DiskFacts, Layout};
 use crate::error::{Damage, Error};
 use crate::hash::{ChunkId, hex};
 use crate::index::PackRef;
+use crate::nearby::Nearby;
 use crate::pack::BlobKind;
 use crate::repository::Repository;
 use crate::restore_point::RestorePoint;
@@ -125,14 +126,15 @@ pub(super) fn not_indexed(act: &str, chunk: &ChunkId) -> Error {
 
 impl Reader {
     pub(crate) async fn open(repository: Repository, point: RestorePoint, opening: Opening) -> Result<Self, Error> {
-        let image = Image::read(&repository, &point.id.to_string(), &point.tree).await?;
+        let mut blobs = Nearby::new(&repository);
+        let image = Image::read(&mut blobs, &point.id.to_string(), &point.tree).await?;
         let zeroes = vec![0; usize::try_from(image.layout.chunk_size).expect("at most 16 MiB")];
         let zero = ChunkId::of(&zeroes);
         let tail =
             image.layout.short_tail().map(|n| ChunkId::of(&zeroes[..usize::try_from(n).expect("below a chunk")]));
         let last = image.layout.chunk_count() - 1;
         let mut numbering = Numbering::default();
-        let read = image.read_folders(&repository, |folder, ids| {
+        let read = image.read_folders(&mut blobs, |folder, ids| {
             let chunks = image.layout.folder_chunks(folder);
             let ids = match ids {
                 Err(Error::Damaged { source, .. }) if opening == Opening::Remains => {

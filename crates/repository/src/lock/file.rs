@@ -1,5 +1,8 @@
 //! Lock files: what restic writes into them, and reading, writing and removing them.
 
+use std::sync::PoisonError;
+
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -12,6 +15,9 @@ use crate::unpacked::{self, Folder};
 
 /// A lock that nobody renewed for this long counts for nothing.
 const STALE: SignedDuration = SignedDuration::from_mins(30);
+
+/// Lock files read at once.
+const LOCKS_AT_ONCE: usize = 16;
 
 /// The lock file that stands for a lock now.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +79,7 @@ pub(super) async fn write(repository: &Repository, holder: &str, exclusive: bool
     let sealed = unpacked::seal(&repository.inner.cipher, &file);
     let key = Folder::Locks.key(&sealed.id);
     repository.inner.store.put(&key, sealed.body()).await.map_err(Error::store("lock the repository"))?;
+    repository.inner.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(sealed.id, file.clone());
     Ok(Current { id: sealed.id, written: file.time })
 }
 
@@ -96,17 +103,28 @@ pub(super) async fn may_delete(repository: &Repository) -> Result<(), Error> {
 
 /// All locks that can be read. One that does not decrypt is reported and left out.
 pub(super) async fn all(repository: &Repository) -> Result<Vec<([u8; 32], LockFile)>, Error> {
+    let ids = unpacked::ids(repository.inner.store.as_ref(), Folder::Locks).await?;
+    let read = |id| async move { Ok(read(repository, id).await?.map(|lock| (id, lock))) };
+    let all: Vec<_> = stream::iter(ids).map(read).buffered(LOCKS_AT_ONCE).try_collect().await?;
+    let all: Vec<_> = all.into_iter().flatten().collect();
+    *repository.inner.locks.lock().unwrap_or_else(PoisonError::into_inner) = all.iter().cloned().collect();
+    Ok(all)
+}
+
+/// A lock; `None` where it is gone, or cannot be read.
+async fn read(repository: &Repository, id: [u8; 32]) -> Result<Option<LockFile>, Error> {
     let (store, cipher) = (repository.inner.store.as_ref(), &repository.inner.cipher);
-    let mut locks = Vec::new();
-    for id in unpacked::ids(store, Folder::Locks).await? {
-        match unpacked::load(store, cipher, Folder::Locks, &id).await {
-            Ok(Some(lock)) => locks.push((id, lock)),
-            Ok(None) => {}
-            Err(cause @ Error::Damaged { .. }) => warn!(cause = cause.chain(), "an unreadable lock is ignored"),
-            Err(cause) => return Err(cause),
-        }
+    let known = repository.inner.locks.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+    if known.is_some() {
+        return Ok(known);
     }
-    Ok(locks)
+    match unpacked::load(store, cipher, Folder::Locks, &id).await {
+        Err(cause @ Error::Damaged { .. }) => {
+            warn!(cause = cause.chain(), "an unreadable lock is ignored");
+            Ok(None)
+        }
+        read => read,
+    }
 }
 
 pub(super) fn held_by(lock: &LockFile) -> Error {

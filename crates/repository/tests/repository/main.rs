@@ -5,6 +5,7 @@
 mod bucket;
 mod damage;
 mod failures;
+mod few_requests;
 mod initialising;
 mod judge;
 mod line;

@@ -44,7 +44,7 @@ async fn fails_once(server: &Versitygw, trouble: Trouble, seed: u64) {
     disk.assert_is_read(&reader).await;
     fine(lock.release().await, trouble);
     for (method, part, least) in
-        [("PUT", "/data/", 2), ("PUT", "/index/", 1), ("PUT", "/snapshots/", 1), ("GET", "/data/", 4)]
+        [("PUT", "/data/", 2), ("PUT", "/index/", 1), ("PUT", "/snapshots/", 1), ("GET", "/data/", 3)]
     {
         let struck = bucket.line.struck(method, part);
         assert!(struck >= least, "{trouble:?}: only {struck} of {method} {part} were struck");

@@ -159,7 +159,7 @@ async fn made(shop: &Namespace, count: usize) -> Result<Vec<Claim>> {
         claim.write_random(500 + number as u64, 0, 64 << 10)?;
         anyhow::Ok(claim)
     };
-    futures::stream::iter((0..count).map(make)).buffered(8).try_collect().await
+    futures::stream::iter((0..count).map(make)).buffered(32).try_collect().await
 }
 
 fn counts(request: &Request) -> bool {

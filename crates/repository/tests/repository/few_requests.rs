@@ -1,0 +1,37 @@
+//! What a small disk asks of the store once its repository is open: what a user would lose is the night in which a thousand of them
+//! wait for one answer after the other.
+
+use crate::bucket::Bucket;
+use crate::judge::{MIB, TestDisk};
+use crate::versitygw::Versitygw;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_disk_after_others_asks_the_store_for_little() {
+    let server = Versitygw::start();
+    let bucket = Bucket::new(&server, "few").await;
+    let repository = bucket.initialised().await.unwrap();
+    let other = repository.lock("upload-1").await.unwrap();
+    TestDisk::random(2 * MIB, 71).back_up(&repository).await.unwrap();
+
+    bucket.line.heal(); // which forgets what was asked so far
+    let lock = repository.lock("upload-2").await.unwrap();
+    let disk = TestDisk::random(2 * MIB, 72);
+    let point = disk.back_up(&repository).await.unwrap();
+    lock.release().await.unwrap();
+    assert_eq!(repository.restore_points().await.unwrap().len(), 2);
+
+    let asked = |part: &str| bucket.line.tries("GET", part).into_iter().sum::<usize>();
+    assert_eq!(asked("few%2Findex%2F"), 2, "listings of the index: before the commit and after it");
+    assert_eq!(asked("few%2Fsnapshots%2F"), 1, "listings of the restore points, by us");
+    assert_eq!(asked("/few/data/"), 2, "ends of packs that were read back: one of trees, one of data");
+    assert_eq!(asked("/few/snapshots/"), 1, "the snapshot file is read back, and not once more");
+    assert_eq!(asked("/few/locks/"), 0, "locks that were known");
+    other.release().await.unwrap();
+
+    let fresh = bucket.opened().await;
+    bucket.line.heal();
+    let reader = fresh.reader(&point.id).await.unwrap();
+    assert_eq!(asked("/few/data/"), 2, "the same to open it for a restore");
+    disk.assert_is_read(&reader).await;
+    bucket.restic().check();
+}
