@@ -82,10 +82,9 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let after_error = |snapshot: Arc<Snapshot>, error: &Error, look: Arc<Look>| look.ctx.after_error(&*snapshot, error);
     let all = Arc::new(Look { ctx: ctx.clone(), uploads, unheard: unheard.clone() });
     let looking = applier(look, after_error, all, snapshots, Box::pin(queue), config);
-    tokio::select! {
-        () = looking.for_each(|_| std::future::ready(())) => {}
-        () = unheard.tell(&ctx) => {}
-    }
+    // a task of its own: the queue of a thousand Snapshots does not keep them from hearing of it
+    let _telling = AbortOnDropHandle::new(tokio::spawn(async move { unheard.tell(&ctx).await }));
+    looking.for_each(|_| std::future::ready(())).await;
 }
 
 /// The Snapshots to look at: those that changed, and those whose Upload did.

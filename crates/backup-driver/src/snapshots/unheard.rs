@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::Snapshot;
-use futures::{StreamExt as _, stream};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use kube::ResourceExt as _;
 use lifecycle::Problem;
 use lifecycle::snapshot::status;
+use tokio::time::MissedTickBehavior;
 
 use crate::Context;
 
 /// How long a Snapshot may wait before it says so.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Pause between two looks for those that have waited so long.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(50);
 /// How many are written at a time.
 const AT_A_TIME: usize = 32;
 
@@ -46,25 +48,37 @@ impl Unheard {
         self.all().remove(&snapshot.uid().unwrap_or_default());
     }
 
-    /// Takes out those that have waited long enough.
-    fn take_due(&self) -> Vec<Arc<Snapshot>> {
+    /// Takes out those that have waited long enough, so many at most, the longest waiting first.
+    fn take_due(&self, most: usize) -> Vec<Arc<Snapshot>> {
         let mut all = self.all();
-        let taken = all.extract_if(|_, (_, since)| since.elapsed() >= PATIENCE);
-        taken.map(|(_, (snapshot, _))| snapshot).collect()
+        let mut due: Vec<(Instant, String)> = all
+            .iter()
+            .filter(|(_, (_, since))| since.elapsed() >= PATIENCE)
+            .map(|(uid, (_, since))| (*since, uid.clone()))
+            .collect();
+        due.sort_unstable();
+        due.truncate(most);
+        due.into_iter().filter_map(|(_, uid)| all.remove(&uid)).map(|(snapshot, _)| snapshot).collect()
     }
 
     /// Lets them say so, for ever. What cannot be written is left: the look at the Snapshot will tell.
     pub(super) async fn tell(&self, ctx: &Context) {
+        let tell = |snapshot: Arc<Snapshot>| async move {
+            let before = snapshot.status.clone().unwrap_or_default();
+            if let Err(error) = ctx.publish(&*snapshot, &status::queued(&before, ctx.now())).await {
+                let error = Problem::chain(&error);
+                tracing::debug!(name = snapshot.name_any(), error, "could not say that it waits");
+            }
+        };
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut telling = FuturesUnordered::new();
         loop {
-            tokio::time::sleep(LOOK).await;
-            let tell = |snapshot: Arc<Snapshot>| async move {
-                let before = snapshot.status.clone().unwrap_or_default();
-                if let Err(error) = ctx.publish(&*snapshot, &status::queued(&before, ctx.now())).await {
-                    let error = Problem::chain(&error);
-                    tracing::debug!(name = snapshot.name_any(), error, "could not say that it waits");
-                }
-            };
-            stream::iter(self.take_due()).for_each_concurrent(AT_A_TIME, tell).await;
+            tokio::select! {
+                _ = looks.tick() => {}
+                Some(()) = telling.next() => {}
+            }
+            telling.extend(self.take_due(AT_A_TIME - telling.len()).into_iter().map(tell));
         }
     }
 }
