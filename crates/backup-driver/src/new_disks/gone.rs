@@ -24,9 +24,9 @@ pub(super) async fn follow_deletions(ctx: Arc<Context>) {
     let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let mut events = pin!(watcher(downloads, watcher::Config::default()).default_backoff());
     while let Some(event) = events.next().await {
-        if let Ok(watcher::Event::Delete(download)) = event
-            && new_disk::is_owed(&download)
-        {
+        let Ok(watcher::Event::Delete(download)) = event else { continue };
+        ctx.new_disks.forget(&download.uid().unwrap_or_default());
+        if new_disk::is_owed(&download) {
             tokio::spawn(after_deletion(download, ctx.clone()));
         }
     }

@@ -32,10 +32,7 @@ pub(super) async fn observe(known: &Download, ctx: &Context) -> Result<Option<Lo
     let uid = known.uid().unwrap_or_default();
     let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let read = downloads.get_opt(&known.name_any()).await.map_err(Error::cluster("read the Download"))?;
-    let Some(download) = read.filter(|d| d.uid() == known.uid()) else {
-        ctx.new_disks.forget(&uid);
-        return Ok(None);
-    };
+    let Some(download) = read.filter(|d| d.uid() == known.uid()) else { return Ok(None) };
     let mut seen = Seen { lasts: ctx.new_disks.of(&uid, new_disk::state(&download)), ..Seen::default() };
     match Owner::of(&download) {
         Some(Owner::Removing) => seen.writer = writer(&download, ctx).await?,
