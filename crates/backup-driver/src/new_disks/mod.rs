@@ -2,7 +2,7 @@
 //!
 //! There is no claim and no class to make a volume by: only the disk's size is known, from the backup. So it is a volume of CNS, on a
 //! datastore that the hosts of all nodes share, and the cluster's by its `cluster-id`. Its name follows from the Download's uid: a
-//! repeated step finds it, and so does who looks for what a deleted Download has left ([`gone`]).
+//! repeated step finds it, and so does who looks for what a deleted Download has left (`gone`).
 
 mod apply;
 mod gone;
