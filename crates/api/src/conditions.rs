@@ -12,6 +12,9 @@ pub const INCREMENTAL: &str = "Incremental";
 /// library moves the data.
 pub const TRANSPORT: &str = "Transport";
 
+/// Condition of a Download whose disk nobody takes: False while the disk cannot be removed, with why. Not there once it is removed.
+pub const DISK_REMOVED: &str = "DiskRemoved";
+
 /// The one condition type all our kinds carry: True once the object has reached what it is for.
 /// Its reason answers *why is it waiting, or why did it end*.
 pub const READY: &str = "Ready";

@@ -46,7 +46,7 @@ pub const VOLUME_LABELS: &str = "velero-plugin-for-vsphere/volume-labels";
 /// Label on scratch claims and their volumes: uid of the CloneFromSnapshot they work for.
 pub const SCRATCH_FOR: &str = "velero-plugin-for-vsphere/scratch-for";
 /// Annotation on a Download for which the driver makes the disk: who answers for that disk. Its words are in
-/// `lifecycle::new_disk`.
+/// `lifecycle::new_disk::Owner`.
 pub const NEW_DISK: &str = "velero-plugin-for-vsphere/new-disk";
 /// Annotation on a BackupRepository, any text: free the space of deleted backups now. Removed when it is done.
 pub const MAINTAIN: &str = "velero-plugin-for-vsphere/maintain";

@@ -7,12 +7,14 @@ use api::Timestamp;
 use connections::{Migrations, Repositories, Vcenters};
 use kube::runtime::controller::Action;
 use kube::{Client, Resource, ResourceExt};
+use lifecycle::new_disk;
 use lifecycle::orphans::Installation;
 use lifecycle::{Problem, retry};
 use operator::{Guard, Leases, Metrics, Pace, Publisher, Reported};
 use tokio::sync::Notify;
 
 use crate::Error;
+use crate::lasting::Lasting;
 use crate::pauses::Pauses;
 use crate::shown::Written;
 
@@ -44,6 +46,8 @@ pub struct Context {
     pub pace: Arc<Pace>,
     /// When failed attempts are due again.
     pub pauses: Arc<Pauses>,
+    /// How long Downloads that named no volume have been as they are.
+    pub new_disks: Arc<Lasting<new_disk::State>>,
     /// What we have written, so that a watch that lags behind does not make us decide twice.
     pub written: Arc<Written>,
     /// A CloneFromSnapshot was deleted: what it has left is to be removed now.

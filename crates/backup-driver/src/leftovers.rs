@@ -1,5 +1,5 @@
-//! Looks for what nobody owns any more in buckets and among BackupRepositories and their claims, tells of it, and removes what no data
-//! hangs on. `lifecycle::orphans` decides. Disk snapshots, leases and locks have sweeps of their own.
+//! Looks for what nobody owns any more in buckets, among BackupRepositories and their claims and among the disks of old backups, tells of
+//! it, and removes what no data hangs on. `lifecycle::orphans` decides. Disk snapshots, leases and locks have sweeps of their own.
 //!
 //! A restore point is data: it is told of, and deleted only where the user has set `orphaned-restore-points: remove`, and only when
 //! every look for as long as `orphan-age` has found it so. What is not looked at for an error is left for the next look.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::parameters::key;
-use api::{BackupRepository, BackupRepositoryClaim, Reason};
+use api::{BackupRepository, BackupRepositoryClaim, Download, Reason};
 use connections::leftovers::{self, Listed};
 use connections::{Settings as UserSettings, from_repository};
 use kube::api::{DeleteParams, ListParams, Preconditions};
@@ -22,17 +22,18 @@ use tokio_util::sync::CancellationToken;
 use crate::error::is_code;
 use crate::every::every;
 use crate::maintenance::note_deletion;
-use crate::{Context, Error};
+use crate::{Context, Error, new_disks};
 
 /// One bucket may take so long to say what is open in it.
 const A_LOOK: Duration = Duration::from_secs(300);
 
 /// When we first met what only goes once every look has found it so: by the repository and id of a restore point without an owner, by
-/// the uid of a claim that nobody asks for.
+/// the uid of a claim that nobody asks for, or of the Download of a disk that no volume has.
 #[derive(Default)]
 struct Met {
     points: HashMap<(String, String), Instant>,
     claims: HashMap<String, Instant>,
+    disks: HashMap<String, Instant>,
 }
 
 /// Looks at once and then after each `pause`, until `stop`.
@@ -52,6 +53,7 @@ pub(crate) async fn run(ctx: Arc<Context>, pause: Duration, age: Option<Duration
             repositories(&ctx, &settings).await.err(),
             open_uploads(&ctx, &settings).await.err(),
             restore_points(&ctx, &settings, &mut met).await.err(),
+            disks(&ctx, &settings, &mut met).await.err(),
         ];
         looks.into_iter().flatten().next().map_or(Ok(()), Err)
     })
@@ -88,6 +90,35 @@ async fn claims(ctx: &Context, settings: &Settings, met: &mut Met) -> Result<(),
             Err(e) => {
                 return Err(Error::cluster(format!("delete BackupRepositoryClaim {name}, which nobody asks for"))(e));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Disks that Velero took for old backups, and that no volume has. Here it is only noted that such a disk goes: who deletes it looks for
+/// its volume once more, asks every vCenter, and tries again where one is silent.
+async fn disks(ctx: &Context, settings: &Settings, met: &mut Met) -> Result<(), Error> {
+    let left = leftovers::unused_new_disks(&ctx.client, &ctx.namespace, settings, ctx.now()).await?;
+    ctx.metrics.orphans_found(Kind::NewDisk.as_str(), left.len());
+    let uid = |download: &Download| download.uid().unwrap_or_default();
+    met.disks.retain(|known, _| left.iter().any(|download| uid(download) == *known));
+    for download in left {
+        let (name, disk) = (download.name_any(), download.spec.protected_entity_id.as_deref().unwrap_or_default());
+        let since = *met.disks.entry(uid(&download)).or_insert_with(|| {
+            tracing::info!(download = name, disk, "Velero took this disk, and no volume has it");
+            Instant::now()
+        });
+        if since.elapsed() < Duration::try_from(settings.age).unwrap_or(Duration::MAX) {
+            continue;
+        }
+        match new_disks::condemn(&download, ctx).await {
+            Ok(()) => {
+                ctx.metrics.orphans_removed(Kind::NewDisk.as_str(), 1);
+                tracing::info!(download = name, disk, "a disk that Velero took and no volume has is removed");
+            }
+            // a volume has it by now, or the Download is gone
+            Err(Error::Cluster { source, .. }) if is_code(&source, 404) || is_code(&source, 409) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -27,6 +27,7 @@ pub mod deletes;
 pub mod elsewhere;
 mod error;
 mod every;
+mod lasting;
 mod leases;
 mod leftovers;
 mod locks;
@@ -44,5 +45,6 @@ pub mod transfers;
 
 pub use context::Context;
 pub use error::Error;
+pub use lasting::Lasting;
 pub use pauses::Pauses;
 pub use shown::Written;

@@ -19,7 +19,7 @@ impl Pauses {
     }
 
     /// One more failure: the next attempt is due after the pause that `pause_of` gives for that many in a row.
-    pub fn after_failure(&self, name: &str, now: Timestamp, pause_of: fn(u32) -> Duration) -> Timestamp {
+    pub fn after_failure(&self, name: &str, now: Timestamp, pause_of: impl FnOnce(u32) -> Duration) -> Timestamp {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (failures, due) = all.entry(name.to_owned()).or_insert((0, now));
         *failures = failures.saturating_add(1);

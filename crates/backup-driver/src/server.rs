@@ -51,6 +51,7 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         pace: Arc::new(Pace::default()),
         pauses: Arc::default(),
+        new_disks: Arc::default(),
         written: Arc::default(),
         clone_gone: Arc::default(),
         workers: server.backup_workers,

@@ -12,7 +12,7 @@ use kube::runtime::controller::{Action, Controller};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use lifecycle::age::{Finished, finished};
-use lifecycle::new_disk::is_owed;
+use lifecycle::new_disk::is_needed;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn upload(upload: Arc<Upload>, ctx: Arc<Context>) -> Result<Action, Error>
 
 async fn download(download: Arc<Download>, ctx: Arc<Context>) -> Result<Action, Error> {
     let ended = download.phase().is_some_and(DownloadPhase::is_terminal);
-    if ended && is_owed(&download) {
+    if ended && is_needed(&download) {
         return Ok(Action::requeue(OWNER_CHECK)); // a disk without anybody must not be forgotten
     }
     let completed = download.status.as_ref().and_then(|s| s.completion_timestamp.clone());

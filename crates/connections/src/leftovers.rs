@@ -19,6 +19,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use lifecycle::Problem;
 use lifecycle::orphans::claims::{Asking, unasked};
+use lifecycle::orphans::new_disks;
 use lifecycle::orphans::parts::{self, OpenUpload};
 use lifecycle::orphans::points::{self, BackupOf, Owners, Point};
 use lifecycle::orphans::{Installation, Settings, Taken, find, repositories};
@@ -301,6 +302,26 @@ pub async fn unasked_claims(
     let used = repositories_in_use(client).await?;
     let asking = Asking { locations: &locations, backups: &backups, default: &default };
     Ok(unasked(&claims, asking, &used, settings, now).into_iter().cloned().collect())
+}
+
+/// Downloads whose disk Velero took, and that no volume has.
+///
+/// # Errors
+/// When the API server does not answer or does not allow it: then nobody may say that no volume has a disk.
+pub async fn unused_new_disks(
+    client: &Client,
+    velero_namespace: &str,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Vec<Download>, Problem> {
+    let downloads: Api<Download> = Api::namespaced(client.clone(), velero_namespace);
+    let downloads = downloads.list(&ListParams::default()).await.map_err(|e| from_kube("list Downloads", &e))?;
+    let taken: Vec<_> = downloads.items.into_iter().filter(new_disks::is_taken).collect();
+    if taken.is_empty() {
+        return Ok(taken);
+    }
+    let disks = disks(client).await?;
+    Ok(new_disks::unused(taken, |disk| disks.contains_key(disk), settings, now))
 }
 
 /// The names of BackupRepositories that requests and transfers hold.

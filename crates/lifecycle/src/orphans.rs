@@ -4,9 +4,10 @@
 //! A mark names cluster, Velero namespace, purpose and Snapshot. Anything else in a description is somebody else's,
 //! marks of earlier versions included: they named no purpose, and in local mode the disk snapshot is the backup.
 //!
-//! The other kinds of leftovers have a module each: [`points`], [`parts`], [`repositories`], [`claims`]; [`Settings`] are the user's.
+//! The other kinds of leftovers have a module each: [`points`], [`parts`], [`repositories`], [`claims`], [`new_disks`]; [`Settings`] are the user's.
 
 pub mod claims;
+pub mod new_disks;
 pub mod parts;
 pub mod points;
 pub mod repositories;
@@ -38,6 +39,8 @@ pub enum Kind {
     Repository,
     /// A BackupRepositoryClaim that no storage location asks for.
     RepositoryClaim,
+    /// A disk that Velero took for a backup of an old version, and that no volume has.
+    NewDisk,
 }
 
 impl Kind {
@@ -51,6 +54,7 @@ impl Kind {
             Self::RestorePoint => "restore-point",
             Self::Repository => "repository",
             Self::RepositoryClaim => "repository-claim",
+            Self::NewDisk => "new-disk",
         }
     }
 }

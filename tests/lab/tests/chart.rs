@@ -81,6 +81,24 @@ fn in_a_supervisor_the_driver_runs_on_control_plane_nodes_and_no_data_manager_do
     );
 }
 
+/// M-11-1: in a Supervisor the data-managers run outside and are told vCenter by flags, so nothing in the cluster but the driver reads the
+/// Secret of the CSI driver. Elsewhere both do.
+#[test]
+fn in_a_supervisor_nobody_but_the_driver_may_read_the_csi_drivers_secret() {
+    let readers = |values: &[&str]| {
+        let objects = rendered(values);
+        let of_csi = |o: &&Value| o["kind"] == "RoleBinding" && o["metadata"]["namespace"] == "vmware-system-csi";
+        let binding = objects.iter().find(of_csi).unwrap();
+        let subjects = binding["subjects"].as_array().unwrap().iter();
+        let told = |subject: &Value| (subject["namespace"].clone(), subject["name"].clone());
+        subjects.map(told).collect::<Vec<_>>()
+    };
+    let account = |name: &str| (json!("backups"), json!(name));
+    let (driver, nodes) = (account("backup-driver"), account("datamgr-for-vsphere-plugin"));
+    assert_eq!(readers(&["supervisor=true"]), std::slice::from_ref(&driver));
+    assert_eq!(readers(&["vcenterSecret.namespace=vmware-system-csi"]), [driver, nodes]);
+}
+
 /// M-7-2: what is read to find out the flavor of the cluster, by name and no more.
 #[test]
 fn of_the_csi_driver_its_controller_alone_may_be_read() {

@@ -12,6 +12,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Precon
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use lifecycle::clone::claims::{self, class};
+use lifecycle::clone::volumes::{self, UnknownDisk};
 use lifecycle::clone::{self, is_ours, status};
 use lifecycle::{Again, Problem, flavor, retry};
 use operator::Note;
@@ -27,8 +28,7 @@ use crate::{Context, Error};
 const LOOKING: Duration = Duration::from_secs(60);
 /// A store that does not answer is asked again this long after the clone was made.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How long the CSI driver has to record the disk of a volume that it made in the in-tree driver's name, and how often it is looked.
-const RECORDED_WITHIN: Duration = Duration::from_secs(300);
+/// How often it is looked whether the CSI driver has recorded the disk of a volume that it made in the in-tree driver's name.
 const RECORDING: Duration = Duration::from_secs(3);
 /// How often a node that was asked to stop writing is looked at; it sends no event.
 const LETTING_GO: Duration = Duration::from_millis(500);
@@ -192,8 +192,11 @@ pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Err
     let Some(volume) = &looked.seen.volume else { return Ok(Next::Look(Action::await_change())) };
     let disk = match ctx.migrations.disk_of(volume).await {
         Ok(disk) => disk,
-        Err(problem) if is_being_recorded(volume, &problem, ctx) => return Ok(Next::Look(Action::requeue(RECORDING))),
-        Err(problem) => return give_up(&looked.clone, &problem, ctx).await,
+        Err(problem) => match volumes::unknown_disk(volume, &problem, ctx.now()) {
+            UnknownDisk::IsRecorded => return Ok(Next::Look(Action::requeue(RECORDING))),
+            UnknownDisk::MayPass => return cannot_say(&looked.clone, problem, ctx).await,
+            UnknownDisk::IsUnknown => return give_up(&looked.clone, &problem, ctx).await,
+        },
     };
     let wanted = match claims::source(&looked.clone) {
         Ok(source) => claims::download(&looked.clone, &source, &disk, ctx.now()),
@@ -209,10 +212,12 @@ pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Err
     Ok(Next::Step)
 }
 
-/// Whether the disk of a volume may yet be told: a class of the in-tree driver's time makes volumes that the CSI driver records.
-fn is_being_recorded(volume: &PersistentVolume, problem: &Problem, ctx: &Context) -> bool {
-    let may_come = problem.reason == Reason::MigrationUnknown || problem.again == Again::Later;
-    may_come && ctx.is_younger_than(volume, RECORDED_WITHIN)
+/// Says what keeps it waiting, and fails this look: it is looked at again and again, later each time, as after every error of the API
+/// server that may pass.
+async fn cannot_say(asked: &CloneFromSnapshot, problem: Problem, ctx: &Context) -> Result<Next, Error> {
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::working(&before, problem.reason, &problem.message(), ctx.now())).await?;
+    Err(problem.into())
 }
 
 /// Says what the Download says.

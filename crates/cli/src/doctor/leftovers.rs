@@ -33,6 +33,12 @@ impl Doctor {
         self.tell(Left::Repository, described.map(|left| left.iter().map(|r| r.name_any()).collect()));
         let claims = leftovers::unasked_claims(&self.client, &self.velero_namespace, &settings, now).await;
         self.tell(Left::RepositoryClaim, claims.map(|left| left.iter().map(|claim| claim.name_any()).collect()));
+        let disks = leftovers::unused_new_disks(&self.client, &self.velero_namespace, &settings, now).await;
+        let named = |download: &api::Download| {
+            let disk = download.spec.protected_entity_id.as_deref().unwrap_or_default();
+            format!("{} of Download {}", disk.trim_start_matches("ivd:"), download.name_any())
+        };
+        self.tell(Left::NewDisk, disks.map(|left| left.iter().map(named).collect()));
         let open = self.left_open_uploads(opens).await;
         self.tell(Left::OpenUpload, open);
         let points = self.left_restore_points(opens, &cluster).await;

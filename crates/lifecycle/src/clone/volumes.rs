@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use api::{CloneFromSnapshot, labels};
+use api::{CloneFromSnapshot, Reason, Timestamp, labels};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::jiff::SignedDuration;
 
-use super::Seen;
+use super::{Seen, until};
+use crate::{Again, Problem};
+
+/// How long the CSI driver has to record the disk of a volume that it made in the in-tree driver's name.
+pub const RECORDED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 
 /// Labels that say where a volume can be used: the new one's own count.
 const PLACES: [&str; 2] = ["topology.kubernetes.io/", "failure-domain.beta.kubernetes.io/"];
@@ -44,6 +49,27 @@ pub fn is_this_clones(clone: &CloneFromSnapshot, seen: &Seen, name: &str) -> boo
     settled.and_then(|a| a.get(labels::CLONE_UID)).is_some_and(|uid| Some(uid) == clone.metadata.uid.as_ref())
 }
 
+/// What becomes of a restore whose volume is there, and which disk it is could not be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownDisk {
+    /// A class of the in-tree driver's time made it, and the CSI driver may yet record it.
+    IsRecorded,
+    /// Nobody answers who could tell, or we may not ask: tried again as long as that lasts, however old the volume is.
+    MayPass,
+    /// Nobody will tell.
+    IsUnknown,
+}
+
+/// Which it is.
+pub fn unknown_disk(volume: &PersistentVolume, problem: &Problem, now: Timestamp) -> UnknownDisk {
+    let is_young = until(volume.metadata.creation_timestamp.as_ref(), RECORDED_WITHIN, now).is_some();
+    match problem.again {
+        Again::Later => UnknownDisk::MayPass,
+        Again::Never if problem.reason == Reason::MigrationUnknown && is_young => UnknownDisk::IsRecorded,
+        Again::Never => UnknownDisk::IsUnknown,
+    }
+}
+
 /// The reclaim policy the volume ends with: the old volume's where the restore says it (Velero puts back neither it nor
 /// the labels of our volumes, V-05), else `own`, which the storage class gave it.
 pub fn reclaim_policy<'p>(clone: &'p CloneFromSnapshot, own: &'p str) -> &'p str {
@@ -64,4 +90,34 @@ pub fn labels_put_back(clone: &CloneFromSnapshot, volume: &PersistentVolume) -> 
             && own.is_none_or(|own| !own.contains_key(key))
     };
     old.into_iter().filter(|(key, _)| wanted(key)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use api::Time;
+
+    /// An API server that was away while the driver started must not cost a restore whose volume is an hour old.
+    #[test]
+    fn an_api_server_that_is_away_for_a_moment_ends_no_restore_of_a_migrated_volume_however_old_that_is() {
+        let noon: Timestamp = "2026-01-02T12:00:00Z".parse().unwrap();
+        let away = Problem::passing(Reason::ClusterUnreachable, "list cnsvspherevolumemigrations: away");
+        let forbidden = Problem::passing(Reason::ClusterForbidden, "list cnsvspherevolumemigrations: forbidden");
+        let unknown = Problem::lasting(Reason::MigrationUnknown, "no record");
+        let foreign = Problem::lasting(Reason::ForeignDriver, "another driver's");
+        let cases = [
+            (0, &away, UnknownDisk::MayPass),
+            (60, &away, UnknownDisk::MayPass),
+            (60, &forbidden, UnknownDisk::MayPass),
+            (4, &unknown, UnknownDisk::IsRecorded),
+            (5, &unknown, UnknownDisk::IsUnknown),
+            (0, &foreign, UnknownDisk::IsUnknown),
+        ];
+        for (minutes, problem, want) in cases {
+            let mut volume = PersistentVolume::default();
+            volume.metadata.creation_timestamp = Some(Time(noon - SignedDuration::from_mins(minutes)));
+            assert_eq!(unknown_disk(&volume, problem, noon), want, "{minutes} minutes: {problem}");
+        }
+    }
 }

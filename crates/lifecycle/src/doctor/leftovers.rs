@@ -25,6 +25,8 @@ pub enum Left {
     Repository,
     /// [`Kind::RepositoryClaim`].
     RepositoryClaim,
+    /// [`Kind::NewDisk`].
+    NewDisk,
 }
 
 impl Left {
@@ -37,6 +39,7 @@ impl Left {
             Self::RestorePoint { .. } => Kind::RestorePoint,
             Self::Repository => Kind::Repository,
             Self::RepositoryClaim => Kind::RepositoryClaim,
+            Self::NewDisk => Kind::NewDisk,
         }
     }
 }
@@ -93,6 +96,13 @@ pub fn judge(left: Left, found: &[String]) -> Finding {
              BackupRepository.",
             "The driver deletes it with its BackupRepository once it has found it so for as long as the setting orphan-age says. A storage \
              location with the same settings keeps it.",
+        ),
+        Left::NewDisk => (
+            "disk that Velero took for a restore and that no volume has",
+            "disks that Velero took for a restore and that no volumes have",
+            "Velero was killed before it made the volume, or could not make it. The disk takes its space in vSphere.",
+            "The driver deletes it once it has found it so for as long as the setting orphan-age says. Who wants to keep it makes a \
+             PersistentVolume for it before.",
         ),
     };
     let Some(first) = found.first() else { return Finding::ok(Matter::Leftovers, format!("no {one}")) };

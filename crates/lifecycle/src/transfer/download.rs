@@ -1,6 +1,6 @@
 //! What the status of a Download says after each step. The caller writes it; only what differs goes over the wire.
 
-use api::conditions::{self, READY, Status};
+use api::conditions::{self, DISK_REMOVED, READY, Status};
 use api::{DownloadCheckpoint, DownloadPhase, DownloadStatus, Progress, Reason, Time, Timestamp, Weight};
 use disk::DiskId;
 
@@ -42,6 +42,20 @@ pub fn ended(before: &DownloadStatus, problem: &Problem, now: Timestamp) -> Down
     status.next_retry_timestamp.get_or_insert(Time(now));
     status.checkpoint = None;
     tell(&mut status, Status::False, problem.reason, &problem.message(), now);
+    status
+}
+
+/// Its disk is not wanted and cannot be removed yet. Why it is not wanted stays said besides.
+pub fn disk_stays(before: &DownloadStatus, problem: &Problem, now: Timestamp) -> DownloadStatus {
+    let mut status = before.clone();
+    conditions::set(&mut status.conditions, DISK_REMOVED, Status::False, problem.reason, &problem.message(), now);
+    status
+}
+
+/// What kept its disk from being removed is over.
+pub fn disk_stays_no_more(before: &DownloadStatus) -> DownloadStatus {
+    let mut status = before.clone();
+    status.conditions.retain(|condition| condition.type_ != DISK_REMOVED);
     status
 }
 

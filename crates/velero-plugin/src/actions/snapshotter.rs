@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::conditions::{self, READY};
 use api::entity::DiskEntity;
@@ -33,8 +33,6 @@ use crate::protocol::kinds::{ActionError, VolumeInfo, VolumeSnapshotter};
 
 /// The provider's word for our volumes.
 const VOLUME_TYPE: &str = "ivd";
-/// How long the driver has to find the backup and make the disk: the ten minutes that it asks a store again, and a bit.
-const MADE_WITHIN: Duration = Duration::from_secs(720);
 /// How long a node has to write the disk; as long as Velero lets the operations of a restore take by default.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(4 * 3600);
 /// How long a deletion is watched, and how long after one that took longer: it goes on by itself.
@@ -58,7 +56,7 @@ impl OldSnapshots {
             reads,
             config: Mutex::default(),
             patience: Patience::new(WATCHED_FOR, WATCHED_AFTER_SILENCE),
-            made_within: MADE_WITHIN,
+            made_within: new_disk::AWAITED_FOR,
             written_within: WRITTEN_WITHIN,
         }
     }
@@ -93,7 +91,7 @@ impl OldSnapshots {
             let disk = id
                 .parse::<DiskEntity>()
                 .map_err(|e| ActionError::new(format!("read the disk of Download {name}: {e}")))?;
-            take_over(&downloads, written).await?;
+            take_over(&downloads, written, WRITTEN_DOWN_WITHIN).await?;
             Ok(disk.disk.to_string())
         };
         let taken: Result<String, ActionError> = taken.await;
@@ -193,26 +191,40 @@ fn download(source: &DiskEntity, repository: &str) -> Download {
 }
 
 /// Takes the disk over from whoever removes what nobody takes: refused when that one was faster. An API server that is away for a moment
-/// is no reason to lose a disk that is written.
-pub(super) async fn take_over(downloads: &Api<Download>, mut written: Download) -> Result<(), ActionError> {
+/// is no reason to lose a disk that is written, and neither is a Download that others change meanwhile: that is asked again for `within`.
+pub(super) async fn take_over(
+    downloads: &Api<Download>,
+    mut written: Download,
+    within: Duration,
+) -> Result<(), ActionError> {
     let name = written.name_any();
     let act = format!("take over the disk of Download {name}");
-    let mut was_said = false;
+    let (begun, mut conflicts) = (Instant::now(), 0_u32);
     loop {
         match Owner::of(&written) {
             Some(Owner::Awaited) => {}
-            Some(Owner::Taken) if was_said => return Ok(()), // by ourselves: the answer was lost
+            Some(Owner::Taken) if conflicts > 0 => return Ok(()), // by ourselves: the answer was lost
             _ => {
                 let cause = format!("{act}: it was given up meanwhile");
                 return Err(refused(&Problem::lasting(Reason::RequestDeleted, cause)));
             }
         }
-        was_said = true;
         let version = written.resource_version();
         let taken = || say(downloads, &name, Owner::Taken, version.clone());
         match waits::insist(WRITTEN_DOWN_WITHIN, is_decided, taken).await {
             // changed meanwhile, by whomever: a last word of its node is no reason to lose a disk
             Err(kube::Error::Api(status)) if status.code == 409 => {
+                conflicts += 1;
+                if begun.elapsed() >= within {
+                    return Err(ActionError::new(format!(
+                        "{act}: somebody else changed it between each look and each word, {conflicts} times within {} s. See who \
+                         writes to it (metadata.managedFields), then restore again.",
+                        within.as_secs()
+                    )));
+                }
+                if conflicts > 1 {
+                    tokio::time::sleep(waits::PAUSE).await; // its node has said its last word by now: leave it a moment
+                }
                 let read = waits::insist(WRITTEN_DOWN_WITHIN, is_gone, || downloads.get(&name)).await;
                 written = read.map_err(failed(&act))?;
             }

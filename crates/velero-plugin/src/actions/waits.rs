@@ -18,7 +18,7 @@ use crate::protocol::kinds::ActionError;
 const SILENCE: u32 = 15;
 
 /// Pause before the API server is asked again.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 
 /// How a wait ended.
 pub(super) enum Waited<K> {

@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 mod driver;
 mod limits;
 mod migrated;
+mod new_disks;
 mod nodes;
 mod orphans;
 mod peers;
@@ -33,6 +34,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         driver::SCENARIOS,
         orphans::SCENARIOS,
         migrated::SCENARIOS,
+        new_disks::SCENARIOS,
         rights::SCENARIOS,
         crate::velero::last_moment::SCENARIOS,
     ]

@@ -18,6 +18,10 @@ struct State {
     objects: BTreeMap<String, Value>,
     /// What the next requests about these plurals hear.
     faults: Vec<(String, StatusCode)>,
+    /// Somebody changes objects of these plurals before each of our patches.
+    changing: Vec<String>,
+    /// The answers to the next patches of these plurals are lost.
+    losing: Vec<String>,
     /// What a driver that runs writes into each new claim of a repository.
     repository: Option<String>,
 }
@@ -50,6 +54,16 @@ impl ApiServer {
         self.0.lock().unwrap().faults.push((plural.to_owned(), code));
     }
 
+    /// From now on somebody changes objects of that plural before each patch of ours.
+    pub(super) fn changes_always(&self, plural: &str) {
+        self.0.lock().unwrap().changing.push(plural.to_owned());
+    }
+
+    /// The next patch of that plural is carried out, and its answer lost.
+    pub(super) fn loses_an_answer(&self, plural: &str) {
+        self.0.lock().unwrap().losing.push(plural.to_owned());
+    }
+
     /// Faults that no request has met yet.
     pub(super) fn faults_left(&self) -> usize {
         self.0.lock().unwrap().faults.len()
@@ -74,7 +88,7 @@ impl ApiServer {
         match head.method {
             Method::GET => state.read(head.uri.path(), head.uri.query().unwrap_or_default()),
             Method::POST => state.create(head.uri.path(), serde_json::from_slice(&body).unwrap()),
-            Method::PATCH => state.annotate(head.uri.path(), &serde_json::from_slice(&body).unwrap()),
+            Method::PATCH => state.patch(head.uri.path(), &serde_json::from_slice(&body).unwrap()),
             other => panic!("nobody was to {other} {}", head.uri),
         }
     }
@@ -97,9 +111,29 @@ impl State {
         answered(StatusCode::OK, &json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}))
     }
 
-    /// A merge patch of annotations, and of nothing else.
+    fn patch(&mut self, path: &str, patch: &Value) -> Response<Body> {
+        if self.changing.iter().any(|plural| path.contains(plural)) {
+            return refused(StatusCode::CONFLICT, "the object has been modified");
+        }
+        let answer = self.annotate(path, patch);
+        match self.losing.iter().position(|plural| path.contains(plural)) {
+            Some(at) => {
+                self.losing.remove(at);
+                refused(StatusCode::GATEWAY_TIMEOUT, "the answer was lost")
+            }
+            None => answer,
+        }
+    }
+
+    /// A merge patch of annotations, and of nothing else. Refused when it is of an older version, and makes a new one.
     fn annotate(&mut self, path: &str, patch: &Value) -> Response<Body> {
         let Some(object) = self.objects.get_mut(path) else { return refused(StatusCode::NOT_FOUND, "NotFound") };
+        let (version, asked) = (&object["metadata"]["resourceVersion"], &patch["metadata"]["resourceVersion"]);
+        if !asked.is_null() && asked != version {
+            return refused(StatusCode::CONFLICT, "the object has been modified");
+        }
+        let next = version.as_str().and_then(|version| version.parse::<u64>().ok()).unwrap_or_default() + 1;
+        object["metadata"]["resourceVersion"] = json!(next.to_string());
         for (key, value) in patch["metadata"]["annotations"].as_object().expect("annotations") {
             object["metadata"]["annotations"][key] = value.clone();
         }

@@ -89,24 +89,52 @@ async fn the_duty_to_delete_an_old_snapshot_is_written_down_and_waited_for_a_mom
     assert!(why.message().contains("make a DeleteSnapshot"), "Velero keeps the backup then: {why}");
 }
 
+const DOWNLOAD: &str = "/apis/datamover.cnsdp.vmware.com/v1alpha1/namespaces/velero/downloads/download-1";
+
+/// A Download whose disk is written, and who answers for it.
+fn written(owner: &str) -> Value {
+    json!({
+        "apiVersion": "datamover.cnsdp.vmware.com/v1alpha1", "kind": "Download",
+        "metadata": {"name": "download-1", "namespace": "velero", "resourceVersion": "2",
+            "annotations": {"velero-plugin-for-vsphere/new-disk": owner}},
+        "spec": {"protectedEntityID": "ivd:disk-2"},
+    })
+}
+
+/// Takes the disk over from a server that has it so.
+async fn taken(server: &ApiServer, within: Duration) -> Result<(), ActionError> {
+    let downloads = kube::Api::namespaced(server.client(), "velero");
+    let taking = take_over(&downloads, serde_json::from_value(written("awaited")).unwrap(), within);
+    tokio::time::timeout(AT_THE_LATEST, taking).await.expect("Velero's restore waits for ever")
+}
+
+#[tokio::test]
+async fn a_disk_whose_take_over_was_written_and_the_answer_lost_is_velero_s() {
+    let server = ApiServer::default();
+    server.put(DOWNLOAD, written("awaited"));
+    server.loses_an_answer("downloads");
+    taken(&server, AT_THE_LATEST).await.unwrap();
+    assert_eq!(owner(&server.all("downloads")[0]), "taken");
+}
+
+#[tokio::test]
+async fn a_download_that_somebody_changes_all_the_time_ends_the_restore_and_says_so() {
+    let server = ApiServer::default();
+    server.put(DOWNLOAD, written("awaited"));
+    server.changes_always("downloads");
+    let why = taken(&server, SHORT).await.unwrap_err();
+    assert!(why.message().contains("take over the disk of Download download-1: somebody else changed it"), "{why}");
+    assert!(why.message().contains("managedFields"), "it does not say what helps: {why}");
+}
+
 #[tokio::test]
 async fn a_disk_is_velero_s_only_when_nobody_removes_it_and_a_late_word_of_its_node_loses_none() {
     for (said, wanted) in [("awaited", "taken"), ("removing", "removing")] {
         let server = ApiServer::default();
-        let path = "/apis/datamover.cnsdp.vmware.com/v1alpha1/namespaces/velero/downloads/download-1";
-        let told = |owner: &str| {
-            json!({
-                "apiVersion": "datamover.cnsdp.vmware.com/v1alpha1", "kind": "Download",
-                "metadata": {"name": "download-1", "namespace": "velero", "resourceVersion": "2",
-                    "annotations": {"velero-plugin-for-vsphere/new-disk": owner}},
-                "spec": {"protectedEntityID": "ivd:disk-2"},
-            })
-        };
-        server.put(path, told(said));
+        server.put(DOWNLOAD, written(said));
         // it changed since the plugin has seen it completed
         server.fails("downloads", StatusCode::CONFLICT);
-        let downloads = kube::Api::namespaced(server.client(), "velero");
-        let taken = take_over(&downloads, serde_json::from_value(told("awaited")).unwrap()).await;
+        let taken = taken(&server, AT_THE_LATEST).await;
         assert_eq!(taken.is_ok(), said == "awaited", "{taken:?}");
         assert_eq!(owner(&server.all("downloads")[0]), wanted);
     }

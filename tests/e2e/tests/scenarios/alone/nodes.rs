@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{ClonePhase, SnapshotPhase, Upload};
+use api::{ClonePhase, Download, SnapshotPhase, Upload};
 use e2e::{Claim, DEADLINE, DiskFault, Disks, Namespace, World, nothing_left, wait_until, written_for_good};
 use kube::{Api, ResourceExt as _};
 
@@ -13,6 +13,7 @@ crate::scenarios![
     an_upload_goes_on_after_its_node_is_restarted,
     an_upload_is_taken_over_from_a_dead_node,
     an_upload_of_a_drained_node_goes_on_at_once,
+    a_restore_of_a_drained_node_goes_on_at_once,
     a_restore_goes_on_after_its_node_is_restarted,
     a_restore_is_taken_over_from_a_dead_node,
     an_upload_in_the_originals_layout_goes_on_after_its_node_is_restarted,
@@ -91,6 +92,42 @@ async fn an_upload_of_a_drained_node_goes_on_at_once(world: World) -> Result<()>
     taken_over?;
     asked.wait_for(SnapshotPhase::Uploaded).await?;
     world.restic(shop.name()).check().await?;
+    nothing_left(&world, &shop, 1).await
+}
+
+/// The same for a restore: the next node goes on where the volume is written to, and writes nothing of it twice.
+async fn a_restore_of_a_drained_node_goes_on_at_once(world: World) -> Result<()> {
+    let shop = world.namespace("drainback").await?;
+    let claim = shop.claim("data").mib(44).create().await?;
+    claim.fill_random(86)?;
+    let snapshot = back_up(&shop, &claim).await?;
+    let slow = DiskFault { delay_ms: 200, ..DiskFault::new(Disks::OfMib(44), "Write", "slow") };
+    world.control().disk_fault(&slow).await?;
+    let clone = shop.clone_as(&snapshot, "back").await?;
+    let process = clone.checkpointed().await?;
+    let before = clone.download().await?;
+    let written = written_for_good(&before);
+    let downloads: Api<Download> = Api::namespaced(world.client(), world.velero());
+    let terminated = world.terminate(&process).await;
+    let is_taken_over = |download: Option<&Download>| {
+        let node = download.and_then(|d| d.status.as_ref()?.processing_node.clone());
+        node.is_some_and(|node| format!("data-manager-{node}") != process)
+    };
+    let soon = LEASE - Duration::from_secs(10);
+    let taken_over = wait_until(&downloads, &before.name_any(), soon, "is taken over", is_taken_over).await;
+    world.control().heal(Disks::OfMib(44)).await?;
+    world.start_process(&process).await?;
+    terminated?;
+    taken_over?;
+    clone.wait_for(ClonePhase::Completed).await?;
+    let progress = clone.download().await?.status.context("a status")?.progress;
+    let stored = progress.bytes_stored;
+    ensure!(
+        written > 0 && stored <= (44 << 20) - written,
+        "{written} bytes were there, and {stored} were written again"
+    );
+    let back = Claim::bound(&world, shop.name(), "back").await?;
+    ensure!(back.digest()? == claim.digest()?, "came back different");
     nothing_left(&world, &shop, 1).await
 }
 

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use api::entity::PvcSnapshotId;
 use api::{Download, Reason, SnapshotPhase, labels};
-use e2e::{Claim, Namespace, World, nothing_left};
+use e2e::{Claim, DEADLINE, Namespace, World, nothing_left, wait_until};
 use k8s_openapi::api::core::v1::Namespace as KubernetesNamespace;
-use kube::Api;
 use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use super::lose;
@@ -111,8 +111,11 @@ async fn a_backup_of_plugin_1_0_2_comes_back_with_its_disk_and_goes_with_it(worl
     let target = format!("ivd:{}", back.disk);
     let all = downloads.list(&ListParams::default()).await?;
     let of_it = all.iter().find(|d| d.spec.protected_entity_id.as_deref() == Some(&target)).context("its Download")?;
-    let owner = of_it.metadata.annotations.as_ref().and_then(|all| all.get(labels::NEW_DISK));
-    ensure!(owner.is_some_and(|owner| owner == "taken"), "nobody answers for the disk: {owner:?}");
+    let is_used = |seen: Option<&Download>| {
+        let owner = seen.and_then(|d| d.metadata.annotations.as_ref()?.get(labels::NEW_DISK));
+        owner.is_some_and(|owner| owner == "used")
+    };
+    wait_until(&downloads, &of_it.name_any(), DEADLINE, "says that a volume has the disk", is_used).await?;
     nothing_left(&world, &shop, 0).await?;
 
     velero.delete(name).await?;
