@@ -4,7 +4,7 @@
 //! datastore that the hosts of all nodes share, and the cluster's by its `cluster-id`. Its name follows from the Download's uid: a
 //! repeated step finds it, and so does who looks for what a deleted Download has left.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,13 +19,14 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
-use lifecycle::new_disk::{self, MADE_WITHIN, Owner, Plan};
+use lifecycle::flavor::Flavor;
+use lifecycle::new_disk::{self, MADE_WITHIN, Nodes, Owner, Plan};
 use lifecycle::transfer::download as says;
-use lifecycle::{Again, Problem, retry, tracking};
+use lifecycle::{Again, Problem, retry};
 use operator::Note;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vsphere::{NewVolume, Vcenter};
+use vsphere::{ClusterFlavor, NewVolume, Vcenter};
 
 use crate::steps::Step;
 use crate::{Context, Error};
@@ -183,13 +184,18 @@ async fn make_disk(download: &Download, ctx: &Context) -> Result<DiskId, Problem
     };
     let capacity_bytes = tokio::time::timeout(LOOKING, size_of(download, &source, ctx)).await.map_err(late)??;
     let centers = ctx.vcenters.centers().await?;
-    let (vcenter, datastores) = place(&centers, ctx).await?;
+    let (vcenter, datastores) = place(download, &centers, ctx).await?;
     let Some(cluster_id) = vcenter.config().cluster_id.clone() else {
         let cause = "make a disk: the vCenter Secret names no cluster-id, to which it would belong in CNS";
         return Err(Problem::lasting(Reason::VCenterSecretInvalid, cause));
     };
+    let cluster_flavor = match ctx.vcenters.flavor().await?.flavor {
+        Flavor::Vanilla => ClusterFlavor::Vanilla,
+        Flavor::Supervisor => ClusterFlavor::Workload,
+        Flavor::Guest => ClusterFlavor::Guest, // no vCenter is in reach from there, so it never comes to this
+    };
     let name = new_disk::name(download);
-    let wanted = NewVolume { name, capacity_bytes, datastores, storage_policy: None, cluster_id };
+    let wanted = NewVolume { name, capacity_bytes, datastores, storage_policy: None, cluster_id, cluster_flavor };
     let made = vcenter.create_volume(&wanted, MAKING).await;
     made.map(|volume| volume.id).map_err(|e| from_vsphere("make a disk", &e))
 }
@@ -218,38 +224,53 @@ async fn size_of(download: &Download, source: &DiskSnapshot, ctx: &Context) -> R
 
 /// Where the disk is made: datastores that the hosts of all nodes have mounted. Of several vCenters it is the first of the Secret that has
 /// such; one before it that does not answer is waited for, so that a repeated step does not make a second disk elsewhere.
-async fn place(centers: &Centers, ctx: &Context) -> Result<(Vcenter, Vec<String>), Problem> {
+async fn place(download: &Download, centers: &Centers, ctx: &Context) -> Result<(Vcenter, Vec<String>), Problem> {
     let nodes: Api<Node> = Api::all(ctx.client.clone());
     let nodes = nodes.list(&ListParams::default()).await.map_err(|e| from_kube("list nodes", &e))?.items;
-    let uuid = |node: &Node| tracking::machine_id(node.spec.as_ref()?.provider_id.as_deref()?);
-    let machines: Vec<_> = nodes.iter().filter_map(uuid).collect();
-    let mut hosts = Vec::new();
+    let nodes = Nodes::of(&nodes);
+    let (mut hosts, mut placed) = (Vec::new(), BTreeSet::new());
     for center in centers.all() {
-        let look = |vcenter: Vcenter| datastores(vcenter, machines.clone());
-        let (found, shared) = center.ask(PLACING, LOOKING, look).await?;
-        if !shared.is_empty() {
-            return Ok((center.client()?, shared));
+        let look = |vcenter: Vcenter| datastores(vcenter, nodes.machines.clone());
+        let found = center.ask(PLACING, LOOKING, look).await?;
+        if !found.shared.is_empty() {
+            if let Some(message) = nodes.left_out(&found.nodes) {
+                tracing::warn!(download = download.name_any(), message, "not every node counts");
+                let note = Note { reason: Reason::NoSharedDatastore, message, warning: true };
+                ctx.publisher.note(download, &note).await;
+            }
+            return Ok((center.client()?, found.shared));
         }
-        hosts.extend(found);
+        hosts.extend(found.hosts);
+        placed.extend(found.nodes);
     }
-    let cause = match hosts.len() {
-        0 => format!("{PLACING}: none of {} nodes names a virtual machine that runs", nodes.len()),
-        _ => format!("{PLACING}: hosts {} share none", hosts.join(", ")),
-    };
-    Err(Problem::lasting(Reason::NoSharedDatastore, cause))
+    Err(nodes.nowhere(PLACING, &hosts, &placed))
 }
 
-/// The hosts that these machines run on, and the datastores that all of these hosts have mounted. Machines that run nowhere do not count.
-async fn datastores(vcenter: Vcenter, uuids: Vec<String>) -> Result<(Vec<String>, Vec<String>), vsphere::Error> {
-    let mut machines = Vec::new();
-    for uuid in uuids {
-        machines.extend(vcenter.machine_ids_with_uuid(&uuid).await?);
+/// Where the nodes of one vCenter are.
+struct Placed {
+    /// Nodes whose machines run there.
+    nodes: BTreeSet<String>,
+    /// The hosts of these.
+    hosts: Vec<String>,
+    /// The datastores that all of these hosts have mounted.
+    shared: Vec<String>,
+}
+
+/// Looks where the machines run, by node. Machines that run nowhere do not count.
+async fn datastores(vcenter: Vcenter, uuids: BTreeMap<String, String>) -> Result<Placed, vsphere::Error> {
+    let mut machines: Vec<String> = Vec::new();
+    let mut of_node = BTreeMap::new();
+    for (node, uuid) in uuids {
+        let ids = vcenter.machine_ids_with_uuid(&uuid).await?;
+        machines.extend(ids.iter().cloned());
+        of_node.insert(node, ids);
     }
-    let hosts: HashSet<String> = vcenter.hosts_of(&machines).await?.into_values().collect();
-    let mut hosts = Vec::from_iter(hosts);
-    hosts.sort_unstable();
+    let host_of = vcenter.hosts_of(&machines).await?;
+    let runs = |ids: &Vec<String>| ids.iter().any(|id| host_of.contains_key(id));
+    let nodes = of_node.iter().filter(|(_, ids)| runs(ids)).map(|(node, _)| node.clone()).collect();
+    let hosts = Vec::from_iter(host_of.values().cloned().collect::<BTreeSet<_>>());
     let shared = vcenter.shared_datastores(&hosts).await?;
-    Ok((hosts, shared))
+    Ok(Placed { nodes, hosts, shared })
 }
 
 /// Deletes the disks of that name, whichever vCenter has them. One that cannot be asked may have one, and keeps no other from being asked.

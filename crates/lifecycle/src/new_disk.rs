@@ -5,10 +5,14 @@
 //! takes it over when it hands it to Velero, or says that it waits no longer; whatever nobody took goes again. The status of the
 //! Download is the driver's as long as it names no volume, and the data-managers' from then on.
 
+mod nodes;
+
 use api::{Download, DownloadPhase, Reason, Timestamp, labels};
 use k8s_openapi::jiff::SignedDuration;
 
 use crate::{Problem, age};
+
+pub use nodes::Nodes;
 
 /// How long after its last byte a disk may stay with nobody who takes it: Velero was killed meanwhile.
 pub const TAKEN_WITHIN: SignedDuration = SignedDuration::from_hours(1);
