@@ -257,7 +257,7 @@ mod tests {
             (
                 "its location cannot be understood now",
                 made.clone(),
-                vec![named(json!({"bucket": "old", "s3ForcePathStyle": "perhaps"}))],
+                vec![named(json!({"bucket": "old", "credentialsFile": "/elsewhere"}))],
                 false,
             ),
             (
