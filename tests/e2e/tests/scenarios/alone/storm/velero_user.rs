@@ -234,7 +234,7 @@ impl VeleroUser {
         insist("delete what was backed up", || self.deletions_are_done(backup)).await
     }
 
-    /// Velero says in the status, or in the job's log, why it did not complete.
+    /// Velero says in the status, in the job's log, or beside an operation, why it did not complete.
     async fn says_why(&self, job: &str, name: &str, status: &VeleroStatus) -> Result<()> {
         if status.phase != "PartiallyFailed" {
             ensure!(!status.reasons().is_empty(), "{job} {name} is {} and does not say why: {status:?}", status.phase);
@@ -243,13 +243,19 @@ impl VeleroUser {
         ensure!(status.errors > 0, "{job} {name} is PartiallyFailed without an error: {status:?}");
         let read = || async {
             let log = self.velero.run(&[job, "logs", name]).await?;
+            if log.lines().any(|line| line.contains("level=error")) {
+                return Ok(());
+            }
+            // an operation that failed later is not in the log
+            let told = self.velero.run(&[job, "describe", name, "--details"]).await?;
+            let why = told.lines().find_map(|line| line.trim().strip_prefix("Operation Error:"));
             ensure!(
-                log.lines().any(|line| line.contains("level=error")),
-                "the log of {job} {name} has no error:\n{log}"
+                why.is_some_and(|why| !why.trim().is_empty()),
+                "{job} {name} says nowhere what failed:\n{told}\n{log}"
             );
             Ok(())
         };
-        insist("read a log through Velero", read).await
+        insist("read through Velero why it failed", read).await
     }
 
     fn notes(&mut self, job: &str, status: &VeleroStatus) {
