@@ -5,7 +5,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use tracing::debug;
 
@@ -13,8 +12,6 @@ use tracing::debug;
 pub(crate) const PREFIX: &str = "vsphere-backup-";
 /// The socket in such a folder.
 pub(crate) const SOCKET: &str = "disk.sock";
-/// A younger folder may belong to a process that does not listen yet.
-const MIN_AGE: Duration = Duration::from_secs(60);
 
 /// Removes this user's private folders whose socket nobody serves. What cannot be removed is tried again by the next one.
 pub(crate) fn sweep(temporary: &Path) {
@@ -23,7 +20,7 @@ pub(crate) fn sweep(temporary: &Path) {
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
         let ours = entry.metadata().is_ok_and(|data| data.is_dir() && data.uid() == user);
         let folder = entry.path();
-        if ours && is_left_behind(&folder) && remove(&folder).is_ok() {
+        if ours && nbd::is_abandoned(&folder, || UnixStream::connect(folder.join(SOCKET))) && remove(&folder).is_ok() {
             debug!(folder = %folder.display(), "removed what a killed process left behind");
         }
     }
@@ -38,19 +35,13 @@ fn remove(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn is_left_behind(folder: &Path) -> bool {
-    let age = folder.metadata().and_then(|data| data.modified()).map(|time| time.elapsed().unwrap_or_default());
-    let dead = |cause: io::Error| cause.kind() == io::ErrorKind::ConnectionRefused;
-    age.is_ok_and(|age| age > MIN_AGE) && UnixStream::connect(folder.join(SOCKET)).is_err_and(dead)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)] // a panic is how a test fails
     use super::*;
     use std::fs::File;
     use std::os::unix::net::UnixListener;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     #[test]
     fn a_process_that_serves_its_disk_and_a_person_keep_their_folders() {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use api::velero::{Backup, BackupStorageLocation};
+use api::velero::{Backup, BackupStorageLocation, VolumeSnapshotLocation};
 use api::{
     BackupRepository, BackupRepositoryClaim, CloneFromSnapshot, DeleteSnapshot, Download, REPOSITORY_DRIVER, Reason,
     Snapshot, Timestamp, Upload, names,
@@ -250,6 +250,16 @@ async fn backups_and_locations(
     Ok(Some((backups.items, locations.items)))
 }
 
+/// Velero's snapshot locations; none where it does not know the kind.
+async fn snapshot_locations(client: &Client, velero_namespace: &str) -> Result<Vec<VolumeSnapshotLocation>, Problem> {
+    let locations: Api<VolumeSnapshotLocation> = Api::namespaced(client.clone(), velero_namespace);
+    match locations.list(&ListParams::default()).await {
+        Ok(locations) => Ok(locations.items),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(from_kube("list Velero's snapshot locations", &error)),
+    }
+}
+
 /// Those of a repository's points that nobody owns.
 pub fn unowned(listed: &Listed, owners: &Owners, cluster: &str, settings: &Settings, now: Timestamp) -> Vec<Point> {
     points::unowned(listed.points.clone(), owners, cluster, settings, now)
@@ -275,7 +285,7 @@ pub async fn without_claim(
     Ok(left.into_iter().cloned().collect())
 }
 
-/// BackupRepositoryClaims that no storage location of Velero asks for, and whose BackupRepositories nobody names. None where there is
+/// BackupRepositoryClaims that no location of Velero asks for, of backups or of snapshots, and whose BackupRepositories nobody names. None where there is
 /// no Velero: then nobody can say what it would ask for.
 ///
 /// # Errors
@@ -299,8 +309,10 @@ pub async fn unasked_claims(
     let default = secrets.get_opt(names::CLOUD_CREDENTIALS_SECRET).await;
     let default = default.map_err(|e| from_kube(&format!("read Secret {}", names::CLOUD_CREDENTIALS_SECRET), &e))?;
     let default = DefaultCredentials::of(default);
+    let snapshot_locations = snapshot_locations(client, velero_namespace).await?;
     let used = repositories_in_use(client).await?;
-    let asking = Asking { locations: &locations, backups: &backups, default: &default };
+    let asking =
+        Asking { locations: &locations, snapshot_locations: &snapshot_locations, backups: &backups, default: &default };
     Ok(unasked(&claims, asking, &used, settings, now).into_iter().cloned().collect())
 }
 

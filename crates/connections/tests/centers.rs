@@ -18,7 +18,7 @@ use lab::{Control, Lab, Options, VELERO_NAMESPACE};
 use lifecycle::Problem;
 use lifecycle::orphans::Installation;
 use serde_json::json;
-use vsphere::{Deleted, NewVolume, Vcenter};
+use vsphere::{ClusterFlavor, Deleted, NewVolume, Vcenter};
 
 const SECOND: &str = "second-vcenter";
 const INSTALLATION: Installation<'_> = Installation { cluster: "lab", namespace: VELERO_NAMESPACE };
@@ -83,6 +83,7 @@ impl Stage {
             datastores: Vec::new(),
             storage_policy: None,
             cluster_id: "lab".to_owned(),
+            cluster_flavor: ClusterFlavor::Vanilla,
         };
         vcenter.create_volume(&volume, WITHIN).await.unwrap().id
     }

@@ -8,6 +8,8 @@
 //!
 //! How long something lasts is told by the driver's own clock ([`Seen::lasts`]): what a node wrote may be an hour off.
 
+mod nodes;
+
 use std::time::Duration;
 
 use api::entity::DiskEntity;
@@ -15,6 +17,8 @@ use api::{Download, DownloadPhase, Reason, Timestamp, labels};
 use disk::DiskId;
 
 use crate::{Problem, age, retry};
+
+pub use nodes::Nodes;
 
 /// How long after its last byte a disk may stay with nobody who takes it: Velero was killed meanwhile.
 pub const TAKEN_WITHIN: Duration = Duration::from_secs(3600);

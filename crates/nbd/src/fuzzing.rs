@@ -1,10 +1,13 @@
 //! What `tests/fuzz` reaches of the private parts of this crate. Built for it alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
+use crate::memory::Memory;
+use crate::server::{ServeOptions, serve_one};
 use crate::{Client, ConnectOptions, Error, Fua, Zeroes};
 
 /// Length of a request's header, and where its cookie is.
@@ -50,6 +53,26 @@ async fn ask(client: &Client) -> Result<(), Error> {
     client.write(0, Bytes::from(vec![7; PAYLOAD]), Fua::No).await?;
     client.write_zeroes(0, length, Zeroes::MayTrim, Fua::No).await?;
     client.flush().await
+}
+
+/// Size of the disk that is served, in bytes: what is written to it is memory.
+const SERVED: u64 = 1 << 20;
+/// A connection whose client has said all and left ends within so long.
+const LEFT: Duration = Duration::from_secs(5);
+
+/// Serves a disk to a client that says these words from the first byte on, whatever it is answered, and leaves.
+pub async fn server(says: &[u8]) {
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let (reader, writer) = tokio::io::split(ours);
+    let options = ServeOptions { memory_per_connection: 4 << 20, handshake_deadline: LEFT, ..ServeOptions::default() };
+    let serving = tokio::spawn(serve_one((Box::new(reader), Box::new(writer)), Arc::new(Memory::new(SERVED)), options));
+    let (mut hears, mut tells) = tokio::io::split(theirs);
+    let hearing = tokio::spawn(async move { tokio::io::copy(&mut hears, &mut tokio::io::sink()).await });
+    let _ = tells.write_all(says).await; // it may have been shown the door
+    let _ = tells.shutdown().await;
+    let ended = tokio::time::timeout(LEFT, serving).await.expect("a connection ends with its client");
+    ended.expect("a connection does not panic");
+    hearing.abort();
 }
 
 async fn answer(mut connection: DuplexStream, agrees: Vec<u8>, pieces: Vec<Vec<u8>>) -> std::io::Result<()> {

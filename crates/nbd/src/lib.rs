@@ -25,6 +25,7 @@
 //! # Ok(()) }
 //! ```
 
+mod abandoned;
 mod client;
 mod error;
 mod export;
@@ -37,6 +38,7 @@ mod stream;
 mod uri;
 mod wire;
 
+pub use abandoned::is_abandoned;
 pub use client::{Client, ConnectOptions};
 pub use error::{Errno, Error, Failure};
 pub use export::{Allocation, BlockSizes, Export, Features, Fua, Kind, Zeroes};

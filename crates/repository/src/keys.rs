@@ -8,8 +8,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jiff::Timestamp;
+use scrypt::Params;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::crypto::{Cipher, MasterKey, random};
 use crate::error::{Damage, Error};
@@ -21,8 +23,13 @@ pub(crate) const PREFIX: &str = "keys/";
 
 /// log2 of scrypt's N for new keys: 32 MiB and about 0.1 s.
 const LOG_N: u8 = 15;
-/// The largest N, r, p accepted from a key file: 1 GiB, so that a hostile one cannot take the machine down.
-const MAX_MEMORY: u64 = 1 << 30;
+/// The most memory that a key file may ask for, in bytes: whoever can write to the bucket can write one, and our pods have
+/// 512 MiB and 1 GiB. restic's own keys take up to 60 MiB, rustic's 128 MiB.
+const MAX_MEMORY: u64 = 256 << 20;
+/// The most bytes that may be mixed for one, about 7 s of work: restic chooses as many as its machine mixes in half a second.
+const MAX_WORK: u64 = 2 << 30;
+/// The longest key file that is read, in bytes: restic's have 450.
+const MAX_FILE: u64 = 64 << 10;
 
 #[derive(Serialize, Deserialize)]
 struct KeyFile {
@@ -46,33 +53,73 @@ pub(crate) struct OpenKey {
     pub(crate) cipher: Cipher,
 }
 
-fn derive(password: &SecretString, n: u64, r: u32, p: u32, salt: &[u8]) -> Option<Cipher> {
-    let memory = n.checked_mul(u64::from(r))?.checked_mul(128)?;
-    if !n.is_power_of_two() || memory > MAX_MEMORY || !(1..=16).contains(&p) {
-        return None;
-    }
-    let log_n = u8::try_from(n.ilog2()).ok()?;
-    let parameters = scrypt::Params::new(log_n, r, p, 64).ok()?;
-    let mut key = [0; 64];
-    scrypt::scrypt(password.expose_secret().as_bytes(), salt, &parameters, &mut key).ok()?;
-    Some(Cipher::new(&key))
+/// A key file that can be tried with a password: what that costs is known, and bounded.
+struct Locked {
+    cost: Params,
+    salt: Vec<u8>,
+    sealed: Vec<u8>,
 }
 
-fn unlock(file: &[u8], password: &SecretString) -> Option<Cipher> {
-    let file: KeyFile = serde_json::from_slice(file).ok()?;
-    if file.kdf != "scrypt" {
-        return None;
+/// What scrypt takes for these parameters, unless that is more than we give.
+fn cost(n: u64, r: u32, p: u32) -> Result<Params, String> {
+    let no_such = || format!("scrypt has no parameters N = {n}, r = {r}, p = {p}");
+    let bytes = |blocks: Option<u64>| blocks.and_then(|blocks| blocks.checked_mul(u64::from(r))?.checked_mul(128));
+    // a table of N blocks, one block for each of p turns, and two to work in
+    let memory = bytes(n.checked_add(u64::from(p) + 2)).ok_or_else(no_such)?;
+    let work = bytes(n.checked_mul(u64::from(p))).ok_or_else(no_such)?;
+    if memory > MAX_MEMORY {
+        return Err(format!("it asks for {} MiB of memory, more than {}", memory >> 20, MAX_MEMORY >> 20));
     }
-    let user = derive(password, file.n, file.r, file.p, &STANDARD.decode(file.salt).ok()?)?;
-    let plain = user.open(&STANDARD.decode(file.data).ok()?)?;
-    serde_json::from_slice::<MasterKey>(&plain).ok()?.cipher()
+    if work > MAX_WORK {
+        return Err(format!("it asks for {} MiB to be mixed, more than {}", work >> 20, MAX_WORK >> 20));
+    }
+    let log_n = n.is_power_of_two().then(|| u8::try_from(n.ilog2()).ok()).flatten().ok_or_else(no_such)?;
+    Params::new(log_n, r, p, 64).map_err(|_| no_such())
+}
+
+impl Locked {
+    fn read(file: &[u8]) -> Result<Self, String> {
+        let file: KeyFile = serde_json::from_slice(file).map_err(|cause| cause.to_string())?;
+        if file.kdf != "scrypt" {
+            return Err(format!("its key is derived by `{}`, which is not known here", file.kdf));
+        }
+        let decoded = |what: &str, text: &str| STANDARD.decode(text).map_err(|cause| format!("its {what}: {cause}"));
+        Ok(Self {
+            cost: cost(file.n, file.r, file.p)?,
+            salt: decoded("salt", &file.salt)?,
+            sealed: decoded("data", &file.data)?,
+        })
+    }
+
+    /// `None` when it is not the password.
+    fn unlock(&self, password: &SecretString) -> Option<Cipher> {
+        let plain = derive(password, &self.cost, &self.salt).open(&self.sealed)?;
+        serde_json::from_slice::<MasterKey>(&plain).ok()?.cipher()
+    }
+}
+
+fn derive(password: &SecretString, cost: &Params, salt: &[u8]) -> Cipher {
+    let mut key = [0; 64];
+    scrypt::scrypt(password.expose_secret().as_bytes(), salt, cost, &mut key).expect("64 bytes are a length it gives");
+    Cipher::new(&key)
+}
+
+/// What a run of the fuzzer asks of a key file: that reading it ends, and that what may be tried costs no more than we give.
+#[cfg(fuzzing)]
+pub(crate) fn read(file: &[u8]) {
+    if let Ok(locked) = Locked::read(file) {
+        let (n, r, p) = (1_u128 << locked.cost.log_n(), u128::from(locked.cost.r()), u128::from(locked.cost.p()));
+        assert!(128 * r * (n + p) <= u128::from(MAX_MEMORY), "N = {n}, r = {r}, p = {p}");
+        assert!(128 * r * n * p <= u128::from(MAX_WORK), "N = {n}, r = {r}, p = {p}");
+    }
 }
 
 fn make(password: &SecretString) -> (Vec<u8>, Cipher) {
     let master = MasterKey::generate();
     let mut salt = [0; 64];
     random(&mut salt);
-    let user = derive(password, 1 << LOG_N, 8, 1, &salt).expect("these parameters are within scrypt's limits");
+    let cost = Params::new(LOG_N, 8, 1, 64).expect("these parameters are within scrypt's limits");
+    let user = derive(password, &cost, &salt);
     let plain = serde_json::to_vec(&master).expect("four strings are JSON");
     let file = KeyFile {
         created: Timestamp::now(),
@@ -108,7 +155,7 @@ pub(crate) async fn add(store: &dyn Store, password: &SecretString) -> Result<Op
     Err(Error::damaged("read the repository's new key back", damage))
 }
 
-/// The keys that `password` opens, and how many key files there are.
+/// The keys that `password` opens, and how many key files there are. One that cannot be tried is left out, and told of.
 pub(crate) async fn unlock_all(
     store: &Arc<dyn Store>,
     password: &SecretString,
@@ -117,12 +164,23 @@ pub(crate) async fn unlock_all(
     let objects: Vec<_> = objects.into_iter().filter(|o| from_hex(&o.key[PREFIX.len()..]).is_some()).collect();
     let mut open = Vec::new();
     for object in &objects {
+        if object.size > MAX_FILE {
+            warn!(key = %object.key, bytes = object.size, "a key file is left out: none is that long");
+            continue;
+        }
         let file = match store.get(&object.key).await {
             Err(cause) if cause.kind() == store::ErrorKind::NotFound => continue, // removed since the listing
             other => other.map_err(Error::store(format!("read {}", object.key)))?,
         };
+        let locked = match Locked::read(&file) {
+            Ok(locked) => locked,
+            Err(cause) => {
+                warn!(key = %object.key, cause, "a key file is left out");
+                continue;
+            }
+        };
         let password = password.clone();
-        let unlocked = tokio::task::spawn_blocking(move || unlock(&file, &password)).await;
+        let unlocked = tokio::task::spawn_blocking(move || locked.unlock(&password)).await;
         if let Some(cipher) = unlocked.expect("reading a key file does not panic") {
             open.push(OpenKey { object: object.key.clone(), cipher });
         }
@@ -135,18 +193,52 @@ mod tests {
     #![allow(clippy::unwrap_used)] // a panic is how a test fails
     use super::*;
 
-    #[test]
-    fn only_the_password_opens_the_key() {
-        let password: SecretString = "right".into();
-        let (file, _) = make(&password);
-        assert!(unlock(&file, &password).is_some());
-        assert!(unlock(&file, &"wrong".into()).is_none());
+    fn unlock(file: &[u8], password: &str) -> Option<Cipher> {
+        Locked::read(file).unwrap().unlock(&password.into())
     }
 
     #[test]
-    fn a_key_file_cannot_ask_for_all_memory() {
-        assert!(derive(&"x".into(), 1 << 40, 8, 1, b"salt").is_none());
-        assert!(derive(&"x".into(), 3, 8, 1, b"salt").is_none());
-        assert!(derive(&"x".into(), 1 << 10, 8, u32::MAX, b"salt").is_none());
+    fn only_the_password_opens_the_key() {
+        let (file, _) = make(&"right".into());
+        assert!(unlock(&file, "right").is_some());
+        assert!(unlock(&file, "wrong").is_none());
+    }
+
+    #[test]
+    fn a_key_file_cannot_ask_for_all_memory_or_for_hours() {
+        let cases = [
+            ("ours", 1 << 15, 8, 1, Ok(())),
+            ("restic's, on a quick machine", 1 << 15, 8, 17, Ok(())),
+            ("rustic's", 1 << 17, 8, 1, Ok(())),
+            ("a large table", 1 << 19, 8, 1, Err("it asks for 512 MiB of memory, more than 256")),
+            ("a table without end", 1 << 60, 8, 1, Err("scrypt has no parameters")),
+            ("few blocks, and each of them large", 2, 1 << 22, 16, Err("it asks for 10240 MiB of memory")),
+            ("as many turns as can be written", 1 << 10, 8, u32::MAX, Err("it asks for 4194305 MiB of memory")),
+            ("a day of work in little memory", 1 << 20, 1, 100_000, Err("it asks for 12800000 MiB to be mixed")),
+            ("no power of two", 3, 8, 1, Err("scrypt has no parameters N = 3")),
+            ("nothing", 0, 0, 0, Err("scrypt has no parameters N = 0")),
+        ];
+        for (situation, n, r, p, want) in cases {
+            match (cost(n, r, p).map(drop), want) {
+                (Ok(()), Ok(())) => {}
+                (Err(said), Err(word)) => assert!(said.starts_with(word), "{situation}: {said}"),
+                (said, want) => panic!("{situation}: {said:?} instead of {want:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_strangers_key_file_in_the_bucket_keeps_nobody_from_a_repository() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(store::FolderStore::new(folder.path()));
+        let password: SecretString = "right".into();
+        let ours = add(store.as_ref(), &password).await.unwrap();
+        let hostile = serde_json::json!({"created": "2026-01-02T12:00:00Z", "username": "u", "hostname": "h", "kdf": "scrypt",
+            "N": 2, "r": 1 << 22, "p": 16, "salt": STANDARD.encode([0; 64]), "data": STANDARD.encode([0; 150])});
+        for (name, file) in [([1; 32], serde_json::to_vec(&hostile).unwrap()), ([2; 32], vec![b' '; 1 << 20])] {
+            store.put(&format!("{PREFIX}{}", hex(&name)), Bytes::from(file).into()).await.unwrap();
+        }
+        let (open, files) = unlock_all(&store, &password).await.unwrap();
+        assert_eq!((open.iter().map(|key| &key.object).collect::<Vec<_>>(), files), (vec![&ours.object], 3));
     }
 }

@@ -1,10 +1,8 @@
 //! Folders that a daemon and its helper left behind when both were killed.
 
 use std::fs;
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use tracing::info;
 
@@ -14,25 +12,18 @@ use crate::address::Address;
 pub(crate) const PREFIX: &str = "vddk-";
 /// The socket in such a folder.
 pub(crate) const SOCKET: &str = "nbd.sock";
-/// A folder younger than this may belong to a helper that is just starting.
-const MIN_AGE: Duration = Duration::from_secs(60);
 
 /// Removes private folders whose socket nobody serves. What cannot be removed is tried again with the next launch.
 pub(crate) fn sweep(socket_dir: &Path) {
     let entries = fs::read_dir(socket_dir).into_iter().flatten().flatten();
     for folder in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
         let folder = folder.path();
-        if is_left_behind(&folder) && fs::remove_dir_all(&folder).is_ok() {
+        if nbd::is_abandoned(&folder, || UnixStream::connect(Address::of(&folder.join(SOCKET))?.path()))
+            && fs::remove_dir_all(&folder).is_ok()
+        {
             info!(folder = %folder.display(), "removed what a killed VDDK helper left behind");
         }
     }
-}
-
-fn is_left_behind(folder: &Path) -> bool {
-    let age = folder.metadata().and_then(|data| data.modified()).map(|time| time.elapsed().unwrap_or_default());
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    let connected = || UnixStream::connect(Address::of(&folder.join(SOCKET))?.path());
-    age.is_ok_and(|age| age > MIN_AGE) && connected().is_err_and(refused)
 }
 
 #[cfg(test)]
@@ -42,7 +33,7 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::os::unix::net::UnixListener;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     #[test]
     fn only_folders_that_nobody_serves_are_removed() {

@@ -58,4 +58,4 @@ pub use machines::Machine;
 pub use rights::Entity;
 pub use snapshots::{Deleted, SnapshotDetails, SnapshotInfo};
 pub use vcenter::{About, Vcenter};
-pub use volumes::{CreatedVolume, NewVolume, Volume};
+pub use volumes::{ClusterFlavor, CreatedVolume, NewVolume, Volume};

@@ -16,6 +16,7 @@ use crate::snapshots::{Deleted, task_of};
 use crate::tasks::Runs;
 use crate::transport::{Endpoint, bad_reply};
 use crate::vcenter::Vcenter;
+use crate::version::Declared;
 use crate::xml::{Element, Reference, Request};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -50,6 +51,29 @@ pub struct NewVolume {
     pub storage_policy: Option<String>,
     /// The cluster's id in CNS: `cluster-id` of the CSI driver's configuration.
     pub cluster_id: String,
+    /// What kind of cluster that is. Older CNS do not know the field and are not told.
+    pub cluster_flavor: ClusterFlavor,
+}
+
+/// Kinds of clusters, as CNS tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterFlavor {
+    /// An ordinary one.
+    Vanilla,
+    /// The control cluster of vSphere with Tanzu, a Supervisor.
+    Workload,
+    /// A guest of a Supervisor.
+    Guest,
+}
+
+impl ClusterFlavor {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Vanilla => "VANILLA",
+            Self::Workload => "WORKLOAD",
+            Self::Guest => "GUEST_CLUSTER",
+        }
+    }
 }
 
 /// A volume that was asked for.
@@ -114,8 +138,7 @@ impl Vcenter {
         }
         let user = &self.shared.config.user;
         let begin = |session: &Session| {
-            let flavor = session.declared.knows_cluster_flavor().then_some("VANILLA");
-            cns("CnsCreateVolume").group("createSpecs", |spec| volume.write(spec, user, flavor))
+            cns("CnsCreateVolume").group("createSpecs", |spec| volume.write(spec, user, &session.declared))
         };
         let reply = self.call(Endpoint::Cns, false, Some(pace), begin).await?;
         let result = self.finish_task(&task_of(&reply.element)?, Runs::Cns, pace).await?;
@@ -187,7 +210,8 @@ fn only_result(result: Option<Element>) -> Result<Element, Cause> {
 }
 
 impl NewVolume {
-    fn write(&self, spec: Request, user: &str, flavor: Option<&str>) -> Request {
+    fn write(&self, spec: Request, user: &str, declared: &Declared) -> Request {
+        let flavor = declared.knows_cluster_flavor().then_some(self.cluster_flavor.as_str());
         let mut spec = spec.text("name", &self.name).text("volumeType", "BLOCK");
         for datastore in &self.datastores {
             spec = spec.reference("datastores", &Reference::new("Datastore", datastore));
@@ -225,5 +249,36 @@ impl Volume {
             storage_policy: volume.text_of("storagePolicyId"),
             health: volume.text_of("healthStatus"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_belongs_to_a_cluster_of_its_own_kind() {
+        let cases = [
+            (ClusterFlavor::Vanilla, "8.0.3.0", Some("VANILLA")),
+            (ClusterFlavor::Workload, "8.0.3.0", Some("WORKLOAD")),
+            (ClusterFlavor::Guest, "8.0.3.0", Some("GUEST_CLUSTER")),
+            (ClusterFlavor::Workload, "6.7.3", None),
+        ];
+        for (cluster_flavor, server, want) in cases {
+            let volume = NewVolume {
+                name: "pvc-1".to_owned(),
+                capacity_bytes: 1 << 20,
+                datastores: Vec::new(),
+                storage_policy: None,
+                cluster_id: "lab".to_owned(),
+                cluster_flavor,
+            };
+            let declared = Declared::for_server(server);
+            let spec = |spec| volume.write(spec, "backup@vsphere.local", &declared);
+            let written = cns("CnsCreateVolume").group("createSpecs", spec).envelope("urn:vsan", &[]);
+            let element = want.map(|word| format!("<clusterFlavor>{word}</clusterFlavor>"));
+            assert_eq!(written.contains("clusterFlavor"), want.is_some(), "{server}: {written}");
+            assert!(element.is_none_or(|element| written.contains(&element)), "{cluster_flavor:?}: {written}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use crate::{Claim, Control, World};
+use crate::{Claim, Control, World, put_right};
 
 /// Its name among the processes of the lab.
 pub const SECOND_VCENTER: &str = "second-vcenter";
@@ -26,17 +26,24 @@ impl World {
         self.start_process(SECOND_VCENTER).await
     }
 
-    /// Ends the second vCenter, and gives its disk back to the first.
+    /// Ends the second vCenter, and gives its disk back to the first: each step is done whatever became of the others, and also where
+    /// [`World::second_vcenter_with`] came to none of it.
     ///
     /// # Errors
-    /// When the first does not start with it.
+    /// The first step that failed, such as the first vCenter's start with the disk.
     pub async fn without_second_vcenter(&self, claim: &Claim) -> Result<()> {
         let [first, second] = self.stores(claim)?;
-        let _ = self.kill(SECOND_VCENTER).await; // a scenario may have killed it
+        let _ = self.kill(SECOND_VCENTER).await; // a scenario may have killed it, or never started it
         let _ = self.kill("vcenter").await;
-        std::fs::remove_file(&first).with_context(|| format!("remove link {}", first.display()))?;
-        copy(&second, &first)?;
-        self.start_process("vcenter").await
+        let given_back = match first.symlink_metadata() {
+            Ok(found) if !found.is_symlink() => Ok(()), // it never left
+            Ok(_) => std::fs::remove_file(&first)
+                .with_context(|| format!("remove link {}", first.display()))
+                .and_then(|()| copy(&second, &first)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => copy(&second, &first),
+            Err(error) => Err(error).with_context(|| format!("look at {}", first.display())),
+        };
+        put_right(Ok(()), [given_back, self.start_process("vcenter").await])
     }
 
     /// The port that a process of the lab listens on.

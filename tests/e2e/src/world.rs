@@ -163,6 +163,15 @@ impl World {
         self.lab.run(&arguments).await.map(drop)
     }
 
+    /// Starts a process anew as the lab has it, whether it runs or not.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn restart(&self, process: &str) -> Result<()> {
+        let _ = self.kill(process).await; // it may have ended by itself
+        self.start_process(process).await
+    }
+
     /// SIGTERM for a process of the lab, as a kubelet sends it to a container that is to go; waits until it has ended.
     ///
     /// # Errors

@@ -1,11 +1,14 @@
-//! What users write into ConfigMaps: schedules of limits, times, volume policies.
+//! What users write into ConfigMaps, storage locations and repositories: schedules of limits, times, volume policies, parameters.
 #![no_main]
 
 use std::collections::BTreeMap;
 
 use api::Timestamp;
+use api::parameters::RepositoryParameters;
 use libfuzzer_sys::fuzz_target;
 use lifecycle::limits::Limits;
+use lifecycle::velero::blocked::Blocked;
+use lifecycle::velero::parameters::{self, DefaultCredentials};
 use lifecycle::velero::policy::Policies;
 
 fuzz_target!(|text: &str| {
@@ -27,5 +30,13 @@ fuzz_target!(|text: &str| {
     let data = BTreeMap::from([("policies".to_owned(), text.to_owned())]);
     if let Ok(policies) = Policies::read("policies", Some(&data)) {
         let _ = policies.action_for(None, None);
+    }
+    // a line is a key and its value
+    let pair = |line: &str| line.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let pairs: BTreeMap<_, _> = text.lines().filter_map(pair).collect();
+    let _ = (RepositoryParameters::from_map(&pairs), Blocked::read(Some(&pairs)));
+    let _ = lifecycle::velero::Settings::read(&pairs, &pairs, &[text.to_owned()]);
+    if let Ok(location) = serde_json::from_str(text) {
+        let _ = parameters::wanted(&location, "shop", &DefaultCredentials::None);
     }
 });

@@ -1,4 +1,4 @@
-//! A storage location: where Velero keeps backups, and how it is reached.
+//! Locations: where Velero keeps backups, and how it is reached; and where its old snapshots are.
 
 use std::collections::BTreeMap;
 
@@ -65,6 +65,33 @@ pub struct ObjectStorage {
     /// Secret with the certificate authorities to trust.
     #[serde(rename = "caCertRef", deserialize_with = "tolerant::optional")]
     pub ca_cert_ref: Option<SecretKey>,
+}
+
+/// A Velero snapshot location. Backups of plugin 1.0.2 and older are restored and deleted through one; its settings may name the bucket
+/// that they lie in.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct VolumeSnapshotLocation {
+    /// Name, namespace, labels.
+    #[serde(deserialize_with = "reading::metadata")]
+    pub metadata: ObjectMeta,
+    /// What its plugin is told.
+    #[serde(deserialize_with = "tolerant::or_default")]
+    pub spec: VolumeSnapshotLocationSpec,
+}
+
+velero_kind!(VolumeSnapshotLocation, "volumesnapshotlocations");
+
+/// What the plugin of a [`VolumeSnapshotLocation`] is told.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct VolumeSnapshotLocationSpec {
+    /// Velero's plugin for it.
+    #[serde(deserialize_with = "tolerant::or_default")]
+    pub provider: String,
+    /// Settings of that plugin.
+    #[serde(deserialize_with = "reading::text_map")]
+    pub config: BTreeMap<String, String>,
 }
 
 /// PEM text from base64; text that is PEM already stays as it is.

@@ -1,4 +1,4 @@
-//! What we read of Velero's own kinds: Backup, Restore and BackupStorageLocation of `velero.io/v1`.
+//! What we read of Velero's own kinds: Backup, Restore, BackupStorageLocation and VolumeSnapshotLocation of `velero.io/v1`.
 //!
 //! These are views, not the whole: they are read and never written. Every Velero release adds fields, and what a plugin
 //! gets over the wire may miss or null any of them, so nothing here fails because of one field: what makes no sense
@@ -23,7 +23,9 @@ mod restore;
 
 pub use backup::{Backup, BackupSpec, BackupStatus, DEFAULT_CSI_SNAPSHOT_TIMEOUT, DEFAULT_ITEM_OPERATION_TIMEOUT};
 pub use duration::go_duration;
-pub use location::{BackupStorageLocation, BackupStorageLocationSpec, ObjectStorage};
+pub use location::{
+    BackupStorageLocation, BackupStorageLocationSpec, ObjectStorage, VolumeSnapshotLocation, VolumeSnapshotLocationSpec,
+};
 pub use restore::{ExistingResourcePolicy, Restore, RestoreSpec, RestoreStatus};
 
 /// A reference to an object in the same namespace: kind and name.

@@ -50,8 +50,12 @@ pub(super) async fn make(download: &Download, ctx: &Context) -> Result<Action, E
 }
 
 async fn make_disk(download: &Download, ctx: &Context) -> Result<DiskId, Problem> {
-    let (vcenter, wanted) = observe::wanted(download, ctx).await?;
-    let made = vcenter.create_volume(&wanted, MAKING).await;
+    let observe::Wanted { vcenter, volume, left_out } = observe::wanted(download, ctx).await?;
+    if let Some(message) = left_out {
+        tracing::warn!(download = download.name_any(), message, "not every node counts");
+        ctx.publisher.note(download, &Note { reason: Reason::NoSharedDatastore, message, warning: true }).await;
+    }
+    let made = vcenter.create_volume(&volume, MAKING).await;
     made.map(|volume| volume.id).map_err(|e| from_vsphere("make a disk", &e))
 }
 

@@ -1,6 +1,6 @@
 //! Reads what exists for a Download that named no volume, and what a disk for it needs. Writes nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::entity::DiskEntity;
 use api::{Download, Reason, WITHOUT_BACKUP_REPOSITORY, names};
@@ -9,9 +9,10 @@ use disk::DiskSnapshot;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
-use lifecycle::new_disk::{self, FIRST_LOOK, LOOKING, Owner, PLACING, Seen};
-use lifecycle::{Problem, tracking};
-use vsphere::{NewVolume, Vcenter};
+use lifecycle::Problem;
+use lifecycle::flavor::Flavor;
+use lifecycle::new_disk::{self, FIRST_LOOK, LOOKING, Nodes, Owner, PLACING, Seen};
+use vsphere::{ClusterFlavor, NewVolume, Vcenter};
 
 use crate::{Context, Error};
 
@@ -56,8 +57,16 @@ pub(super) async fn is_used(download: &Download, ctx: &Context) -> Result<bool, 
     }
 }
 
+/// What is to be made, and where.
+pub(super) struct Wanted {
+    pub(super) vcenter: Vcenter,
+    pub(super) volume: NewVolume,
+    /// Which nodes may not reach it, and why.
+    pub(super) left_out: Option<String>,
+}
+
 /// What is to be made, and where. Looks at the backup first: one that is not whole makes no disk.
-pub(super) async fn wanted(download: &Download, ctx: &Context) -> Result<(Vcenter, NewVolume), Problem> {
+pub(super) async fn wanted(download: &Download, ctx: &Context) -> Result<Wanted, Problem> {
     let source = source_of(download)?;
     let late = |_| {
         let cause = format!("look for the backup: not found within {} seconds", LOOKING.as_secs());
@@ -72,13 +81,19 @@ pub(super) async fn wanted(download: &Download, ctx: &Context) -> Result<(Vcente
         let centers = ctx.vcenters.centers().await?;
         place(&centers, ctx).await
     };
-    let (vcenter, datastores) = tokio::time::timeout(PLACING, placed).await.map_err(late)??;
+    let Place { vcenter, datastores, left_out } = tokio::time::timeout(PLACING, placed).await.map_err(late)??;
     let Some(cluster_id) = vcenter.config().cluster_id.clone() else {
         let cause = "make a disk: the vCenter Secret names no cluster-id, to which it would belong in CNS";
         return Err(Problem::lasting(Reason::VCenterSecretInvalid, cause));
     };
+    let cluster_flavor = match ctx.vcenters.flavor().await?.flavor {
+        Flavor::Vanilla => ClusterFlavor::Vanilla,
+        Flavor::Supervisor => ClusterFlavor::Workload,
+        Flavor::Guest => ClusterFlavor::Guest, // no vCenter is in reach from there, so it never comes to this
+    };
     let name = new_disk::name(download);
-    Ok((vcenter, NewVolume { name, capacity_bytes, datastores, storage_policy: None, cluster_id }))
+    let volume = NewVolume { name, capacity_bytes, datastores, storage_policy: None, cluster_id, cluster_flavor };
+    Ok(Wanted { vcenter, volume, left_out })
 }
 
 fn source_of(download: &Download) -> Result<DiskSnapshot, Problem> {
@@ -103,38 +118,57 @@ async fn size_of(download: &Download, source: &DiskSnapshot, ctx: &Context) -> R
     Ok(found.size())
 }
 
-/// Where the disk is made: datastores that the hosts of all nodes have mounted. Of several vCenters it is the first of the Secret that has
-/// such; one before it that does not answer is waited for, so that a repeated step does not make a second disk elsewhere.
-async fn place(centers: &Centers, ctx: &Context) -> Result<(Vcenter, Vec<String>), Problem> {
-    let nodes: Api<Node> = Api::all(ctx.client.clone());
-    let nodes = nodes.list(&ListParams::default()).await.map_err(|e| from_kube("list nodes", &e))?.items;
-    let uuid = |node: &Node| tracking::machine_id(node.spec.as_ref()?.provider_id.as_deref()?);
-    let machines: Vec<_> = nodes.iter().filter_map(uuid).collect();
-    let mut hosts = Vec::new();
-    for center in centers.all() {
-        let look = |vcenter: Vcenter| datastores(vcenter, machines.clone());
-        let (found, shared) = center.ask(PLACE, PLACING, look).await?;
-        if !shared.is_empty() {
-            return Ok((center.client()?, shared));
-        }
-        hosts.extend(found);
-    }
-    let cause = match hosts.len() {
-        0 => format!("{PLACE}: none of {} nodes names a virtual machine that runs", nodes.len()),
-        _ => format!("{PLACE}: hosts {} share none", hosts.join(", ")),
-    };
-    Err(Problem::lasting(Reason::NoSharedDatastore, cause))
+/// Where a disk is made.
+struct Place {
+    vcenter: Vcenter,
+    datastores: Vec<String>,
+    /// Which nodes may not reach it, and why.
+    left_out: Option<String>,
 }
 
-/// The hosts that these machines run on, and the datastores that all of these hosts have mounted. Machines that run nowhere do not count.
-async fn datastores(vcenter: Vcenter, uuids: Vec<String>) -> Result<(Vec<String>, Vec<String>), vsphere::Error> {
-    let mut machines = Vec::new();
-    for uuid in uuids {
-        machines.extend(vcenter.machine_ids_with_uuid(&uuid).await?);
+/// Where the disk is made: datastores that the hosts of all nodes have mounted. Of several vCenters it is the first of the Secret that has
+/// such; one before it that does not answer is waited for, so that a repeated step does not make a second disk elsewhere.
+async fn place(centers: &Centers, ctx: &Context) -> Result<Place, Problem> {
+    let nodes: Api<Node> = Api::all(ctx.client.clone());
+    let nodes = nodes.list(&ListParams::default()).await.map_err(|e| from_kube("list nodes", &e))?.items;
+    let nodes = Nodes::of(&nodes);
+    let (mut hosts, mut placed) = (Vec::new(), BTreeSet::new());
+    for center in centers.all() {
+        let look = |vcenter: Vcenter| datastores(vcenter, nodes.machines.clone());
+        let found = center.ask(PLACE, PLACING, look).await?;
+        if !found.shared.is_empty() {
+            let left_out = nodes.left_out(&found.nodes);
+            return Ok(Place { vcenter: center.client()?, datastores: found.shared, left_out });
+        }
+        hosts.extend(found.hosts);
+        placed.extend(found.nodes);
     }
-    let hosts: HashSet<String> = vcenter.hosts_of(&machines).await?.into_values().collect();
-    let mut hosts = Vec::from_iter(hosts);
-    hosts.sort_unstable();
+    Err(nodes.nowhere(PLACE, &hosts, &placed))
+}
+
+/// Where the nodes of one vCenter are.
+struct Placed {
+    /// Nodes whose machines run there.
+    nodes: BTreeSet<String>,
+    /// The hosts of these.
+    hosts: Vec<String>,
+    /// The datastores that all of these hosts have mounted.
+    shared: Vec<String>,
+}
+
+/// Looks where the machines run, by node. Machines that run nowhere do not count.
+async fn datastores(vcenter: Vcenter, uuids: BTreeMap<String, String>) -> Result<Placed, vsphere::Error> {
+    let mut machines: Vec<String> = Vec::new();
+    let mut of_node = BTreeMap::new();
+    for (node, uuid) in uuids {
+        let ids = vcenter.machine_ids_with_uuid(&uuid).await?;
+        machines.extend(ids.iter().cloned());
+        of_node.insert(node, ids);
+    }
+    let host_of = vcenter.hosts_of(&machines).await?;
+    let runs = |ids: &Vec<String>| ids.iter().any(|id| host_of.contains_key(id));
+    let nodes = of_node.iter().filter(|(_, ids)| runs(ids)).map(|(node, _)| node.clone()).collect();
+    let hosts = Vec::from_iter(host_of.values().cloned().collect::<BTreeSet<_>>());
     let shared = vcenter.shared_datastores(&hosts).await?;
-    Ok((hosts, shared))
+    Ok(Placed { nodes, hosts, shared })
 }

@@ -1,4 +1,4 @@
-//! BackupRepositoryClaims that no storage location asks for any more: it was changed or deleted. They are descriptions only, and so are
+//! BackupRepositoryClaims that no storage location and no snapshot location asks for any more: it was changed or deleted. They are descriptions only, and so are
 //! their BackupRepositories; the backups stay in the bucket, and a location that comes back asks anew.
 //!
 //! Only claims that Velero's plugin made count: their names follow from what they ask for. One that somebody wrote by hand, or has
@@ -7,17 +7,19 @@
 use std::collections::HashSet;
 
 use api::parameters::key;
-use api::velero::{Backup, BackupStorageLocation};
+use api::velero::{Backup, BackupStorageLocation, VolumeSnapshotLocation};
 use api::{BackupRepositoryClaim, Timestamp, names};
 
 use super::Settings;
-use crate::velero::parameters::{DefaultCredentials, is_of_the_plugin, wanted};
+use crate::velero::parameters::{DefaultCredentials, is_of_the_plugin, of_snapshot_location, wanted};
 
 /// What Velero has that may ask for a claim. Must have been listed after the claims.
 #[derive(Debug, Clone, Copy)]
 pub struct Asking<'v> {
     /// Its storage locations.
     pub locations: &'v [BackupStorageLocation],
+    /// Its snapshot locations, of whichever plugin.
+    pub snapshot_locations: &'v [VolumeSnapshotLocation],
     /// Its backups.
     pub backups: &'v [Backup],
     /// The keys of those that name none.
@@ -34,11 +36,15 @@ impl Asking<'_> {
 
     fn ask_for(&self, claim: &BackupRepositoryClaim, namespace: &str) -> bool {
         let bucket = claim.repository_parameters.get(key::BUCKET);
-        self.locations.iter().any(|location| match wanted(location, namespace, self.default) {
+        let asks = |location: &BackupStorageLocation| match wanted(location, namespace, self.default) {
             Ok(wanted) => wanted.is_asked_by(claim),
             // while a location cannot be understood, its backups are deleted by the claim that they were made with
             Err(_) => bucket == Some(&location.spec.object_storage.bucket),
-        })
+        };
+        // a snapshot location's way to its bucket is for the namespace that the claim is in, Velero's own
+        let of_velero = claim.metadata.namespace.as_deref() == Some(namespace);
+        let of_snapshots = || self.snapshot_locations.iter().filter_map(|l| of_snapshot_location(&l.spec.config));
+        self.locations.iter().any(asks) || of_velero && of_snapshots().any(|location| asks(&location))
     }
 }
 
@@ -105,6 +111,10 @@ mod tests {
         claim
     }
 
+    fn asking(locations: &[BackupStorageLocation]) -> Asking<'_> {
+        Asking { locations, snapshot_locations: &[], backups: &[], default: &NONE }
+    }
+
     fn with(change: impl FnOnce(&mut BackupRepositoryClaim)) -> BackupRepositoryClaim {
         let mut claim = claim();
         change(&mut claim);
@@ -154,7 +164,7 @@ mod tests {
             ),
         ];
         for (situation, locations, left) in cases {
-            let asking = Asking { locations: &locations, backups: &[], default: &NONE };
+            let asking = asking(&locations);
             assert_eq!(is_left(claim(), asking, ""), left, "{situation}");
         }
     }
@@ -162,7 +172,7 @@ mod tests {
     #[test]
     fn w42_who_names_its_repository_keeps_a_claim() {
         let locations = [location("new", |spec| spec["objectStorage"]["bucket"] = json!("elsewhere"))];
-        let asking = Asking { locations: &locations, backups: &[], default: &NONE };
+        let asking = asking(&locations);
         let unbound = || with(|claim| claim.backup_repository = None);
         let cases = [
             ("nobody", claim(), "", true),
@@ -205,7 +215,7 @@ mod tests {
             ),
         ];
         for (situation, claim) in cases {
-            let asking = Asking { locations: &[], backups: &[], default: &NONE };
+            let asking = asking(&[]);
             assert!(!is_left(claim, asking, ""), "{situation}");
         }
     }
@@ -217,8 +227,50 @@ mod tests {
         let mut of_default = wanted(&location[0], "shop", &keys).unwrap().claim("velero");
         of_default.metadata = claim().metadata.clone();
         of_default.metadata.name = wanted(&location[0], "shop", &keys).unwrap().claim("velero").metadata.name;
-        let asking = |default| Asking { locations: &location, backups: &[], default };
-        assert!(!is_left(of_default.clone(), asking(&keys), ""));
-        assert!(is_left(of_default, asking(&NONE), ""), "backups are made without that Secret now");
+        assert!(!is_left(of_default.clone(), Asking { default: &keys, ..asking(&location) }, ""));
+        assert!(is_left(of_default, asking(&location), ""), "backups are made without that Secret now");
+    }
+
+    #[test]
+    fn a_claim_for_old_backups_stays_as_long_as_their_snapshot_location_and_goes_with_it() {
+        let named = |config: Value| -> VolumeSnapshotLocation {
+            serde_json::from_value(json!({"spec": {"provider": "velero.io/vsphere", "config": config}})).unwrap()
+        };
+        let config = json!({"region": "r", "bucket": " old ", "s3Url": "http://s3"});
+        let ours = of_snapshot_location(&named(config.clone()).spec.config).unwrap();
+        let mut made = wanted(&ours, "velero", &NONE).unwrap().claim("velero");
+        made.metadata.uid = Some("1".to_owned());
+        made.metadata.creation_timestamp = claim().metadata.creation_timestamp;
+        let of_shop = || {
+            let mut of_shop = wanted(&ours, "shop", &NONE).unwrap().claim("velero");
+            let BackupRepositoryClaim { metadata, .. } = made.clone();
+            of_shop.metadata.uid = metadata.uid;
+            of_shop.metadata.creation_timestamp = metadata.creation_timestamp;
+            of_shop
+        };
+        let cases = [
+            ("its location is as it was", made.clone(), vec![named(config.clone())], false),
+            ("another one beside it", made.clone(), vec![named(json!({})), named(config.clone())], false),
+            ("its location is gone", made.clone(), vec![], true),
+            ("its location names another bucket", made.clone(), vec![named(json!({"bucket": "new"}))], true),
+            ("its location names none", made.clone(), vec![named(json!({"region": "r"}))], true),
+            (
+                "its location cannot be understood now",
+                made.clone(),
+                vec![named(json!({"bucket": "old", "credentialsFile": "/elsewhere"}))],
+                false,
+            ),
+            (
+                "of the same bucket, for a namespace that no snapshot location is for",
+                of_shop(),
+                vec![named(config)],
+                true,
+            ),
+        ];
+        let locations = [asked()];
+        for (situation, claim, snapshot_locations, left) in cases {
+            let asking = Asking { snapshot_locations: &snapshot_locations, ..asking(&locations) };
+            assert_eq!(is_left(claim, asking, ""), left, "{situation}");
+        }
     }
 }

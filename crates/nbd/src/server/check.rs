@@ -22,7 +22,13 @@ impl Rules {
         if request.flags & !self.known_flags(request.command) != 0 {
             return Err(Failure::new(Errno::Invalid, "a flag that was not offered"));
         }
-        if request.command == Command::Flush { Ok(()) } else { self.check_range(request) }
+        match request.command {
+            Command::Flush if request.offset != 0 || request.length != 0 => {
+                Err(Failure::new(Errno::Invalid, "a flush of a part of the disk"))
+            }
+            Command::Flush => Ok(()),
+            _ => self.check_range(request),
+        }
     }
 
     fn check_command(&self, request: &Request) -> Result<(), Failure> {
@@ -104,6 +110,8 @@ mod tests {
             ("write to read-only", read_only, ask(Write, 0, 0, 512), Some(Errno::NotPermitted)),
             ("zeroes to read-only", read_only, ask(WriteZeroes, 0, 0, 512), Some(Errno::NotPermitted)),
             ("flush of read-only", read_only, ask(Flush, 0, 0, 0), None),
+            ("flush of a part", rules, ask(Flush, 0, 0, 512), Some(Errno::Invalid)),
+            ("flush across u64", rules, ask(Flush, 0, u64::MAX, u32::MAX), Some(Errno::Invalid)),
             ("trim not offered", rules, ask(Trim, 0, 0, 512), Some(Errno::Invalid)),
             ("status", rules, ask(BlockStatus, command_flag::REQ_ONE, 0, 4 << 20), None),
             ("fast zeroes not offered", rules, ask(WriteZeroes, fast_zero, 0, 512), Some(Errno::Invalid)),

@@ -160,6 +160,14 @@ pub async fn serve_with(
     Ok(())
 }
 
+/// One connection of a client, for `tests/fuzz`.
+#[cfg(fuzzing)]
+pub(crate) async fn serve_one(halves: (ReadHalf, WriteHalf), export: Arc<dyn Export>, options: ServeOptions) {
+    let features = export.features();
+    let shared = Arc::new(Shared { export, name: "disk".to_owned(), features, options });
+    connection(halves, shared, CancellationToken::new()).await;
+}
+
 /// Whether accepting can succeed later: the peer went away, or descriptors are scarce.
 fn is_transient(error: &io::Error) -> bool {
     let scarce = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);

@@ -45,6 +45,8 @@ use crate::store;
 use crate::unpacked::Folder;
 use notes::Marks;
 pub(crate) use notes::condemned;
+#[cfg(fuzzing)]
+pub(crate) use notes::read as read_note;
 use survey::Survey;
 
 /// How long a pack must have been of no use before it goes; a shorter grace must be asked for.

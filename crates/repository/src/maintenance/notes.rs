@@ -39,6 +39,26 @@ struct CondemnedFile {
     packs: Vec<String>,
 }
 
+impl MarkedFile {
+    /// Since when each of its packs is of no use. For one that is named twice the later moment counts: it stays longer.
+    fn since(self) -> Result<HashMap<[u8; 32], Timestamp>, Error> {
+        let mut marked = HashMap::new();
+        for UnusedSince { since, packs } in self.unused {
+            for pack in packs {
+                let latest = marked.entry(id_of(&pack, Folder::Marked)?).or_insert(since);
+                *latest = since.max(*latest);
+            }
+        }
+        Ok(marked)
+    }
+}
+
+impl CondemnedFile {
+    fn ids(self) -> Result<HashSet<[u8; 32]>, Error> {
+        self.packs.iter().map(|pack| id_of(pack, Folder::Condemned)).collect()
+    }
+}
+
 impl Marks {
     /// What the last run left; nothing is no mark.
     pub(super) async fn load(repository: &Repository) -> Result<Self, Error> {
@@ -50,12 +70,7 @@ impl Marks {
                 last = Some(file);
             }
         }
-        let mut since = HashMap::new();
-        for unused in last.into_iter().flat_map(|file| file.unused) {
-            for pack in &unused.packs {
-                since.insert(id_of(pack, Folder::Marked)?, unused.since);
-            }
-        }
+        let since = last.map_or_else(|| Ok(HashMap::new()), MarkedFile::since)?;
         let stored = objects.len() == 1;
         Ok(Self { since, objects, stored })
     }
@@ -122,11 +137,35 @@ pub(crate) async fn condemned(repository: &Repository) -> Result<HashSet<[u8; 32
     let mut packs = HashSet::new();
     for id in unpacked::ids(repository.inner.store.as_ref(), Folder::Condemned).await? {
         let file: Option<CondemnedFile> = load(repository, Folder::Condemned, &id).await?;
-        for pack in file.into_iter().flat_map(|file| file.packs) {
-            packs.insert(id_of(&pack, Folder::Condemned)?);
-        }
+        packs.extend(file.map_or_else(|| Ok(HashSet::new()), CondemnedFile::ids)?);
     }
     Ok(packs)
+}
+
+/// Reads a note as a run and as a writer do, and does with the marks in it what a run does.
+#[cfg(fuzzing)]
+pub(crate) fn read(cipher: &crate::crypto::Cipher, sealed: &[u8]) {
+    if let Ok(file) = unpacked::unseal::<CondemnedFile>(cipher, "maintenance/condemned/x", sealed) {
+        let _ = file.ids();
+    }
+    let marked = unpacked::unseal::<MarkedFile>(cipher, "maintenance/marked/x", sealed);
+    let Ok(since) = marked.map_err(|_| ()).and_then(|file| file.since().map_err(|_| ())) else { return };
+    let marks = Marks { since, objects: Vec::new(), stored: true };
+    for now in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+        for grace in [SignedDuration::ZERO, SignedDuration::from_hours(72), SignedDuration::MAX] {
+            let due = marks.due(grace, now);
+            assert!(due.iter().all(|pack| now.duration_since(marks.since[pack]) >= grace));
+            let first = marks.next_due(grace);
+            assert!(
+                due.is_empty() || first.is_some_and(|first| first <= now),
+                "{due:?} is due, the first at {first:?}"
+            );
+        }
+        let mut renewed = marks.clone().renewed(marks.since.keys().copied(), now);
+        assert!(renewed.since.values().all(|since| *since <= now), "a mark of the future");
+        renewed.forget(&marks.since.keys().copied().collect());
+        assert!(renewed.since.is_empty());
+    }
 }
 
 async fn load<T: serde::de::DeserializeOwned + Send + 'static>(

@@ -3,7 +3,7 @@
 //! Only a bucket has them. Our own repository never needs one; the original's layout is made of them.
 
 use aws_sdk_s3::config::RequestChecksumCalculation;
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -40,6 +40,11 @@ impl S3Store {
     /// # Errors
     /// As the store says.
     pub async fn uploads(&self, prefix: &str) -> Result<Vec<Multipart>, Error> {
+        Ok(self.listed_uploads(prefix).await?.into_iter().map(|(upload, _)| upload).collect())
+    }
+
+    /// The same, with when each was begun where the store says it.
+    pub(super) async fn listed_uploads(&self, prefix: &str) -> Result<Vec<(Multipart, Option<DateTime>)>, Error> {
         let mut found = Vec::new();
         let (mut key_marker, mut id_marker) = (None, None);
         loop {
@@ -49,7 +54,8 @@ impl S3Store {
             for upload in page.uploads() {
                 let (Some(key), Some(id)) = (upload.key(), upload.upload_id()) else { continue };
                 let below = key.strip_prefix(&self.prefix).filter(|key| key.starts_with(prefix)); // stores that ignore the prefix
-                found.extend(below.map(|key| Multipart { key: key.to_owned(), id: id.to_owned() }));
+                let of = |key: &str| Multipart { key: key.to_owned(), id: id.to_owned() };
+                found.extend(below.map(|key| (of(key), upload.initiated().copied())));
             }
             let next = (
                 page.next_key_marker().filter(|marker| !marker.is_empty()).map(str::to_owned),

@@ -67,11 +67,16 @@ impl fmt::Debug for S3Store {
 impl S3Store {
     /// Puts a client together; nothing is asked of the server yet.
     pub async fn new(options: S3Options) -> Result<Self, Error> {
+        let http = client_for(&options);
+        let http = http.map_err(|cause| Error::new(ErrorKind::Failed, "use", "", place(&options), cause))?;
+        Ok(Self::over(options, http).await)
+    }
+
+    /// Through this client of HTTP.
+    pub(crate) async fn over(options: S3Options, http: SharedHttpClient) -> Self {
         let prefix = options.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let place = place(&options);
-        let http =
-            client_for(&options).map_err(|cause| Error::new(ErrorKind::Failed, "use", "", place.as_str(), cause))?;
         let timeouts = timeouts(&options);
         let put_timeout = timeouts.clone().read_timeout(PUT_TIMEOUT.max(options.read_timeout)).build();
         let region = if options.region.is_empty() { "us-east-1" } else { &options.region };
@@ -111,7 +116,7 @@ impl S3Store {
             config = config.endpoint_url(endpoint.as_str());
         }
         let client = Client::from_conf(config.build());
-        Ok(Self {
+        Self {
             client,
             retries: retry::config(&options),
             bucket: options.bucket,
@@ -122,7 +127,7 @@ impl S3Store {
             encryption: options.encryption,
             tagging: options.tagging,
             checksum: options.checksum,
-        })
+        }
     }
 
     pub(super) fn name(&self, key: &str) -> String {
@@ -166,6 +171,25 @@ impl S3Store {
         let page = request.send().await.map_err(|cause| self.failed("look at", key, cause))?;
         let object = page.contents().iter().find(|object| object.key() == Some(self.name(key).as_str()));
         Ok(object.and_then(|object| object.size()).and_then(|size| u64::try_from(size).ok()))
+    }
+
+    /// The folders right below the store's root, by name, however many objects lie in each.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn folders(&self) -> Result<Vec<String>, Error> {
+        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(&self.prefix).delimiter("/");
+        let mut pages = request.into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|cause| self.failed("list folders below", "", cause))?;
+            let below = page.common_prefixes().iter().filter_map(|folder| folder.prefix()?.strip_prefix(&self.prefix));
+            found.extend(below.filter_map(|folder| folder.strip_suffix('/')).map(str::to_owned));
+        }
+        found.retain(|folder| !folder.is_empty());
+        found.sort();
+        found.dedup();
+        Ok(found)
     }
 
     /// Creates or replaces an object that says of what type it is, such as `application/json`.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::{DeletePhase, DeleteSnapshot, Reason};
+use api::{DeleteSnapshot, Reason};
 use async_trait::async_trait;
 use kube::Api;
 use kube::api::PostParams;
@@ -15,8 +15,7 @@ use uuid::Uuid;
 
 use super::patience::Patience;
 use super::reads::{self, Reads};
-use super::waits::{self, Waited};
-use super::{failed, refused, say};
+use super::{deletion, failed, refused, say, waits};
 use crate::Item;
 use crate::protocol::kinds::{ActionError, DeleteItemAction, Selector};
 
@@ -128,26 +127,9 @@ impl ClaimDelete {
             .await
             .map_err(failed("make a DeleteSnapshot for the claim"))?;
         *self.refused_since() = None; // another server of a control plane may start later
-        let ended = |delete: Option<&DeleteSnapshot>| delete.is_none_or(|d| d.phase().is_some_and(|p| p.is_terminal()));
-        let waited = waits::until(deletes, &name, self.patience.lasts(), "watch the DeleteSnapshot", ended).await;
-        if let Ok(waited) = &waited {
-            self.patience.learns(waited);
-        }
-        match waited {
-            Ok(Waited::Settled(Some(delete))) if delete.phase() == Some(&DeletePhase::Failed) => {
-                let why = delete.status.and_then(|s| s.message).unwrap_or_default();
-                Err(refused(&Problem::lasting(Reason::Internal, format!("delete {}: {why}", wanted.snapshot_id))))
-            }
-            Ok(Waited::Settled(_)) => Ok(()),
-            Ok(Waited::TooLate) => {
-                tracing::info!(delete = name, "it takes longer; the driver goes on with it");
-                Ok(())
-            }
-            Err(error) => {
-                tracing::info!(delete = name, error = error.message(), "not watched to its end; it goes on");
-                Ok(())
-            }
-        }
+        let act = "watch the DeleteSnapshot";
+        let waited = waits::until(deletes, &name, self.patience.lasts(), act, deletion::is_over).await;
+        deletion::told(&name, waited, &self.patience)
     }
 }
 

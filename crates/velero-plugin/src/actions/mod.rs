@@ -5,6 +5,7 @@ mod change;
 mod claim_backup;
 mod claim_delete;
 mod claim_restore;
+mod deletion;
 mod patience;
 mod reads;
 mod repositories;

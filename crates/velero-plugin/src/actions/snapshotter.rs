@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use api::conditions::{self, READY};
 use api::entity::DiskEntity;
 use api::velero::BackupStorageLocation;
-use api::{DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Download, DownloadPhase, DownloadSpec, Reason, Time};
+use api::{DeleteSnapshot, DeleteSnapshotSpec, Download, DownloadPhase, DownloadSpec, Reason, Time};
 use api::{WITHOUT_BACKUP_REPOSITORY, labels, names};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::patience::Patience;
 use super::reads::Reads;
 use super::waits::{self, Waited};
-use super::{failed, refused};
+use super::{deletion, failed, refused};
 use crate::Item;
 use crate::protocol::kinds::{ActionError, VolumeInfo, VolumeSnapshotter};
 
@@ -146,28 +146,9 @@ impl OldSnapshots {
         let deletes: Api<DeleteSnapshot> = Api::namespaced(self.reads.client().await?, self.reads.velero());
         let made = deletes.create(&PostParams::default(), &request).await.map_err(failed("make a DeleteSnapshot"))?;
         let name = made.name_any();
-        let ended =
-            |seen: Option<&DeleteSnapshot>| seen.is_none_or(|d| d.phase().is_some_and(DeletePhase::is_terminal));
         let act = format!("wait for DeleteSnapshot {name}");
-        let waited = waits::from_now(deletes, &made, self.patience.lasts(), &act, ended).await;
-        if let Ok(waited) = &waited {
-            self.patience.learns(waited);
-        }
-        match waited {
-            Ok(Waited::Settled(Some(seen))) if seen.phase() == Some(&DeletePhase::Failed) => {
-                let why = seen.status.and_then(|status| status.message).unwrap_or_default();
-                Err(refused(&Problem::lasting(Reason::Internal, format!("delete {id}: {why}"))))
-            }
-            Ok(Waited::Settled(_)) => Ok(()),
-            Ok(Waited::TooLate) => {
-                tracing::info!(delete = name, "it takes longer; the driver goes on with it");
-                Ok(())
-            }
-            Err(error) => {
-                tracing::info!(delete = name, error = error.message(), "not watched to its end; it goes on");
-                Ok(())
-            }
-        }
+        let waited = waits::from_now(deletes, &made, self.patience.lasts(), &act, deletion::is_over).await;
+        deletion::told(&name, waited, &self.patience)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Changes of one field deep in a JSON text; only the objects on the way to it are written anew.
+//! Changes of one field deep in a JSON text; only the objects on the way to it are written anew. Of a key that is there twice the last one
+//! counts, as it does to who reads the text.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -18,7 +19,7 @@ pub(super) fn set(text: &RawValue, path: &[&str], value: Box<RawValue>) -> Resul
 fn set_below(text: &RawValue, path: &[&str], depth: usize, value: Box<RawValue>) -> Result<Box<RawValue>, ItemError> {
     let Some(key) = path.get(depth) else { return Ok(value) };
     let mut fields = read(text, path, depth)?;
-    match fields.0.iter_mut().find(|(name, _)| name == key) {
+    match fields.0.iter_mut().rfind(|(name, _)| name == key) {
         Some((_, old)) => *old = set_below(old, path, depth + 1, value)?,
         None => fields.0.push(((*key).to_owned(), set_below(RawValue::NULL, path, depth + 1, value)?)),
     }
@@ -33,9 +34,9 @@ pub(super) fn remove(text: &RawValue, path: &[&str]) -> Result<Option<Box<RawVal
 fn remove_below(text: &RawValue, path: &[&str], depth: usize) -> Result<Option<Box<RawValue>>, ItemError> {
     let Some(key) = path.get(depth) else { return Ok(None) };
     let mut fields = read(text, path, depth)?;
-    let Some(at) = fields.0.iter().position(|(name, _)| name == key) else { return Ok(None) };
+    let Some(at) = fields.0.iter().rposition(|(name, _)| name == key) else { return Ok(None) };
     if depth + 1 == path.len() {
-        fields.0.remove(at);
+        fields.0.retain(|(name, _)| name != key);
     } else {
         let Some(rest) = remove_below(&fields.0[at].1, path, depth + 1)? else { return Ok(None) };
         fields.0[at].1 = rest;

@@ -81,3 +81,13 @@ fn the_resource_of_a_kind_is_its_lower_case_plural() {
     assert_eq!((claim().name(), claim().namespace(), claim().annotation("z")), ("data", "app", Some("1")));
     assert_eq!(claim().label("z"), None);
 }
+
+#[test]
+fn of_a_key_that_is_there_twice_the_last_one_is_changed_as_everybody_reads_it() {
+    let twice = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"a":"1"},"labels":{"a":"2","a":"3"}}}"#;
+    let mut item = Item::parse(twice.as_bytes()).unwrap();
+    item.set(&["metadata", "labels", "a"], "4").unwrap();
+    assert_eq!(item.label("a"), Some("4"));
+    item.remove(&["metadata", "labels", "a"]).unwrap();
+    assert_eq!(item.label("a"), None, "no other one takes its place");
+}

@@ -10,7 +10,7 @@ use disk::DiskId;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use vsphere::{Config, Deadlines, NewVolume, Trust, Vcenter};
+use vsphere::{ClusterFlavor, Config, Deadlines, NewVolume, Trust, Vcenter};
 
 pub(crate) const USER: &str = "backup@vsphere.local";
 pub(crate) const PASSWORD: &str = "correct <horse> & \"battery\" 'staple'";
@@ -184,6 +184,7 @@ pub(crate) fn volume(name: &str, capacity_bytes: u64) -> NewVolume {
         datastores: Vec::new(),
         storage_policy: None,
         cluster_id: "lab".to_owned(),
+        cluster_flavor: ClusterFlavor::Vanilla,
     }
 }
 

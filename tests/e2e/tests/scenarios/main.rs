@@ -7,6 +7,7 @@
 
 mod alone;
 mod bad_input;
+mod bad_restores;
 mod cancelling;
 mod changed_areas;
 mod command_line;
@@ -66,6 +67,7 @@ fn main() -> Result<ExitCode> {
     let lists = [
         round_trip::SCENARIOS,
         bad_input::SCENARIOS,
+        bad_restores::SCENARIOS,
         disk_faults::SCENARIOS,
         cancelling::SCENARIOS,
         changed_areas::SCENARIOS,

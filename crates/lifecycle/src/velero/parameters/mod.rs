@@ -138,6 +138,18 @@ fn credential(
     }
 }
 
+/// The storage location that the settings of a snapshot location stand for: the bucket of backups of plugin 1.0.2 and older. `None` where
+/// they name no bucket; then those backups lie in the storage location `default`. Its claim is for the Velero namespace.
+pub fn of_snapshot_location(config: &BTreeMap<String, String>) -> Option<BackupStorageLocation> {
+    let bucket = config.get(key::BUCKET).map(|bucket| bucket.trim()).filter(|bucket| !bucket.is_empty())?;
+    let mut location = BackupStorageLocation::default();
+    location.metadata.name = Some("of the VolumeSnapshotLocation".to_owned());
+    location.spec.provider = S3_PROVIDERS[0].to_owned();
+    location.spec.object_storage.bucket = bucket.to_owned();
+    location.spec.config.clone_from(config);
+    Some(location)
+}
+
 /// The location that a backup names is not there.
 pub fn missing(location: &str) -> Problem {
     let cause = match location {

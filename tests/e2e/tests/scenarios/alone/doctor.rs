@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use api::{BackupRepository, BackupRepositoryClaim, Download, Reason, Snapshot, SnapshotPhase, SnapshotSpec, Upload};
 use api::{ResourceHandle, labels, names};
-use e2e::{DEADLINE, World, nothing_left, wait_until};
+use e2e::{DEADLINE, World, delete_if_there, nothing_left, put_right, wait_until};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Secret;
@@ -158,8 +158,7 @@ async fn while_wrong(
         Ok(()) => doctor(world, &[]).await,
         Err(error) => Err(error),
     };
-    right.await?;
-    told
+    put_right(told, [right.await])
 }
 
 /// A BackupRepository that nobody claims, of that bucket and with these keys.
@@ -184,8 +183,7 @@ async fn describe(world: &World, name: &str, bucket: &str, secret: &str) -> Resu
 
 async fn forget(world: &World, name: &str) -> Result<()> {
     let api: Api<BackupRepository> = Api::all(world.client());
-    api.delete(name, &DeleteParams::default()).await.map(drop)?;
-    Ok(())
+    delete_if_there(&api, name).await
 }
 
 async fn doctor_names_each_trouble_and_what_helps(world: World) -> Result<()> {
@@ -387,9 +385,19 @@ fn backups(world: &World) -> Api<DynamicObject> {
 async fn doctor_tells_what_is_left_over_and_the_driver_removes_what_is_old(world: World) -> Result<()> {
     as_if_nobody_had_been_here(&world).await?;
     let shop = world.namespace("leftover").await?;
+    let outcome = what_is_left_over_is_told_and_goes(&world, &shop).await;
+    let acts = [
+        world.set(names::CONFIG, &json!({"orphaned-restore-points": null})).await,
+        delete_if_there(&backups(&world), "kept").await,
+        world.restart(DRIVER).await,
+    ];
+    put_right(outcome, acts)
+}
+
+async fn what_is_left_over_is_told_and_goes(world: &World, shop: &e2e::Namespace) -> Result<()> {
     let claim = shop.claim("data").mib(2).create().await?;
     claim.fill_random(102)?;
-    lose_a_backup(&world, &shop, "data").await?;
+    lose_a_backup(world, shop, "data").await?;
     let unclaimed = shop.repository_with(&[]).await?;
 
     // the driver dies with a disk snapshot that nobody will ask for again
@@ -403,33 +411,28 @@ async fn doctor_tells_what_is_left_over_and_the_driver_removes_what_is_old(world
     let _ = std::fs::remove_file(&died);
     asked.api().delete(&asked.name, &DeleteParams::default()).await?;
     let folder = format!("plugins/vsphere-restic-repo/{}", shop.name());
-    let (old, young) = (
-        begin_upload(&world, &format!("{folder}/old")).await?,
-        begin_upload(&world, &format!("{folder}/young")).await?,
-    );
-    grow_old(&world, &old).await?;
+    let (old, young) =
+        (begin_upload(world, &format!("{folder}/old")).await?, begin_upload(world, &format!("{folder}/young")).await?);
+    grow_old(world, &old).await?;
     let claims: Api<BackupRepositoryClaim> = Api::namespaced(world.client(), world.velero());
     let of_unclaimed = |claim: &&BackupRepositoryClaim| claim.backup_repository.as_deref() == Some(&unclaimed);
     let name = claims.list(&ListParams::default()).await?.iter().find(of_unclaimed).map(|claim| claim.name_any());
     claims.delete(&name.context("its claim")?, &DeleteParams::default()).await?;
 
-    let told = doctor(&world, &[]).await?;
+    let told = doctor(world, &[]).await?;
     told.says("leftovers", "warning", &["1 disk snapshot:", lost.disk.as_str()])?;
     let open = told.says("leftovers", "warning", &["upload in parts", "/old"])?;
     ensure!(!open.to_string().contains("young"), "a young one is told: {open}");
     told.says("leftovers", "ok", &["no restore point"])?;
-    ensure!(
-        open_uploads(&world).await?.len() == 2 && lost.disk_snapshots().await?.len() == 1,
-        "doctor changes nothing"
-    );
+    ensure!(open_uploads(world).await?.len() == 2 && lost.disk_snapshots().await?.len() == 1, "doctor changes nothing");
 
     let fast = [("ORPHAN_GRACE_SECONDS", "1"), ("LEFTOVERS_SECONDS", "1")];
     world.start_process_with(DRIVER, &fast).await?;
     until("the old upload and the disk snapshot are gone", || async {
-        Ok(!open_uploads(&world).await?.contains(&old) && lost.disk_snapshots().await?.is_empty())
+        Ok(!open_uploads(world).await?.contains(&old) && lost.disk_snapshots().await?.is_empty())
     })
     .await?;
-    ensure!(open_uploads(&world).await? == [young.clone()], "a young upload is not touched");
+    ensure!(open_uploads(world).await? == [young.clone()], "a young upload is not touched");
 
     let repositories: Api<BackupRepository> = Api::all(world.client());
     ensure!(repositories.get_opt(&unclaimed).await?.is_some(), "a young BackupRepository is not touched");
@@ -437,13 +440,13 @@ async fn doctor_tells_what_is_left_over_and_the_driver_removes_what_is_old(world
     world.kill(DRIVER).await?;
     world.start_process_with(DRIVER, &[&fast[..], &[("ORPHAN_AGE_SECONDS", "1")]].concat()).await?;
     until("what is old is gone", || async {
-        Ok(open_uploads(&world).await?.is_empty() && repositories.get_opt(&unclaimed).await?.is_none())
+        Ok(open_uploads(world).await?.is_empty() && repositories.get_opt(&unclaimed).await?.is_none())
     })
     .await?;
     ensure!(repositories.get_opt(shop.repository()).await?.is_some(), "a BackupRepository with a claim is not touched");
     let told_of = "the Velero backup of this restore point is gone";
     until("the restore point is told of", || async { Ok(world.logs(DRIVER).await?.contains(told_of)) }).await?;
-    nothing_left(&world, &shop, 1).await?;
+    nothing_left(world, shop, 1).await?;
     let metrics = world.metrics(DRIVER).await?;
     for (metric, kind, at_least) in [("orphans", "restore-point", 1), ("orphans_removed_total", "repository", 1)] {
         let line = format!("vsphere_backup_{metric}{{kind=\"{kind}\",component=\"{DRIVER}\"}} ");
@@ -456,14 +459,9 @@ async fn doctor_tells_what_is_left_over_and_the_driver_removes_what_is_old(world
     });
     let mut kept: DynamicObject = serde_json::from_value(kept)?;
     kept.types = Some(kube::core::TypeMeta { api_version: "velero.io/v1".to_owned(), kind: "Backup".to_owned() });
-    backups(&world).create(&PostParams::default(), &kept).await?;
+    backups(world).create(&PostParams::default(), &kept).await?;
     world.set(names::CONFIG, &json!({"orphaned-restore-points": "remove"})).await?;
-    let removed = nothing_left_soon(&world, &shop).await;
-    world.set(names::CONFIG, &json!({"orphaned-restore-points": null})).await?;
-    backups(&world).delete("kept", &DeleteParams::default()).await?;
-    world.kill(DRIVER).await?;
-    world.start_process(DRIVER).await?;
-    removed
+    nothing_left_soon(world, shop).await
 }
 
 /// Waits until a namespace has no restore point any more.

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api::{ClonePhase, Reason, SnapshotPhase, UploadPhase, conditions, names};
-use e2e::{Claim, DEADLINE, DiskFault, Namespace, World, explained, nothing_left, wait_until, warned};
+use e2e::{
+    Claim, DEADLINE, DiskFault, Namespace, World, delete_if_there, explained, nothing_left, put_right, wait_until,
+    warned,
+};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role, RoleBinding};
@@ -40,11 +43,13 @@ async fn a_backup_survives_an_s3_server_that_goes_away_in_the_middle(world: Worl
     world.control().slow(claim.disk.as_str(), "Read").await?;
     let asked = shop.snapshot(&claim).await?;
     asked.copying().await?;
-    world.kill("s3").await?;
-    world.control().heal(claim.disk.as_str()).await?;
-    let failed = asked.wait_for(SnapshotPhase::UploadFailed).await;
-    world.start_process("s3").await?;
-    let conditions = failed?.status.context("status")?.conditions;
+    let failed = async {
+        world.kill("s3").await?;
+        world.control().heal(claim.disk.as_str()).await?;
+        asked.wait_for(SnapshotPhase::UploadFailed).await
+    };
+    let failed = put_right(failed.await, [world.start_process("s3").await])?;
+    let conditions = failed.status.context("status")?.conditions;
     let reason = Reason::StoreUnreachable;
     explained(&world, shop.name(), &asked.name, &conditions, reason, &[reason.fix()]).await?;
     asked.wait_for_within(SnapshotPhase::Uploaded, DEADLINE + Duration::from_secs(60)).await?;
@@ -62,11 +67,13 @@ async fn a_key_that_is_refused_in_the_middle_is_named_and_the_upload_goes_on_wit
     world.control().slow(claim.disk.as_str(), "Read").await?;
     let asked = shop.snapshot_of(&claim.name, &repository).await?;
     asked.copying().await?;
-    bucket.give_to(&world, world.var("LAB_S3_SECOND_ACCESS_KEY_ID")).await?;
-    world.control().heal(claim.disk.as_str()).await?;
-    let failed = asked.wait_for(SnapshotPhase::UploadFailed).await;
-    bucket.give_to(&world, world.var("AWS_ACCESS_KEY_ID")).await?;
-    let conditions = failed?.status.context("status")?.conditions;
+    let failed = async {
+        bucket.give_to(&world, world.var("LAB_S3_SECOND_ACCESS_KEY_ID")).await?;
+        world.control().heal(claim.disk.as_str()).await?;
+        asked.wait_for(SnapshotPhase::UploadFailed).await
+    };
+    let failed = put_right(failed.await, [bucket.give_to(&world, world.var("AWS_ACCESS_KEY_ID")).await])?;
+    let conditions = failed.status.context("status")?.conditions;
     let reason = Reason::StoreAccessDenied;
     let words = ["access denied", bucket.name(), reason.fix()];
     explained(&world, shop.name(), &asked.name, &conditions, reason, &words).await?;
@@ -99,16 +106,20 @@ async fn the_transport_of_a_disk_is_told_and_follows_the_setting(world: World) -
         clone.wait_for(ClonePhase::Completed).await?;
         told(&clone.download().await?.status.context("status")?.conditions, words)
     };
-    let unencrypted = unencrypted.await;
-    for name in DATA_MANAGERS {
-        world.kill(name).await?;
-        world.start_process(name).await?;
-    }
-    unencrypted?;
+    put_right(unencrypted.await, restarted(&world, DATA_MANAGERS).await)?;
     let asked = shop.snapshot(&claim).await?;
     asked.wait_for(SnapshotPhase::Uploaded).await?;
     told(&asked.upload().await?.status.context("status")?.conditions, "by nbdssl; allowed, best first: nbdssl, nbd")?;
     nothing_left(&world, &shop, 2).await
+}
+
+/// Starts these programs anew, as the lab has them.
+async fn restarted(world: &World, programs: impl IntoIterator<Item = &str>) -> Vec<Result<()>> {
+    let mut acts = Vec::new();
+    for program in programs {
+        acts.push(world.restart(program).await);
+    }
+    acts
 }
 
 /// Text of the vCenter Secret.
@@ -139,8 +150,7 @@ async fn fails_with_secret(world: &World, shop: &Namespace, secret: &str, reason
     let claim = shop.claim("data").mib(1).create().await?;
     claim.fill_random(72)?;
     let before = configuration(world).await?;
-    configure(world, secret).await?;
-    let mut outcome = Ok(());
+    let mut outcome = configure(world, secret).await;
     for _ in 0..times {
         let once = async {
             let asked = shop.snapshot(&claim).await?;
@@ -149,10 +159,11 @@ async fn fails_with_secret(world: &World, shop: &Namespace, secret: &str, reason
             let words = ["take the disk snapshot", "in the vCenter Secret"];
             explained(world, shop.name(), &asked.name, &conditions, reason, &words).await
         };
-        outcome = outcome.and(once.await);
+        if outcome.is_ok() {
+            outcome = once.await;
+        }
     }
-    configure(world, &before).await?;
-    outcome?;
+    put_right(outcome, [configure(world, &before).await])?;
     nothing_left(world, shop, 0).await?;
     back_up(shop, &claim).await.context("a corrected Secret is taken up by itself")?;
     nothing_left(world, shop, 1).await
@@ -189,8 +200,8 @@ async fn programs_start_without_the_vcenter_secret_and_take_it_when_it_is_made(w
     claim.fill_random(78)?;
     let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
     let before = secrets.get(names::VCENTER_SECRET).await?;
-    secrets.delete(names::VCENTER_SECRET, &DeleteParams::default()).await?;
     let outcome = async {
+        secrets.delete(names::VCENTER_SECRET, &DeleteParams::default()).await?;
         for name in DATA_MANAGERS.into_iter().chain(["backup-driver"]) {
             world.kill(name).await?;
             world.start_process(name).await.with_context(|| format!("{name} does not start"))?;
@@ -204,8 +215,11 @@ async fn programs_start_without_the_vcenter_secret_and_take_it_when_it_is_made(w
     let outcome = outcome.await;
     let mut again = Secret { data: before.data, type_: before.type_, ..Secret::default() };
     again.metadata.name = Some(names::VCENTER_SECRET.to_owned());
-    secrets.create(&PostParams::default(), &again).await?;
-    outcome?;
+    let mut acts = vec![secrets.create(&PostParams::default(), &again).await.map(drop).map_err(Into::into)];
+    for name in DATA_MANAGERS.into_iter().chain(["backup-driver"]) {
+        acts.push(world.start_process(name).await); // one that runs goes on
+    }
+    put_right(outcome, acts)?;
     back_up(&shop, &claim).await.context("it is taken up without a restart")?;
     nothing_left(&world, &shop, 1).await
 }
@@ -238,7 +252,6 @@ async fn the_vcenter_secret_is_found_where_the_settings_say(world: World) -> Res
     let shop = world.namespace("elsewhere").await?;
     let claim = shop.claim("data").mib(1).create().await?;
     let before = configuration(&world).await?;
-    configure(&world, "[Global]\n").await?;
     let own = json!({"vsphere_secret_namespace": shop.name(), "vsphere_secret_name": "our-vcenter"});
     let none = json!({"vsphere_secret_namespace": null, "vsphere_secret_name": null});
     let (shared, not) = (json!({"decouple-vsphere-csi-driver": "false"}), json!({"decouple-vsphere-csi-driver": null}));
@@ -248,22 +261,26 @@ async fn the_vcenter_secret_is_found_where_the_settings_say(world: World) -> Res
         (names::FEATURES, &shared, &not, csi, names::CSI_SECRETS[0]),
         (names::FEATURES, &shared, &not, csi, names::CSI_SECRETS[1]),
     ];
-    let mut outcome = Ok(());
+    let mut outcome = configure(&world, "[Global]\n").await;
     for (map, set, unset, namespace, name) in cases {
+        if outcome.is_err() {
+            break;
+        }
         let once = async {
             secret_elsewhere(&world, namespace, name, &before).await?;
             world.set(map, set).await?;
-            back_up(&shop, &claim).await.with_context(|| format!("with Secret {namespace}/{name}"))
+            back_up(&shop, &claim).await.with_context(|| format!("with Secret {namespace}/{name}")).map(drop)
         };
-        outcome = outcome.and(once.await.map(drop));
-        world.set(map, unset).await?;
-        let delete = DeleteParams::default();
-        Api::<Secret>::namespaced(world.client(), namespace).delete(name, &delete).await?;
-        Api::<Role>::namespaced(world.client(), namespace).delete(name, &delete).await?;
-        Api::<RoleBinding>::namespaced(world.client(), namespace).delete(name, &delete).await?;
+        let outcome_here = once.await;
+        let acts = [
+            world.set(map, unset).await,
+            delete_if_there(&Api::<Secret>::namespaced(world.client(), namespace), name).await,
+            delete_if_there(&Api::<Role>::namespaced(world.client(), namespace), name).await,
+            delete_if_there(&Api::<RoleBinding>::namespaced(world.client(), namespace), name).await,
+        ];
+        outcome = put_right(outcome_here, acts);
     }
-    configure(&world, &before).await?;
-    outcome?;
+    put_right(outcome, [configure(&world, &before).await])?;
     nothing_left(&world, &shop, cases.len()).await
 }
 
@@ -273,10 +290,10 @@ async fn what_the_user_sets_of_the_disk_library_is_in_use_and_a_mistake_in_it_is
     let claim = shop.claim("data").mib(48).create().await?;
     claim.fill_random(79)?;
     let (nfc, transport) = ("vixDiskLib.nfc.LogLevel", "vixDiskLib.transport.LogLevel");
-    world.set(names::VDDK_CONFIG, &json!({nfc: "4", transport: "loud"})).await?;
-    world.control().slow(claim.disk.as_str(), "Read").await?;
-    let asked = shop.snapshot(&claim).await?;
     let outcome = async {
+        world.set(names::VDDK_CONFIG, &json!({nfc: "4", transport: "loud"})).await?;
+        world.control().slow(claim.disk.as_str(), "Read").await?;
+        let asked = shop.snapshot(&claim).await?;
         let process = asked.copying().await?;
         let mut found = Vec::new();
         for folder in std::fs::read_dir(world.folder().join("pods").join(process).join("scratch"))? {
@@ -288,12 +305,15 @@ async fn what_the_user_sets_of_the_disk_library_is_in_use_and_a_mistake_in_it_is
         }
         let name = asked.upload().await?.name_any();
         let words = [names::VDDK_CONFIG, "vixDiskLib.transport.LogLevel is `loud`: a level from 0 to 6"];
-        warned(&world, world.velero(), &name, Reason::SettingsInvalid, &words).await
+        warned(&world, world.velero(), &name, Reason::SettingsInvalid, &words).await?;
+        Ok(asked)
     };
     let outcome = outcome.await;
-    world.set(names::VDDK_CONFIG, &json!({nfc: null, transport: null})).await?;
-    world.control().heal(claim.disk.as_str()).await?;
-    outcome?;
+    let acts = [
+        world.set(names::VDDK_CONFIG, &json!({nfc: null, transport: null})).await,
+        world.control().heal(claim.disk.as_str()).await,
+    ];
+    let asked = put_right(outcome, acts)?;
     asked.wait_for(SnapshotPhase::Uploaded).await?;
     nothing_left(&world, &shop, 1).await
 }
@@ -307,10 +327,10 @@ async fn a_missing_disk_library_is_named_and_everything_else_works(world: World)
     let claim = shop.claim("data").mib(1).create().await?;
     claim.fill_random(73)?;
     let aside = |library: &PathBuf| library.with_extension("aside");
-    for library in libraries(&world) {
-        std::fs::rename(&library, aside(&library))?;
-    }
     let outcome = async {
+        for library in libraries(&world) {
+            std::fs::rename(&library, aside(&library))?;
+        }
         let asked = shop.snapshot(&claim).await?;
         let seen = asked.wait_for(SnapshotPhase::UploadFailed).await?;
         let conditions = seen.status.context("status")?.conditions;
@@ -319,10 +339,11 @@ async fn a_missing_disk_library_is_named_and_everything_else_works(world: World)
         anyhow::Ok(asked)
     }
     .await;
-    for library in libraries(&world) {
-        std::fs::rename(aside(&library), &library)?;
-    }
-    outcome?.cancel().await?;
+    let back = |library: PathBuf| match std::fs::rename(aside(&library), &library) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && library.exists() => Ok(()), // it never went
+        renamed => renamed.with_context(|| format!("bring {} back", library.display())),
+    };
+    put_right(outcome, libraries(&world).map(back))?.cancel().await?;
     nothing_left(&world, &shop, 0).await?;
     back_up(&shop, &claim).await.context("the library is found without a restart")?;
     nothing_left(&world, &shop, 1).await
@@ -332,12 +353,12 @@ async fn a_disk_library_that_hangs_is_ended(world: World) -> Result<()> {
     let shop = world.namespace("hangs").await?;
     let claim = shop.claim("data").mib(4).create().await?;
     claim.fill_random(74)?;
-    for name in DATA_MANAGERS {
-        world.kill(name).await?;
-        world.start_process_with(name, &[("DISK_CALL_DEADLINE", "3")]).await?;
-    }
-    world.control().disk_fault(&DiskFault::new(claim.disk.as_str(), "Read", "hang")).await?;
     let outcome = async {
+        for name in DATA_MANAGERS {
+            world.kill(name).await?;
+            world.start_process_with(name, &[("DISK_CALL_DEADLINE", "3")]).await?;
+        }
+        world.control().disk_fault(&DiskFault::new(claim.disk.as_str(), "Read", "hang")).await?;
         let asked = shop.snapshot(&claim).await?;
         let seen = asked.wait_for(SnapshotPhase::UploadFailed).await?;
         let conditions = seen.status.context("status")?.conditions;
@@ -346,27 +367,30 @@ async fn a_disk_library_that_hangs_is_ended(world: World) -> Result<()> {
         anyhow::Ok(asked)
     }
     .await;
-    world.control().heal(claim.disk.as_str()).await?;
-    for name in DATA_MANAGERS {
-        world.kill(name).await?;
-        world.start_process(name).await?;
-    }
-    outcome?.cancel().await?;
+    let mut acts = vec![world.control().heal(claim.disk.as_str()).await];
+    acts.extend(restarted(&world, DATA_MANAGERS).await);
+    put_right(outcome, acts)?.cancel().await?;
     nothing_left(&world, &shop, 0).await
 }
 
 async fn a_disk_deleted_between_snapshot_and_upload_ends_the_backup(world: World) -> Result<()> {
     let shop = world.namespace("diskgone").await?;
     let claim = shop.claim("data").mib(1).create().await?;
-    for name in DATA_MANAGERS {
-        world.kill(name).await?;
+    let outcome = async {
+        for name in DATA_MANAGERS {
+            world.kill(name).await?;
+        }
+        let asked = shop.snapshot(&claim).await?;
+        let upload = asked.upload_when_made().await?;
+        world.control().remove_disk(claim.disk.as_str()).await?;
+        Ok((asked, upload))
     }
-    let asked = shop.snapshot(&claim).await?;
-    let upload = asked.upload_when_made().await?;
-    world.control().remove_disk(claim.disk.as_str()).await?;
+    .await;
+    let mut acts = Vec::new();
     for name in DATA_MANAGERS {
-        world.start_process(name).await?;
+        acts.push(world.start_process(name).await);
     }
+    let (asked, upload) = put_right(outcome, acts)?;
     let seen = asked.wait_for(SnapshotPhase::UploadFailedAfterRetry).await?;
     let conditions = seen.status.context("status")?.conditions;
     let reason = Reason::DiskMissing;
@@ -385,18 +409,18 @@ async fn a_repository_key_that_everybody_knows_is_warned_about(world: World) -> 
     let name = names::REPOSITORY_KEY_SECRET;
     let own = secrets.get(name).await?.data.context("the lab's own key")?;
     let write = async |data: &std::collections::BTreeMap<String, ByteString>| {
-        secrets.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "data": data }))).await.map(drop)
+        secrets.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "data": data }))).await?;
+        anyhow::Ok(())
     };
     let well_known = ByteString(b"static-passw0rd".to_vec());
-    write(&[(names::REPOSITORY_PASSWORD.to_owned(), well_known)].into()).await?;
     let outcome = async {
+        write(&[(names::REPOSITORY_PASSWORD.to_owned(), well_known)].into()).await?;
         let asked = shop.snapshot(&claim).await?;
         asked.wait_for(SnapshotPhase::Uploaded).await?;
         asked.told(Reason::RepositoryPasswordDefault).await
     }
     .await;
-    write(&own).await?;
-    outcome
+    put_right(outcome, [write(&own).await])
 }
 
 async fn a_role_that_was_cut_is_named_on_the_backup_that_waits_for_it(world: World) -> Result<()> {
@@ -410,10 +434,11 @@ async fn a_role_that_was_cut_is_named_on_the_backup_that_waits_for_it(world: Wor
     let mut cut = whole.clone();
     cut.iter_mut().filter(|rule| is_for(rule)).for_each(|rule| rule.verbs.retain(|verb| verb != "get"));
     let write = async |rules: &[PolicyRule]| {
-        roles.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "rules": rules }))).await.map(drop)
+        roles.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "rules": rules }))).await?;
+        anyhow::Ok(())
     };
-    write(&cut).await?;
     let waits = async {
+        write(&cut).await?;
         let asked = shop.snapshot(&claim).await?;
         let is_told = |s: Option<&api::Snapshot>| {
             let conditions = s.and_then(|s| s.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
@@ -426,8 +451,8 @@ async fn a_role_that_was_cut_is_named_on_the_backup_that_waits_for_it(world: Wor
         anyhow::Ok(asked)
     }
     .await;
-    write(&whole).await?;
-    waits?.wait_for(SnapshotPhase::Uploaded).await.context("it goes on by itself")?;
+    let waits = put_right(waits, [write(&whole).await])?;
+    waits.wait_for(SnapshotPhase::Uploaded).await.context("it goes on by itself")?;
     nothing_left(&world, &shop, 1).await
 }
 
@@ -435,9 +460,10 @@ async fn an_upload_is_tried_as_often_as_the_settings_say_and_no_more(world: Worl
     let shop = world.namespace("retries").await?;
     let claim = shop.claim("data").mib(1).create().await?;
     claim.fill_random(75)?;
-    world.control().disk_fault(&DiskFault { code: 13, ..DiskFault::new(claim.disk.as_str(), "Open", "fail") }).await?;
-    world.set(names::CONFIG, &json!({"upload-cr-retry-max": "0"})).await?;
     let outcome = async {
+        let refused = DiskFault { code: 13, ..DiskFault::new(claim.disk.as_str(), "Open", "fail") };
+        world.control().disk_fault(&refused).await?;
+        world.set(names::CONFIG, &json!({"upload-cr-retry-max": "0"})).await?;
         let asked = shop.snapshot(&claim).await?;
         let seen = asked.wait_for(SnapshotPhase::UploadFailedAfterRetry).await?;
         let conditions = seen.status.context("status")?.conditions;
@@ -451,8 +477,10 @@ async fn an_upload_is_tried_as_often_as_the_settings_say_and_no_more(world: Worl
         anyhow::Ok(())
     }
     .await;
-    world.set(names::CONFIG, &json!({"upload-cr-retry-max": null})).await?;
-    world.control().heal(claim.disk.as_str()).await?;
-    outcome?;
+    let acts = [
+        world.set(names::CONFIG, &json!({"upload-cr-retry-max": null})).await,
+        world.control().heal(claim.disk.as_str()).await,
+    ];
+    put_right(outcome, acts)?;
     nothing_left(&world, &shop, 0).await
 }

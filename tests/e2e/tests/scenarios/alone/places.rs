@@ -101,11 +101,7 @@ async fn a_claim_is_backed_up_from_whichever_vcenter_has_its_disk_and_waits_for_
         anyhow::Ok(())
     };
     let outcome = outcome.await;
-    let acts = [
-        configure(&world, &before).await,
-        world.without_second_vcenter(&far).await,
-        world.start_process("vcenter").await, // which ended for that; where it runs, it goes on
-    ];
+    let acts = [configure(&world, &before).await, world.without_second_vcenter(&far).await];
     put_right(outcome, acts)?;
     back_up(&shop, &far).await.context("a disk that was given back to the first vCenter")?;
     nothing_left(&world, &shop, 7).await

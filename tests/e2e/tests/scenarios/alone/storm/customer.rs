@@ -1,6 +1,5 @@
 //! Somebody whose claim is backed up, restored and deleted, day after day, whatever the weather.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,17 +11,11 @@ use e2e::{Claim, Namespace, World, asked, insist, nothing_left_of_the_dead, wait
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::Rng as _;
 use serde_json::json;
-use tokio::sync::watch;
 
-/// Size of each customer's disk: faults of the disk library strike disks of this size.
-pub(super) const MIB: u64 = 24;
-/// How much of it holds data from the start.
-pub(super) const DATA: u64 = 16 << 20;
-/// How much changes each day.
-pub(super) const CHANGE: u64 = 1 << 20;
+use super::days::{Life, Lives};
+
 /// How many restore points a customer keeps at most.
 const POINTS: usize = 3;
 /// How long a job may take in a storm: what takes longer hangs.
@@ -45,59 +38,26 @@ enum Will {
 pub(super) struct Customer {
     world: World,
     shop: Namespace,
-    claim: Claim,
-    chance: StdRng,
+    life: Life,
     points: Vec<Point>,
-    day: u64,
-    /// How jobs ended, and how often.
-    ends: BTreeMap<String, u32>,
 }
 
 impl Customer {
     pub(super) async fn new(world: &World, number: u64, seed: u64) -> Result<Self> {
         let shop = world.namespace(&format!("storm-{number}")).await?;
-        let claim = shop.claim("data").mib(MIB).create().await?;
-        claim.write_random(seed.wrapping_add(number), 0, DATA)?;
-        let chance = StdRng::seed_from_u64(seed.wrapping_add(1 + number));
-        Ok(Self { world: world.clone(), shop, claim, chance, points: Vec::new(), day: 0, ends: BTreeMap::new() })
-    }
-
-    /// Day after day until it is calm.
-    pub(super) async fn lives(mut self, is_calm: watch::Receiver<bool>) -> Result<Self> {
-        while !*is_calm.borrow() {
-            self.day += 1;
-            let (day, name) = (self.day, self.shop.name().to_owned());
-            self.lives_a_day().await.with_context(|| format!("on day {day} of {name}"))?;
-        }
-        Ok(self)
-    }
-
-    async fn lives_a_day(&mut self) -> Result<()> {
-        let place = self.chance.random_range(0..(MIB << 20) - CHANGE);
-        let seed = self.chance.random();
-        self.claim.write_random(seed, place, CHANGE)?;
-        let will = self.will();
-        self.backs_up(will).await.context("the backup")?;
-        if !self.points.is_empty() && self.chance.random_ratio(1, 2) {
-            let (point, will) = (self.chance.random_range(0..self.points.len()), self.will());
-            self.restores(point, will).await.context("the restore")?;
-        }
-        if self.points.len() > POINTS || (self.points.len() > 1 && self.chance.random_ratio(1, 3)) {
-            let point = self.points.remove(self.chance.random_range(0..self.points.len()));
-            self.deletes(&point).await.context("the deletion")?;
-        }
-        Ok(())
+        let life = Life::begin(&shop, number, seed).await?;
+        Ok(Self { world: world.clone(), shop, life, points: Vec::new() })
     }
 
     fn will(&mut self) -> Will {
-        if self.chance.random_ratio(1, 6) { Will::StopsIt } else { Will::LetsIt }
+        if self.life.chance.random_ratio(1, 6) { Will::StopsIt } else { Will::LetsIt }
     }
 
     async fn backs_up(&mut self, will: Will) -> Result<()> {
-        let digest = self.claim.digest()?;
-        let job = self.shop.snapshot(&self.claim).await?;
+        let digest = self.life.claim.digest()?;
+        let job = self.shop.snapshot(&self.life.claim).await?;
         if will == Will::StopsIt {
-            insist("ask an Upload to stop", || async { self.stops_upload(&job).await }).await?;
+            insist("ask an Upload to stop", || async { stop_upload(&self.world, &job).await }).await?;
         }
         let jobs = job.api();
         let ended = wait_until(&jobs, &job.name, PATIENCE, "has ended", |seen| {
@@ -114,25 +74,8 @@ impl Customer {
         Ok(())
     }
 
-    /// Asks the Upload of a Snapshot to stop, unless the Snapshot has ended without one.
-    async fn stops_upload(&self, job: &e2e::Snapshot) -> Result<()> {
-        let jobs = job.api();
-        let seen = wait_until(&jobs, &job.name, PATIENCE, "has an Upload", |seen| {
-            let status = seen.and_then(|s| s.status.as_ref());
-            status.is_some_and(|s| s.snapshot_id.is_some() || s.phase.as_ref().is_some_and(SnapshotPhase::is_terminal))
-        });
-        if seen.await?.as_ref().and_then(Snapshot::phase).is_some_and(SnapshotPhase::is_terminal) {
-            return Ok(());
-        }
-        let name = job.upload().await?.name_any();
-        let stop = Patch::Merge(json!({"spec": {"uploadCancel": true}}));
-        let uploads: Api<api::Upload> = Api::namespaced(self.world.client(), self.world.velero());
-        uploads.patch(&name, &PatchParams::default(), &stop).await?;
-        Ok(())
-    }
-
     async fn restores(&mut self, point: usize, will: Will) -> Result<()> {
-        let (name, point) = (format!("back-{}", self.day), &self.points[point]);
+        let (name, point) = (format!("back-{}", self.life.day), &self.points[point]);
         let job = self.shop.clone_as(&point.snapshot, &name).await?;
         if will == Will::StopsIt {
             let stop = Patch::Merge(json!({"spec": {"cloneCancel": true}}));
@@ -176,18 +119,7 @@ impl Customer {
     }
 
     async fn deletes(&mut self, point: &Point) -> Result<()> {
-        let status = point.snapshot.status.as_ref().context("a restore point has a status")?;
-        let spec = DeleteSnapshotSpec {
-            snapshot_id: status.snapshot_id.clone().context("a restore point has an id")?,
-            backup_repository: self.shop.repository().to_owned(),
-        };
-        let deletions: Api<DeleteSnapshot> = Api::namespaced(self.world.client(), self.world.velero());
-        let name = api::names::delete_snapshot(uuid::Uuid::new_v4());
-        let name = asked(&deletions, &DeleteSnapshot::new(&name, spec)).await?;
-        let ended = wait_until(&deletions, &name, PATIENCE, "is Completed", |seen| {
-            seen.and_then(DeleteSnapshot::phase) == Some(&DeletePhase::Completed)
-        });
-        ended.await?;
+        delete_by_hand(&self.world, &point.snapshot, self.shop.repository()).await?;
         self.notes("deletion", Some("Completed".to_owned()), &[]);
         Ok(())
     }
@@ -195,26 +127,94 @@ impl Customer {
     fn notes(&mut self, job: &str, phase: Option<String>, conditions: &[Condition]) {
         let why = conditions::get(conditions, READY).map_or("", |ready| ready.reason.as_str());
         let end = format!("{job} {} {why}", phase.unwrap_or_default());
-        *self.ends.entry(end.trim_end().to_owned()).or_default() += 1;
+        self.life.notes(end.trim_end().to_owned());
     }
 
     /// In the calm after it: every restore point comes back, restic finds nothing wrong, and nothing is left.
     pub(super) async fn comes_out_whole(mut self) -> Result<()> {
         let name = self.shop.name().to_owned();
-        println!("{name}: {} days, {:?}", self.day, self.ends);
+        println!("{name}: {} days, {:?}", self.life.day, self.life.ends);
         let points = self.points.len();
         self.backs_up(Will::LetsIt).await.with_context(|| format!("{name}, in the calm"))?;
-        ensure!(self.points.len() > points, "{name}: no backup in the calm: {:?}", self.ends);
+        ensure!(self.points.len() > points, "{name}: no backup in the calm: {:?}", self.life.ends);
         for point in 0..self.points.len() {
-            self.day += 1;
-            self.ends.clear();
+            self.life.day += 1;
+            self.life.ends.clear();
             self.restores(point, Will::LetsIt).await.with_context(|| format!("{name}, in the calm"))?;
-            ensure!(self.ends.keys().all(|end| end.starts_with("restore Completed")), "{name}: {:?}", self.ends);
+            ensure!(
+                self.life.ends.keys().all(|end| end.starts_with("restore Completed")),
+                "{name}: {:?}",
+                self.life.ends
+            );
         }
         nothing_left_of_the_dead(&self.world, &self.shop, self.points.len()).await.with_context(|| name.clone())?;
         insist("count volumes", || has_one_volume(&self.world, &self.shop)).await?;
         self.world.restic(&name).check().await?;
-        self.claim.delete().await.with_context(|| name) // its disk is tracked, which no later scenario expects
+        self.life.claim.delete().await.with_context(|| name) // its disk is tracked, which no later scenario expects
+    }
+}
+
+/// Asks the Upload of a Snapshot to stop, unless the Snapshot has ended without one.
+pub(super) async fn stop_upload(world: &World, job: &e2e::Snapshot) -> Result<()> {
+    let jobs = job.api();
+    let seen = wait_until(&jobs, &job.name, PATIENCE, "has an Upload", |seen| {
+        let status = seen.and_then(|s| s.status.as_ref());
+        status.is_some_and(|s| s.snapshot_id.is_some() || s.phase.as_ref().is_some_and(SnapshotPhase::is_terminal))
+    });
+    if seen.await?.as_ref().and_then(Snapshot::phase).is_some_and(SnapshotPhase::is_terminal) {
+        return Ok(());
+    }
+    let name = job.upload().await?.name_any();
+    let stop = Patch::Merge(json!({"spec": {"uploadCancel": true}}));
+    let uploads: Api<api::Upload> = Api::namespaced(world.client(), world.velero());
+    uploads.patch(&name, &PatchParams::default(), &stop).await?;
+    Ok(())
+}
+
+/// Deletes by hand what a Snapshot has backed up, as a user does whose backup program has forgotten it.
+pub(super) async fn delete_by_hand(world: &World, snapshot: &Snapshot, repository: &str) -> Result<()> {
+    let status = snapshot.status.as_ref().context("a Snapshot has a status")?;
+    let spec = DeleteSnapshotSpec {
+        snapshot_id: status.snapshot_id.clone().context("it names what it has taken")?,
+        backup_repository: repository.to_owned(),
+    };
+    let deletions: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
+    let name = api::names::delete_snapshot(uuid::Uuid::new_v4());
+    let name = asked(&deletions, &DeleteSnapshot::new(&name, spec)).await?;
+    let ended = wait_until(&deletions, &name, PATIENCE, "is Completed", |seen| {
+        seen.and_then(DeleteSnapshot::phase) == Some(&DeletePhase::Completed)
+    });
+    ended.await.map(drop)
+}
+
+impl Lives for Customer {
+    const MOST: usize = POINTS;
+
+    fn name(&self) -> String {
+        self.shop.name().to_owned()
+    }
+
+    fn life(&mut self) -> &mut Life {
+        &mut self.life
+    }
+
+    fn kept(&self) -> usize {
+        self.points.len()
+    }
+
+    async fn backs_up_today(&mut self) -> Result<()> {
+        let will = self.will();
+        self.backs_up(will).await
+    }
+
+    async fn restores_one(&mut self, which: usize) -> Result<()> {
+        let will = self.will();
+        self.restores(which, will).await
+    }
+
+    async fn deletes_one(&mut self, which: usize) -> Result<()> {
+        let point = self.points.remove(which);
+        self.deletes(&point).await
     }
 }
 

@@ -1,11 +1,13 @@
 //! A storm: customers back up, restore, delete and cancel, one of them through Velero, while all that they need is killed, paused and slowed, one thing
-//! after the other, by chance. After it every backup that was called `Uploaded`, or *Completed*, comes back byte for byte, every other job
+//! after the other, by chance. Two strikes are aimed: one at an Upload of Velero's, one at Velero itself, so that backups are met that it calls
+//! *PartiallyFailed* and *Failed*. After it every backup that was called `Uploaded`, or *Completed*, comes back byte for byte, every other job
 //! says why not, and nothing is left.
 //!
 //! `STORM_ROUNDS` says how many strikes there are, `STORM_SEED` brings those of an earlier run back: the same strikes for the same
 //! moments, whose times are still the machine's.
 
 mod customer;
+mod days;
 mod secrets;
 mod velero_user;
 mod weather;
@@ -14,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use api::names;
-use e2e::{DiskFault, Disks, World, nothing_left_at_all};
+use e2e::{DiskFault, Disks, World, nothing_left_at_all, put_right};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -41,9 +43,11 @@ async fn in_a_storm_every_claim_comes_back_or_its_object_says_why_not(world: Wor
     world.set(names::CONFIG, &json!({"upload-cr-retry-max": TRIES_AGAIN})).await?;
     world.control().tell("/tracking", &json!({"on": true})).await?;
     let outcome = storm(&world, rounds, seed).await.with_context(|| format!("in the storm with STORM_SEED={seed}"));
-    outcome?; // a lab in which it failed is started anew
-    world.control().tell("/tracking", &json!({"on": false})).await?;
-    world.set(names::CONFIG, &json!({"upload-cr-retry-max": null})).await
+    let acts = [
+        world.control().tell("/tracking", &json!({"on": false})).await,
+        world.set(names::CONFIG, &json!({"upload-cr-retry-max": null})).await,
+    ];
+    put_right(outcome, acts) // a lab in which it failed is started anew
 }
 
 /// Who lived through it.
@@ -58,10 +62,13 @@ async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
     for number in 0..CUSTOMERS - 1 {
         let customer = Customer::new(world, number, seed).await?;
         let is_calm = is_calm.clone();
-        customers.spawn(async { Ok(Somebody::ByHand(customer.lives(is_calm).await?)) });
+        customers.spawn(async { Ok(Somebody::ByHand(days::live(customer, is_calm).await?)) });
     }
-    let user = VeleroUser::new(world, CUSTOMERS - 1, seed).await?;
-    customers.spawn(async { Ok(Somebody::ThroughVelero(user.lives(is_calm).await?)) });
+    let mut user = VeleroUser::new(world, CUSTOMERS - 1, seed).await?;
+    customers.spawn(async {
+        user.is_struck().await?;
+        Ok(Somebody::ThroughVelero(days::live(user, is_calm).await?))
+    });
     slow_disks(world).await?;
     let mut weather = Weather::new(world, seed);
     tokio::select! {
@@ -79,7 +86,7 @@ async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
             () = tokio::time::sleep(KUBELET) => { world.revive().await?; }
         }
     }
-    world.control().heal(Disks::OfMib(customer::MIB)).await?;
+    world.control().heal(Disks::OfMib(days::MIB)).await?;
     weather.tells();
     for customer in all {
         match customer {
@@ -94,7 +101,7 @@ async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
 /// Disks so slow that a strike meets transfers in the middle; a vCenter double that was started again has forgotten it.
 async fn slow_disks(world: &World) -> Result<()> {
     for function in ["Read", "Write"] {
-        let slow = DiskFault { delay_ms: 100, ..DiskFault::new(Disks::OfMib(customer::MIB), function, "slow") };
+        let slow = DiskFault { delay_ms: 100, ..DiskFault::new(Disks::OfMib(days::MIB), function, "slow") };
         world.control().disk_fault(&slow).await?;
     }
     Ok(())

@@ -1,24 +1,48 @@
 //! Somebody who backs up, restores and deletes with Velero's command line, whatever the weather.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{DeletePhase, DeleteSnapshot, labels};
+use api::{DeletePhase, DeleteSnapshot, Snapshot, SnapshotPhase, labels};
 use e2e::{Claim, Namespace, Velero, VeleroStatus, World, insist, nothing_left_of_the_dead, wait_until};
 use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, PersistentVolumeClaim};
 use kube::Api;
 use kube::api::DeleteParams;
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
-use tokio::sync::watch;
 
-use super::customer::{CHANGE, DATA, MIB, PATIENCE, has_one_volume};
+use super::customer::{PATIENCE, delete_by_hand, has_one_volume, stop_upload};
+use super::days::{Life, Lives};
 
 /// How many backups are kept at most.
 const BACKUPS: usize = 2;
+/// Pause between two looks for a Snapshot.
+const LOOK: Duration = Duration::from_millis(100);
 /// Velero tries a deletion that it could not do no more: it is asked for again after so long.
 const ASKED_AGAIN: Duration = Duration::from_secs(60);
+
+/// How often an end is aimed at, while the weather brings another one.
+const TRIES: u32 = 5;
+
+/// What befalls a backup so that Velero calls it otherwise than *Completed*. Chance alone seldom does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// Somebody stops its Upload: *PartiallyFailed*.
+    Stopped,
+    /// Velero is killed while it collects: *Failed*.
+    Forgotten,
+}
+
+impl Aim {
+    const ALL: [Self; 2] = [Self::Stopped, Self::Forgotten];
+
+    /// What Velero is to call the backup.
+    fn phase(self) -> &'static str {
+        match self {
+            Self::Stopped => "PartiallyFailed",
+            Self::Forgotten => "Failed",
+        }
+    }
+}
 
 /// A backup that Velero called Completed, and what the disk held then.
 struct Kept {
@@ -31,68 +55,46 @@ pub(super) struct VeleroUser {
     world: World,
     velero: Velero,
     shop: Namespace,
-    claim: Claim,
-    chance: StdRng,
+    life: Life,
     kept: Vec<Kept>,
     /// Backups that ended otherwise; some of their data may be there.
     others: Vec<String>,
-    day: u64,
-    /// How jobs ended, and how often.
-    ends: BTreeMap<String, u32>,
 }
 
 impl VeleroUser {
     pub(super) async fn new(world: &World, number: u64, seed: u64) -> Result<Self> {
         let shop = world.namespace(&format!("storm-velero-{number}")).await?;
-        let claim = shop.claim("data").mib(MIB).create().await?;
-        claim.write_random(seed.wrapping_add(number), 0, DATA)?;
-        let chance = StdRng::seed_from_u64(seed.wrapping_add(1 + number));
+        let life = Life::begin(&shop, number, seed).await?;
         let (world, velero) = (world.clone(), world.velero_server());
-        Ok(Self {
-            world,
-            velero,
-            shop,
-            claim,
-            chance,
-            kept: Vec::new(),
-            others: Vec::new(),
-            day: 0,
-            ends: BTreeMap::new(),
-        })
+        Ok(Self { world, velero, shop, life, kept: Vec::new(), others: Vec::new() })
     }
 
-    /// Day after day until it is calm.
-    pub(super) async fn lives(mut self, is_calm: watch::Receiver<bool>) -> Result<Self> {
-        while !*is_calm.borrow() {
-            self.day += 1;
-            let (day, name) = (self.day, self.shop.name().to_owned());
-            self.lives_a_day().await.with_context(|| format!("on day {day} of {name}"))?;
-        }
-        Ok(self)
-    }
-
-    async fn lives_a_day(&mut self) -> Result<()> {
-        let place = self.chance.random_range(0..(MIB << 20) - CHANGE);
-        let seed = self.chance.random();
-        self.claim.write_random(seed, place, CHANGE)?;
-        self.backs_up().await.context("the backup")?;
-        if !self.kept.is_empty() && self.chance.random_ratio(1, 2) {
-            let which = self.chance.random_range(0..self.kept.len());
-            self.restores(which).await.context("the restore")?;
-        }
-        if self.kept.len() > BACKUPS || (self.kept.len() > 1 && self.chance.random_ratio(1, 3)) {
-            let gone = self.kept.remove(self.chance.random_range(0..self.kept.len()));
-            self.deletes(&gone.backup).await.context("the deletion")?;
+    /// Backs up until each end was met that somebody aims at.
+    pub(super) async fn is_struck(&mut self) -> Result<()> {
+        for aim in Aim::ALL {
+            let phase = aim.phase();
+            let mut tries = 0;
+            while !self.life.ends.contains_key(&format!("backup {phase}")) {
+                self.life.day += 1;
+                tries += 1;
+                ensure!(tries <= TRIES, "no backup of {} was ever {phase}: {:?}", self.shop.name(), self.life.ends);
+                self.backs_up(Some(aim)).await.with_context(|| format!("a backup that is to be {phase}"))?;
+            }
         }
         Ok(())
     }
 
-    async fn backs_up(&mut self) -> Result<()> {
-        let (name, digest) = (format!("{}-{}", self.shop.name(), self.day), self.claim.digest()?);
+    async fn backs_up(&mut self, aim: Option<Aim>) -> Result<()> {
+        let (name, digest) = (format!("{}-{}", self.shop.name(), self.life.day), self.life.claim.digest()?);
         insist("ask Velero for a backup", || async {
             was_heard(self.velero.back_up(&name, self.shop.name(), &["--item-operation-timeout", "15m"]).await)
         })
         .await?;
+        match aim {
+            Some(Aim::Stopped) => self.somebody_stops_it(&name).await?,
+            Some(Aim::Forgotten) => self.velero_dies_of_it(&name).await?,
+            None => {}
+        }
         let ended = wait_until(&self.velero.backups(), &name, PATIENCE, "has ended", |seen| {
             seen.and_then(|backup| backup.status.as_ref()).is_some_and(VeleroStatus::has_ended)
         })
@@ -108,8 +110,40 @@ impl VeleroUser {
         Ok(())
     }
 
+    /// Stops the Upload of a backup's only claim, once it is there.
+    async fn somebody_stops_it(&self, backup: &str) -> Result<()> {
+        let due = tokio::time::Instant::now() + PATIENCE;
+        while self.phase_of(backup).await.is_none_or(|status| !status.has_ended()) {
+            // an API server that is away now is asked again
+            if let Ok(snapshots) = self.world.snapshots_of(backup).await
+                && let [job] = &snapshots[..]
+            {
+                return insist("ask an Upload to stop", || async { stop_upload(&self.world, job).await }).await;
+            }
+            ensure!(tokio::time::Instant::now() < due, "backup {backup} has no Snapshot and does not end");
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(()) // it has ended before it asked for a Snapshot
+    }
+
+    /// Kills Velero while it collects what belongs to the backup, and starts it again.
+    async fn velero_dies_of_it(&self, backup: &str) -> Result<()> {
+        wait_until(&self.velero.backups(), backup, PATIENCE, "is begun", |seen| {
+            let phase = seen.and_then(|backup| backup.status.as_ref()).map_or("", |status| status.phase.as_str());
+            !["", "New", "Queued", "ReadyToStart"].contains(&phase)
+        })
+        .await?;
+        let _ = self.world.kill("velero").await; // it may have ended by itself
+        insist("start Velero again", || self.world.start_process("velero")).await
+    }
+
+    /// What Velero calls a backup by now; `None` while nobody answers, or while it says nothing.
+    async fn phase_of(&self, backup: &str) -> Option<VeleroStatus> {
+        self.velero.backups().get(backup).await.ok()?.status
+    }
+
     async fn restores(&mut self, which: usize) -> Result<()> {
-        let (name, from) = (format!("{}-back-{}", self.shop.name(), self.day), &self.kept[which]);
+        let (name, from) = (format!("{}-back-{}", self.shop.name(), self.life.day), &self.kept[which]);
         let mapping = format!("{}:{name}", self.shop.name());
         insist("ask Velero for a restore", || async {
             was_heard(self.velero.restore(&name, &from.backup, &["--namespace-mappings", &mapping]).await)
@@ -146,6 +180,18 @@ impl VeleroUser {
 
     /// Asks until the backup is gone; then what Velero has told us to delete is deleted.
     async fn deletes(&mut self, backup: &str) -> Result<()> {
+        self.asks_until_it_is_gone(backup).await?;
+        insist("delete what was backed up", || async {
+            let asked = self.world.deletions_of(backup).await?;
+            ensure!(!asked.is_empty(), "backup {backup} is gone, and nobody was told to delete what it holds");
+            self.deletions_are_done(backup).await
+        })
+        .await?;
+        self.life.notes("deletion Completed".to_owned());
+        Ok(())
+    }
+
+    async fn asks_until_it_is_gone(&self, backup: &str) -> Result<()> {
         let due = tokio::time::Instant::now() + PATIENCE;
         loop {
             insist("ask Velero for a deletion", || async {
@@ -157,23 +203,38 @@ impl VeleroUser {
             .await?;
             let gone = wait_until(&self.velero.backups(), backup, ASKED_AGAIN, "is gone", |seen| seen.is_none()).await;
             match gone {
-                Ok(_) => break,
+                Ok(_) => return Ok(()),
                 Err(error) => ensure!(tokio::time::Instant::now() < due, "{error:#}"),
             }
         }
+    }
+
+    /// Every deletion that Velero has told us of is done.
+    async fn deletions_are_done(&self, backup: &str) -> Result<()> {
+        let asked = self.world.deletions_of(backup).await?;
         let is_done = |asked: &DeleteSnapshot| asked.phase() == Some(&DeletePhase::Completed);
-        insist("delete what was backed up", || async {
-            let asked = self.world.deletions_of(backup).await?;
-            ensure!(!asked.is_empty(), "backup {backup} is gone, and nobody was told to delete what it holds");
-            ensure!(asked.iter().all(is_done), "not all are Completed: {asked:#?}");
-            Ok(())
-        })
-        .await?;
-        *self.ends.entry("deletion Completed".to_owned()).or_default() += 1;
+        ensure!(asked.iter().all(is_done), "not all are Completed: {asked:#?}");
         Ok(())
     }
 
-    /// Velero says in the status, or in the job's log, why it did not complete.
+    /// What is there of a backup that did not complete goes. One that Velero has called Failed it deletes without a word to us, as it has
+    /// no content; so somebody deletes by hand what its Snapshots have taken.
+    async fn clears_away(&mut self, backup: &str) -> Result<()> {
+        for job in insist("find a backup's Snapshots", || self.world.snapshots_of(backup)).await? {
+            let ended = wait_until(&job.api(), &job.name, PATIENCE, "has ended", |seen| {
+                seen.and_then(Snapshot::phase).is_some_and(SnapshotPhase::is_terminal)
+            })
+            .await?;
+            let snapshot = ended.context("a Snapshot that ended is there")?;
+            if snapshot.status.as_ref().is_some_and(|status| status.snapshot_id.is_some()) {
+                delete_by_hand(&self.world, &snapshot, &snapshot.spec.backup_repository).await?;
+            }
+        }
+        self.asks_until_it_is_gone(backup).await?;
+        insist("delete what was backed up", || self.deletions_are_done(backup)).await
+    }
+
+    /// Velero says in the status, in the job's log, or beside an operation, why it did not complete.
     async fn says_why(&self, job: &str, name: &str, status: &VeleroStatus) -> Result<()> {
         if status.phase != "PartiallyFailed" {
             ensure!(!status.reasons().is_empty(), "{job} {name} is {} and does not say why: {status:?}", status.phase);
@@ -182,35 +243,41 @@ impl VeleroUser {
         ensure!(status.errors > 0, "{job} {name} is PartiallyFailed without an error: {status:?}");
         let read = || async {
             let log = self.velero.run(&[job, "logs", name]).await?;
+            if log.lines().any(|line| line.contains("level=error")) {
+                return Ok(());
+            }
+            // an operation that failed later is not in the log
+            let told = self.velero.run(&[job, "describe", name, "--details"]).await?;
+            let why = told.lines().find_map(|line| line.trim().strip_prefix("Operation Error:"));
             ensure!(
-                log.lines().any(|line| line.contains("level=error")),
-                "the log of {job} {name} has no error:\n{log}"
+                why.is_some_and(|why| !why.trim().is_empty()),
+                "{job} {name} says nowhere what failed:\n{told}\n{log}"
             );
             Ok(())
         };
-        insist("read a log through Velero", read).await
+        insist("read through Velero why it failed", read).await
     }
 
     fn notes(&mut self, job: &str, status: &VeleroStatus) {
-        *self.ends.entry(format!("{job} {}", status.phase)).or_default() += 1;
+        self.life.notes(format!("{job} {}", status.phase));
     }
 
     /// In the calm after it: every backup that Velero called Completed comes back, restic finds nothing wrong, nothing is left, and what
     /// is deleted then is gone.
     pub(super) async fn comes_out_whole(mut self) -> Result<()> {
         let name = self.shop.name().to_owned();
-        println!("{name}: {} days through Velero, {:?}", self.day, self.ends);
+        println!("{name}: {} days through Velero, {:?}", self.life.day, self.life.ends);
         insist("wait for Velero's storage locations", || self.world.locations_are_available()).await?;
         let kept = self.kept.len();
-        self.day += 1;
-        self.ends.clear();
-        self.backs_up().await.with_context(|| format!("{name}, in the calm"))?;
-        ensure!(self.kept.len() > kept, "{name}: no backup in the calm: {:?}", self.ends);
+        self.life.day += 1;
+        self.life.ends.clear();
+        self.backs_up(None).await.with_context(|| format!("{name}, in the calm"))?;
+        ensure!(self.kept.len() > kept, "{name}: no backup in the calm: {:?}", self.life.ends);
         for which in 0..self.kept.len() {
-            self.day += 1;
-            self.ends.clear();
+            self.life.day += 1;
+            self.life.ends.clear();
             self.restores(which).await.with_context(|| format!("{name}, in the calm"))?;
-            ensure!(self.ends.keys().all(|end| end == "restore Completed"), "{name}: {:?}", self.ends);
+            ensure!(self.life.ends.keys().all(|end| end == "restore Completed"), "{name}: {:?}", self.life.ends);
         }
         let points = self.points().await?;
         for kept in &self.kept {
@@ -224,8 +291,12 @@ impl VeleroUser {
             self.deletes(&backup).await.with_context(|| format!("{name}, in the calm"))?;
         }
         self.kept.clear();
-        self.points().await?;
-        self.claim.delete().await.with_context(|| name) // its disk is tracked, which no later scenario expects
+        for backup in std::mem::take(&mut self.others) {
+            self.clears_away(&backup).await.with_context(|| format!("{name}, in the calm"))?;
+        }
+        let left = self.points().await?;
+        ensure!(left.is_empty(), "restore points of {name} are left: {left:?}");
+        self.life.claim.delete().await.with_context(|| name) // its disk is tracked, which no later scenario expects
     }
 
     /// The backups that restore points in the repository are of: none of those that were deleted.
@@ -243,6 +314,35 @@ impl VeleroUser {
             of.push(backup);
         }
         Ok(of)
+    }
+}
+
+impl Lives for VeleroUser {
+    const MOST: usize = BACKUPS;
+
+    fn name(&self) -> String {
+        self.shop.name().to_owned()
+    }
+
+    fn life(&mut self) -> &mut Life {
+        &mut self.life
+    }
+
+    fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    async fn backs_up_today(&mut self) -> Result<()> {
+        self.backs_up(None).await
+    }
+
+    async fn restores_one(&mut self, which: usize) -> Result<()> {
+        self.restores(which).await
+    }
+
+    async fn deletes_one(&mut self, which: usize) -> Result<()> {
+        let gone = self.kept.remove(which);
+        self.deletes(&gone.backup).await
     }
 }
 
