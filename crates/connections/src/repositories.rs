@@ -173,21 +173,6 @@ impl Repositories {
         client.open(in_its_region(options, &act).await?).await
     }
 
-    /// The namespaces that have a repository of ours in the bucket, of those that the description allows where it names any; whoever
-    /// backed them up, this cluster or another one.
-    ///
-    /// # Errors
-    /// As [`Repositories::store`], and what the store says.
-    pub async fn namespaces(&self, described: &BackupRepository) -> Result<Vec<String>, Problem> {
-        let listed = self.store(described).await?.folders().await;
-        let act = "look for repositories in the bucket";
-        let listed = listed.map_err(|source| {
-            from_repository(act, &repository::Error::Store { act: "list the folders in it".to_owned(), source })
-        })?;
-        let allowed = &described.allowed_namespaces;
-        Ok(listed.into_iter().filter(|namespace| allowed.is_empty() || allowed.contains(namespace)).collect())
-    }
-
     /// Where the key of the repositories is.
     ///
     /// # Errors

@@ -134,61 +134,27 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
         )),
         _ => problem,
     })?;
+    let only = |spaces: &[String]| if let [one] = spaces { Some(one.clone()) } else { None };
+    let from = target.namespace.clone().or_else(|| only(&described.allowed_namespaces));
+    let ours = match from {
+        Some(from) => forget_point(&described, &from, target, ctx).await,
+        // of versions up to 1.0.2, which knew neither repositories nor namespaces
+        None if asked.spec.backup_repository == WITHOUT_BACKUP_REPOSITORY => Ok(()),
+        None => {
+            let cause = "neither the id nor the repository says from which namespace the claim was backed up";
+            return Err(Problem::lasting(Reason::InvalidSpec, cause));
+        }
+    };
     // in both formats: somebody may have chosen the other one between two attempts of an Upload
     let theirs = match forget_original(&described, target, ctx).await {
         Err(problem) if problem.reason == Reason::StoreAccessDenied && is_restic(&described, ctx).await => {
             tracing::warn!(%problem, "our keys do not reach the original's folder: a backup of the original would stay there");
-            Ok(Found::Nothing)
+            Ok(())
         }
         removed => removed,
     };
-    let only = |spaces: &[String]| if let [one] = spaces { Some(one.clone()) } else { None };
-    let from = target.namespace.clone().or_else(|| only(&described.allowed_namespaces));
-    let ours = match &from {
-        Some(from) => forget_point(&described, from, target, ctx).await,
-        None => forget_wherever(&described, target, ctx).await,
-    };
-    // also where there was no restore point: what a cancelled upload had sent lies there
-    if ours.is_ok() && described.name_any() != WITHOUT_BACKUP_REPOSITORY {
-        note_deletion(&described, ctx).await;
-    }
-    match (ours, theirs) {
-        // a repository that cannot be read need not be ours: this backup was found, and is gone
-        (Err(problem), Ok(Found::Deleted)) if from.is_none() => {
-            tracing::info!(delete = asked.name_any(), %problem, "not every repository was looked through");
-            Ok(())
-        }
-        (ours, theirs) => ours.and(theirs).map(drop),
-    }
+    ours.and(theirs)
 }
-
-/// What there was of a backup in one format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    Nothing,
-    Deleted,
-}
-
-/// Removes the restore point from whichever repository in the bucket has it: ids of versions up to 1.0.2 name no namespace, and
-/// somebody may have written such an id by hand. Where one of them cannot be read and none of the others has it, it may be there.
-async fn forget_wherever(described: &BackupRepository, target: &Target, ctx: &Context) -> Result<Found, Problem> {
-    let mut unread = None;
-    for from in ctx.repositories.namespaces(described).await? {
-        match forget_point(described, &from, target, ctx).await {
-            Ok(Found::Nothing) => {}
-            Ok(Found::Deleted) => return Ok(Found::Deleted),
-            Err(problem) => {
-                let cause = format!("look for the restore point of {}: {}", target.disk_snapshot, problem.cause);
-                unread.get_or_insert(Problem { cause, ..problem }.with_fix(Some(NAME_THE_NAMESPACE.to_owned())));
-            }
-        }
-    }
-    unread.map_or(Ok(Found::Nothing), Err)
-}
-
-/// What helps where the repositories of other namespaces cannot be read.
-const NAME_THE_NAMESPACE: &str = "Make that repository readable, or delete with the id that status.snapshotID of the Snapshot says: \
-                                  it begins with `pvc:` and names the namespace.";
 
 /// Whether backups are written in our format: then keys for our folder alone are enough.
 async fn is_restic(described: &BackupRepository, ctx: &Context) -> bool {
@@ -196,43 +162,37 @@ async fn is_restic(described: &BackupRepository, ctx: &Context) -> bool {
 }
 
 /// Removes the restore point from the repository, if there is one.
-async fn forget_point(
-    described: &BackupRepository,
-    from: &str,
-    target: &Target,
-    ctx: &Context,
-) -> Result<Found, Problem> {
+async fn forget_point(described: &BackupRepository, from: &str, target: &Target, ctx: &Context) -> Result<(), Problem> {
     let repository = match ctx.repositories.open(described, from).await {
         Ok(repository) => repository,
         // nobody ever wrote there: nothing to delete
-        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(Found::Nothing),
+        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(()),
         // who has only backups of the original may never have had a key
         Err(problem) if problem.reason == Reason::RepositoryPasswordMissing => {
-            return if ctx.repositories.is_made(described, from).await? { Err(problem) } else { Ok(Found::Nothing) };
+            return if ctx.repositories.is_made(described, from).await? { Err(problem) } else { Ok(()) };
         }
         Err(problem) => return Err(problem),
     };
     let failed = |e: repository::Error| from_repository("delete the restore point", &e);
-    let mut found = Found::Nothing;
     while let Some(point) = repository.find_readable(&target.disk_snapshot).await.map_err(failed)? {
         repository.forget(&point.id).await.map_err(failed)?;
-        tracing::info!(point = %point.id, disk_snapshot = %target.disk_snapshot, from, "deleted the restore point");
-        found = Found::Deleted;
+        tracing::info!(point = %point.id, disk_snapshot = %target.disk_snapshot, "deleted the restore point");
     }
-    Ok(found)
+    // also where there was no restore point: what a cancelled upload had sent lies there
+    note_deletion(described, ctx).await;
+    Ok(())
 }
 
 /// Removes what lies in the original's layout of it: a whole backup, or what was never finished.
-async fn forget_original(described: &BackupRepository, target: &Target, ctx: &Context) -> Result<Found, Problem> {
+async fn forget_original(described: &BackupRepository, target: &Target, ctx: &Context) -> Result<(), Problem> {
     let original = ctx.repositories.original(described).await?;
     let removed = original.delete(&target.disk_snapshot).await;
     let removed = removed.map_err(|e| from_original("delete the backup", &e))?;
-    if removed == astrolabe::Removed::default() {
-        return Ok(Found::Nothing);
+    if removed != astrolabe::Removed::default() {
+        let (objects, uploads) = (removed.objects, removed.uploads);
+        tracing::info!(disk_snapshot = %target.disk_snapshot, objects, uploads, "deleted in the original's layout");
     }
-    let (objects, uploads) = (removed.objects, removed.uploads);
-    tracing::info!(disk_snapshot = %target.disk_snapshot, objects, uploads, "deleted in the original's layout");
-    Ok(Found::Deleted)
+    Ok(())
 }
 
 /// Deletes a DeleteSnapshot that has been finished for a day.

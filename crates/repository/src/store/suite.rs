@@ -109,19 +109,6 @@ async fn a_bucket_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_folders_of_a_bucket_are_found_whatever_lies_in_them_and_beside_them() {
-    let server = Versitygw::start();
-    let store = S3Store::new(server.options("all/ours")).await.unwrap();
-    assert_eq!(store.folders().await.unwrap(), Vec::<String>::new(), "nothing was ever put there");
-    for key in ["shop/config", "shop/keys/a", "shop/data/00/pack", "bar/config", "an-object"] {
-        store.put(key, body(b"x")).await.unwrap();
-    }
-    let beside = S3Store::new(server.options("all/oursandmore")).await.unwrap();
-    beside.put("other/config", body(b"x")).await.unwrap();
-    assert_eq!(store.folders().await.unwrap(), ["bar", "shop"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_behind_a_private_certificate_holds() {
     let server = Versitygw::start_with_tls();
     holds(&S3Store::new(server.options("x")).await.unwrap()).await;

@@ -28,7 +28,6 @@ crate::scenarios![
     a_setting_of_a_storage_location_means_to_us_what_it_means_to_velero,
     an_s3_server_with_a_certificate_of_its_own_takes_backups,
     who_names_no_repository_means_the_location_default,
-    who_deletes_by_hand_and_names_no_namespace_leaves_no_data_behind,
 ];
 
 /// A BackupStorageLocation, as it is.
@@ -191,12 +190,6 @@ async fn who_names_no_repository_means_the_location_default(world: World) -> Res
     ensure!(target.digest()? == claim.digest()?, "came back different");
     nothing_left(&world, &shop, 2).await?;
 
-    delete_by_hand(&world, id).await?;
-    nothing_left(&world, &shop, 1).await
-}
-
-/// A DeleteSnapshot that somebody writes by hand and that names no repository.
-async fn delete_by_hand(world: &World, id: String) -> Result<()> {
     let deletes: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
     let spec = DeleteSnapshotSpec { snapshot_id: id, backup_repository: WITHOUT_BACKUP_REPOSITORY.to_owned() };
     let name = names::delete_snapshot(uuid::Uuid::new_v4());
@@ -206,22 +199,7 @@ async fn delete_by_hand(world: &World, id: String) -> Result<()> {
     });
     let status = ended.await?.and_then(|d| d.status).context("status")?;
     ensure!(status.phase == Some(DeletePhase::Completed), "it is {status:#?}");
-    Ok(())
-}
-
-/// With an id as versions up to 1.0.2 wrote it, `ivd:<disk>:<snapshot>`: one backup of the disk goes, the other stays.
-async fn who_deletes_by_hand_and_names_no_namespace_leaves_no_data_behind(world: World) -> Result<()> {
-    let (shop, other) = (world.namespace("vnameless").await?, world.namespace("vneighbour").await?);
-    let (claim, neighbour) = (shop.claim("data").mib(2).create().await?, other.claim("data").mib(1).create().await?);
-    claim.fill_random(306)?;
-    other.snapshot(&neighbour).await?.wait_for(SnapshotPhase::Uploaded).await?;
-    shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
-    let asked = shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
-    let id = asked.status.and_then(|status| status.snapshot_id).context("an id")?;
-    let disk_snapshot = id.parse::<PvcSnapshotId>()?.disk_snapshot;
-    delete_by_hand(&world, DiskEntity::from(disk_snapshot).to_string()).await?;
-    nothing_left(&world, &shop, 1).await?;
-    nothing_left(&world, &other, 1).await
+    nothing_left(&world, &shop, 1).await
 }
 
 /// The prefix of a location in the lab's bucket: below a folder that Velero knows, as the location `default` is the whole
