@@ -129,6 +129,9 @@ reasons! {
         NoSharedDatastore: "There is no datastore that the hosts of all nodes have mounted.",
             "A disk without a storage class has to lie where every node can use it; NFS 4.1 does not count. Or no node names its virtual machine.",
             "Mount one on the hosts of all nodes, and see that the nodes have spec.providerID vsphere://UUID, as the vSphere cloud provider sets it.";
+        NodesLeftOut: "A new disk was made without a look at these nodes.",
+            "A disk without a storage class is made where the nodes reach it; of these nodes vCenter does not tell the host.",
+            "See that they have spec.providerID vsphere://UUID, as the vSphere cloud provider sets it, and that their virtual machines run.";
         ClaimBindTimeout: "The new volume was not there in time.",
             "The CSI driver could not make it, or the storage class is missing or full.",
             "See the events of the scratch claim in the Velero namespace and the logs of the CSI driver.";

@@ -101,6 +101,7 @@ async fn disks(ctx: &Context, settings: &Settings, met: &mut Met) -> Result<(), 
     let left = leftovers::unused_new_disks(&ctx.client, &ctx.namespace, settings, ctx.now()).await?;
     ctx.metrics.orphans_found(Kind::NewDisk.as_str(), left.len());
     let uid = |download: &Download| download.uid().unwrap_or_default();
+    let mut refused = None;
     met.disks.retain(|known, _| left.iter().any(|download| uid(download) == *known));
     for download in left {
         let (name, disk) = (download.name_any(), download.spec.protected_entity_id.as_deref().unwrap_or_default());
@@ -114,14 +115,14 @@ async fn disks(ctx: &Context, settings: &Settings, met: &mut Met) -> Result<(), 
         match new_disks::condemn(&download, ctx).await {
             Ok(()) => {
                 ctx.metrics.orphans_removed(Kind::NewDisk.as_str(), 1);
-                tracing::info!(download = name, disk, "a disk that Velero took and no volume has is removed");
+                tracing::info!(download = name, disk, "a disk that Velero took and no volume has is to be removed");
             }
             // a volume has it by now, or the Download is gone
             Err(Error::Cluster { source, .. }) if is_code(&source, 404) || is_code(&source, 409) => {}
-            Err(error) => return Err(error),
+            Err(error) => refused = refused.or(Some(error)), // and the others go on
         }
     }
-    Ok(())
+    refused.map_or(Ok(()), Err)
 }
 
 /// Deletes an object only as it was seen.

@@ -46,6 +46,24 @@ pub type Disks = HashMap<DiskId, PersistentVolume>;
 /// # Errors
 /// When the API server does not answer or does not allow it.
 pub async fn disks(client: &Client) -> Result<Disks, Problem> {
+    let (found, unknown) = told_disks(client).await?;
+    if let Some(problem) = unknown {
+        tracing::info!(%problem, "the disks of migrated volumes are not looked at");
+    }
+    Ok(found)
+}
+
+/// The same for who deletes disks that are not among them: one whose disk cannot be told, though there may be a record of it, is an error.
+///
+/// # Errors
+/// As [`disks`], and when the records of migrated volumes cannot be read.
+pub async fn disks_in_use(client: &Client) -> Result<Disks, Problem> {
+    let (found, unknown) = told_disks(client).await?;
+    unknown.map_or(Ok(found), Err)
+}
+
+/// The disks that can be told, and why those of migrated volumes cannot.
+async fn told_disks(client: &Client) -> Result<(Disks, Option<Problem>), Problem> {
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let (mut found, mut page) = (Disks::new(), ListParams::default().limit(PAGE));
     let mut migrated: Vec<(Migrated, PersistentVolume)> = Vec::new();
@@ -72,13 +90,10 @@ pub async fn disks(client: &Client) -> Result<Disks, Problem> {
             Err(problem) if problem.reason == Reason::MigrationUnknown => {
                 tracing::info!(%problem, "the disk of a migrated volume is not looked at");
             }
-            Err(problem) => {
-                tracing::info!(%problem, "the disks of migrated volumes are not looked at");
-                break; // the next one would be asked the same
-            }
+            Err(problem) => return Ok((found, Some(problem))), // the next one would be asked the same
         }
     }
-    Ok(found)
+    Ok((found, None))
 }
 
 /// Disk snapshots that we took for Uploads and that nobody will delete; and why disks could not be looked at. A disk that is gone is
@@ -285,8 +300,8 @@ pub async fn without_claim(
     Ok(left.into_iter().cloned().collect())
 }
 
-/// BackupRepositoryClaims that no location of Velero asks for, of backups or of snapshots, and whose BackupRepositories nobody names. None where there is
-/// no Velero: then nobody can say what it would ask for.
+/// BackupRepositoryClaims that no location of Velero asks for, of backups or of snapshots, and whose BackupRepositories nobody names.
+/// None where there is no Velero: then nobody can say what it would ask for.
 ///
 /// # Errors
 /// When the API server does not answer or does not allow it.
@@ -332,7 +347,7 @@ pub async fn unused_new_disks(
     if taken.is_empty() {
         return Ok(taken);
     }
-    let disks = disks(client).await?;
+    let disks = disks_in_use(client).await?;
     Ok(new_disks::unused(taken, |disk| disks.contains_key(disk), settings, now))
 }
 

@@ -98,6 +98,9 @@ impl Locked {
     }
 }
 
+/// One key file is tried at a time in a process: each may take [`MAX_MEMORY`], and a stranger may have put one beside every repository.
+static TRYING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 fn derive(password: &SecretString, cost: &Params, salt: &[u8]) -> Cipher {
     let mut key = [0; 64];
     scrypt::scrypt(password.expose_secret().as_bytes(), salt, cost, &mut key).expect("64 bytes are a length it gives");
@@ -180,6 +183,7 @@ pub(crate) async fn unlock_all(
             }
         };
         let password = password.clone();
+        let _one_at_a_time = TRYING.lock().await;
         let unlocked = tokio::task::spawn_blocking(move || locked.unlock(&password)).await;
         if let Some(cipher) = unlocked.expect("reading a key file does not panic") {
             open.push(OpenKey { object: object.key.clone(), cipher });

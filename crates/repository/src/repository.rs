@@ -29,7 +29,7 @@ use crate::unpacked::{self, Folder};
 const SNAPSHOTS_AT_ONCE: usize = 16;
 
 /// For how long a writer that begins believes what was learnt of the index before it.
-const LATELY: Duration = Duration::from_secs(10);
+const LATELY: Duration = Duration::from_secs(30);
 
 /// Listings of the snapshot files before those that vanish again and again are taken for removed.
 const LOOKS_AT_POINTS: usize = 10;

@@ -51,12 +51,12 @@ pub(super) async fn make(download: &Download, ctx: &Context) -> Result<Action, E
 
 async fn make_disk(download: &Download, ctx: &Context) -> Result<DiskId, Problem> {
     let observe::Wanted { vcenter, volume, left_out } = observe::wanted(download, ctx).await?;
+    let made = vcenter.create_volume(&volume, MAKING).await.map_err(|e| from_vsphere("make a disk", &e))?;
     if let Some(message) = left_out {
         tracing::warn!(download = download.name_any(), message, "not every node counts");
-        ctx.publisher.note(download, &Note { reason: Reason::NoSharedDatastore, message, warning: true }).await;
+        ctx.publisher.note(download, &Note { reason: Reason::NodesLeftOut, message, warning: true }).await;
     }
-    let made = vcenter.create_volume(&volume, MAKING).await;
-    made.map(|volume| volume.id).map_err(|e| from_vsphere("make a disk", &e))
+    Ok(made.id)
 }
 
 async fn is_made(download: &Download, disk: &DiskId, ctx: &Context) -> Result<Action, Error> {
@@ -95,21 +95,23 @@ pub(super) async fn end(download: &Download, problem: &Problem, ctx: &Context) -
 /// A volume has the disk. Where vCenter made a second one of that name, when the answer to the first request was lost, it goes now: it is
 /// tried once, and told of if it stays.
 pub(super) async fn note_use(download: &Download, ctx: &Context) -> Result<Action, Error> {
-    note(download, Owner::Used, None, ctx).await?;
     let (name, disk) = (new_disk::name(download), new_disk::disk_of(download));
-    tracing::info!(download = download.name_any(), name, ?disk, "a volume of the cluster has the disk");
-    if let Some(disk) = disk
-        && let Err(problem) = delete_named(&name, Some(&disk), ctx).await
+    if let Some(disk) = &disk
+        && let Err(problem) = delete_named(&name, Some(disk), ctx).await
     {
         tracing::warn!(name, %disk, %problem, "vCenter may have another disk of that name, which is of no use");
     }
+    note(download, Owner::Used, None, ctx).await?; // last: a driver that ends before looks again
+    tracing::info!(download = download.name_any(), name, ?disk, "a volume of the cluster has the disk");
     Ok(Action::await_change())
 }
 
 /// The disk goes, unless a volume of the cluster has it by now.
 pub(super) async fn remove(download: &Download, ctx: &Context) -> Result<Action, Error> {
-    let is_used = observe::is_used(download, ctx).await?;
-    note(download, if is_used { Owner::Used } else { Owner::Removing }, None, ctx).await?;
+    if observe::is_used(download, ctx).await? {
+        return note_use(download, ctx).await;
+    }
+    note(download, Owner::Removing, None, ctx).await?;
     Ok(Action::await_change())
 }
 
@@ -121,6 +123,9 @@ pub(crate) async fn condemn(download: &Download, ctx: &Context) -> Result<(), Er
 /// Says why the disk is there still: in a condition of its own, since the others keep why it is not wanted, and in an event.
 pub(super) async fn stays(download: &Download, problem: &Problem, ctx: &Context) -> Result<(), Error> {
     let before = download.status.clone().unwrap_or_default();
+    if says::is_said_to_stay(&before, problem.reason) {
+        return Ok(()); // what is written comes back as an event, and is no reason to try again at once
+    }
     ctx.publish(download, &says::disk_stays(&before, problem, ctx.now())).await?;
     tracing::warn!(download = download.name_any(), %problem, "a disk that nobody takes is there still");
     ctx.publisher.note(download, &Note { reason: problem.reason, message: problem.message(), warning: true }).await;
@@ -187,7 +192,7 @@ async fn delete_at(center: &Center, name: &str, keep: Option<&DiskId>, ctx: &Con
         return Ok(Vec::new());
     }
     // asked for after the disks: a volume that was made meanwhile is listed
-    let used = leftovers::disks(&ctx.client).await?;
+    let used = leftovers::disks_in_use(&ctx.client).await?;
     let (kept, goes): (Vec<_>, Vec<_>) = named.into_iter().partition(|disk| used.contains_key(disk));
     for disk in &kept {
         tracing::info!(%disk, name, "a volume of the cluster has the disk by now; it stays");

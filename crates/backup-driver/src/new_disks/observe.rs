@@ -6,6 +6,7 @@ use api::entity::DiskEntity;
 use api::{Download, Reason, WITHOUT_BACKUP_REPOSITORY, names};
 use connections::{Centers, from_kube, from_original, leftovers};
 use disk::DiskSnapshot;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
@@ -18,6 +19,9 @@ use crate::{Context, Error};
 
 /// What is being done while a datastore is looked for.
 const PLACE: &str = "find a datastore for a new disk";
+
+/// Nodes whose machines are looked for at once; a cluster may have hundreds.
+const NODES_AT_ONCE: usize = 8;
 
 /// The Download as it is now, and what exists besides.
 pub(super) struct Looked {
@@ -52,7 +56,7 @@ pub(super) async fn writer(download: &Download, ctx: &Context) -> Result<Option<
 /// Whether a volume of the cluster has the disk.
 pub(super) async fn is_used(download: &Download, ctx: &Context) -> Result<bool, Error> {
     match new_disk::disk_of(download) {
-        Some(disk) => Ok(leftovers::disks(&ctx.client).await?.contains_key(&disk)),
+        Some(disk) => Ok(leftovers::disks_in_use(&ctx.client).await?.contains_key(&disk)),
         None => Ok(false),
     }
 }
@@ -158,13 +162,13 @@ struct Placed {
 
 /// Looks where the machines run, by node. Machines that run nowhere do not count.
 async fn datastores(vcenter: Vcenter, uuids: BTreeMap<String, String>) -> Result<Placed, vsphere::Error> {
-    let mut machines: Vec<String> = Vec::new();
-    let mut of_node = BTreeMap::new();
-    for (node, uuid) in uuids {
-        let ids = vcenter.machine_ids_with_uuid(&uuid).await?;
-        machines.extend(ids.iter().cloned());
-        of_node.insert(node, ids);
-    }
+    let ids = |(node, uuid): (String, String)| {
+        let vcenter = vcenter.clone();
+        async move { vcenter.machine_ids_with_uuid(&uuid).await.map(|ids| (node, ids)) }
+    };
+    let of_node: BTreeMap<String, Vec<String>> =
+        stream::iter(uuids).map(ids).buffer_unordered(NODES_AT_ONCE).try_collect().await?;
+    let machines: Vec<String> = of_node.values().flatten().cloned().collect();
     let host_of = vcenter.hosts_of(&machines).await?;
     let runs = |ids: &Vec<String>| ids.iter().any(|id| host_of.contains_key(id));
     let nodes = of_node.iter().filter(|(_, ids)| runs(ids)).map(|(node, _)| node.clone()).collect();

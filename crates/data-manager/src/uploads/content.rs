@@ -38,8 +38,8 @@ pub(super) struct Found {
     doubted: bool,
 }
 
-/// Decides how the content of a disk snapshot that was `taken` then is found, given the restore points of the disk, oldest first. Whatever cannot be had leads to a full read,
-/// never to a failure.
+/// Decides how the content of a disk snapshot that was `taken` then is found, given the restore points of the disk, oldest first.
+/// Whatever cannot be had leads to a full read, never to a failure.
 pub(super) async fn find(
     vcenter: &Vcenter,
     repository: &Repository,

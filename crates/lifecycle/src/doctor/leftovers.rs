@@ -102,7 +102,7 @@ pub fn judge(left: Left, found: &[String]) -> Finding {
             "disks that Velero took for a restore and that no volumes have",
             "Velero was killed before it made the volume, or could not make it. The disk takes its space in vSphere.",
             "The driver deletes it once it has found it so for as long as the setting orphan-age says. Who wants to keep it makes a \
-             PersistentVolume for it before.",
+             PersistentVolume for it in this cluster before.",
         ),
     };
     let Some(first) = found.first() else { return Finding::ok(Matter::Leftovers, format!("no {one}")) };

@@ -1,5 +1,5 @@
-//! BackupRepositoryClaims that no storage location and no snapshot location asks for any more: it was changed or deleted. They are descriptions only, and so are
-//! their BackupRepositories; the backups stay in the bucket, and a location that comes back asks anew.
+//! BackupRepositoryClaims that no storage location and no snapshot location asks for any more: it was changed or deleted. They are
+//! descriptions only, and so are their BackupRepositories; the backups stay in the bucket, and a location that comes back asks anew.
 //!
 //! Only claims that Velero's plugin made count: their names follow from what they ask for. One that somebody wrote by hand, or has
 //! changed since, is never left over, and neither is one of the original's.

@@ -52,6 +52,12 @@ pub fn disk_stays(before: &DownloadStatus, problem: &Problem, now: Timestamp) ->
     status
 }
 
+/// Whether this was said already of a disk that cannot be removed.
+pub fn is_said_to_stay(status: &DownloadStatus, reason: Reason) -> bool {
+    let said = conditions::get(&status.conditions, DISK_REMOVED);
+    said.is_some_and(|said| said.status == "False" && said.reason == reason.as_str())
+}
+
 /// What kept its disk from being removed is over.
 pub fn disk_stays_no_more(before: &DownloadStatus) -> DownloadStatus {
     let mut status = before.clone();

@@ -1,5 +1,5 @@
-//! Uploads in parts that are open in a bucket, and when somebody last worked on them. Ours are none: packs are put in one piece. They are of other
-//! programs that write there, such as the original, or of ones that were killed.
+//! Uploads in parts that are open in a bucket, and when somebody last worked on them. Ours are none: packs are put in one piece. They
+//! are of other programs that write there, such as the original, or of ones that were killed.
 
 use std::cmp::max;
 

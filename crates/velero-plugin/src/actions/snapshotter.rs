@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use api::conditions::{self, READY};
 use api::entity::DiskEntity;
-use api::velero::BackupStorageLocation;
 use api::{DeleteSnapshot, DeleteSnapshotSpec, Download, DownloadPhase, DownloadSpec, Reason, Time};
 use api::{WITHOUT_BACKUP_REPOSITORY, labels, names};
 use async_trait::async_trait;
@@ -65,13 +64,9 @@ impl OldSnapshots {
     async fn repository(&self) -> Result<String, ActionError> {
         let config: BTreeMap<_, _> =
             self.config.lock().expect("no panic while it is held").clone().into_iter().collect();
-        let bucket = config.get("bucket").map(|bucket| bucket.trim().to_owned()).filter(|bucket| !bucket.is_empty());
-        let Some(bucket) = bucket else { return Ok(WITHOUT_BACKUP_REPOSITORY.to_owned()) };
-        let mut location = BackupStorageLocation::default();
-        location.metadata.name = Some("of the VolumeSnapshotLocation".to_owned());
-        location.spec.provider = "aws".to_owned();
-        location.spec.object_storage.bucket = bucket;
-        location.spec.config = config;
+        let Some(location) = parameters::of_snapshot_location(&config) else {
+            return Ok(WITHOUT_BACKUP_REPOSITORY.to_owned());
+        };
         let keys = self.reads.default_credentials().await?;
         // claims of no namespace were backed up so; the repository is only a way to the bucket
         let wanted = parameters::wanted(&location, self.reads.velero(), &keys).map_err(|problem| refused(&problem))?;
@@ -196,18 +191,19 @@ pub(super) async fn take_over(
             // changed meanwhile, by whomever: a last word of its node is no reason to lose a disk
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 conflicts += 1;
-                if begun.elapsed() >= within {
+                if conflicts > 1 {
+                    tokio::time::sleep(waits::PAUSE).await; // its node has said its last word by now: leave it a moment
+                }
+                let read = waits::insist(WRITTEN_DOWN_WITHIN, is_gone, || downloads.get(&name)).await;
+                written = read.map_err(failed(&act))?;
+                // looked at before it is given up: our own word may have been written, and its answer lost
+                if begun.elapsed() >= within && Owner::of(&written) == Some(Owner::Awaited) {
                     return Err(ActionError::new(format!(
                         "{act}: somebody else changed it between each look and each word, {conflicts} times within {} s. See who \
                          writes to it (metadata.managedFields), then restore again.",
                         within.as_secs()
                     )));
                 }
-                if conflicts > 1 {
-                    tokio::time::sleep(waits::PAUSE).await; // its node has said its last word by now: leave it a moment
-                }
-                let read = waits::insist(WRITTEN_DOWN_WITHIN, is_gone, || downloads.get(&name)).await;
-                written = read.map_err(failed(&act))?;
             }
             said => return said.map_err(failed(&act)),
         }
