@@ -357,11 +357,13 @@ impl Index {
 
     /// `false` when a file vanished between the listing and its turn: what took its place is in the next listing.
     async fn renew_once(&self, store: &dyn Store, cipher: &Cipher) -> Result<bool, Error> {
+        // known before the listing: what another writer of this process adds meanwhile has not vanished, it came too late for it
+        let before = self.tables.read().unwrap_or_else(PoisonError::into_inner).files.clone();
         let listed: HashSet<_> = unpacked::ids(store, Folder::Index).await?.into_iter().collect();
-        let (vanished, new) = {
+        let vanished = before.difference(&listed).next().is_some();
+        let new: Vec<_> = {
             let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-            let new: Vec<_> = listed.difference(&tables.files).copied().collect();
-            (tables.files.difference(&listed).next().is_some(), new)
+            listed.difference(&tables.files).copied().collect()
         };
         if !vanished {
             return read_files(store, cipher, new, |id, packs| self.add(id, packs)).await;

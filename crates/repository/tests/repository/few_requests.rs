@@ -35,3 +35,23 @@ async fn a_small_disk_after_others_asks_the_store_for_little() {
     disk.assert_is_read(&reader).await;
     bucket.restic().check();
 }
+
+/// What one writer adds while the other lists has not vanished; else all index files would be read anew, a thousand of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_side_by_side_read_no_index_file_of_their_own_process() {
+    let server = Versitygw::start();
+    let bucket = Bucket::new(&server, "beside").await;
+    let repository = bucket.initialised().await.unwrap();
+    let lock = repository.lock("upload-1").await.unwrap();
+    let back_up = async |seeds: std::ops::Range<u64>| {
+        for seed in seeds {
+            TestDisk::random(MIB, seed).back_up(&repository).await.unwrap();
+        }
+    };
+    tokio::join!(back_up(100..120), back_up(200..220), back_up(300..320));
+    let read: usize = bucket.line.tries("GET", "/beside/index/").into_iter().sum();
+    assert_eq!(read, 0, "index files that were read though this process wrote them");
+    lock.release().await.unwrap();
+    assert_eq!(repository.restore_points().await.unwrap().len(), 60);
+    bucket.restic().check();
+}
