@@ -10,7 +10,7 @@ use api::{
     Download, Snapshot, SnapshotPhase, SnapshotSpec, Upload, UploadPhase, UploadSpec, WITHOUT_BACKUP_REPOSITORY,
     labels, names,
 };
-use e2e::{Claim, DEADLINE, Namespace, Program, Request, World, nothing_left, put_right, wait_until};
+use e2e::{Claim, DEADLINE, Namespace, Program, Request, World, delete_if_there, nothing_left, put_right, wait_until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -204,11 +204,11 @@ async fn through_velero(world: &World, shop: &Namespace) -> Result<()> {
     location.remove(world, shop).await?;
     let clones = shop.clones();
     for clone in clones.list(&ListParams::default()).await?.items {
-        clones.delete(&clone.name_any(), &DeleteParams::default()).await?;
+        delete_if_there(&clones, &clone.name_any()).await?; // the driver's sweep comes once a second
     }
     let downloads: Api<Download> = Api::namespaced(world.client(), world.velero());
     for download in downloads.list(&ListParams::default()).await?.items {
-        downloads.delete(&download.name_any(), &DeleteParams::default()).await?;
+        delete_if_there(&downloads, &download.name_any()).await?;
     }
     forget_requests(world, shop, unasked.backup_repository.as_deref().context("it was answered")?).await?;
     until("the claim of the location is gone", || async { Ok(claims.get_opt(&unasked.name_any()).await?.is_none()) })
