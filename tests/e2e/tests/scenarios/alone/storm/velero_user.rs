@@ -157,10 +157,12 @@ impl VeleroUser {
         self.notes("restore", &status);
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.world.client(), &name);
         let there = insist("look for a claim", || async { Ok(claims.get_opt("data").await?) }).await?;
-        if status.phase == "Completed" || there.is_some() {
-            // a claim is made with its volume, so one that is there is whole, whatever became of the rest
+        let is_bound = there.and_then(|claim| claim.status?.phase).is_some_and(|phase| phase == "Bound");
+        if status.phase == "Completed" || is_bound {
+            // a claim gets its volume when the data is there, so one that has it is whole, whatever became of the rest
             let find = || async { Claim::bound(&self.world, &name, "data").await };
-            let back = insist("find a restored claim", find).await?;
+            let back = insist("find a restored claim", find).await;
+            let back = back.with_context(|| format!("restore {name} is {status:?}"))?;
             ensure!(back.digest()? == self.kept[which].digest, "claim {name}/data came back different: {status:?}");
         }
         if status.phase != "Completed" {
