@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt as _};
 use rand::Rng as _;
 use serde_json::json;
 
-use super::days::{Life, Lives};
+use super::days::{Life, Lives, loses_nothing};
 
 /// How many restore points a customer keeps at most.
 const POINTS: usize = 3;
@@ -94,6 +94,7 @@ impl Customer {
                 if end != Some(&ClonePhase::Canceled) || will == Will::LetsIt {
                     says_why(&status.conditions).with_context(|| format!("clone {} is {status:#?}", job.name))?;
                 }
+                loses_nothing(&job.name, &status)?;
                 let claim =
                     insist("look for a claim", || async { Ok(self.shop.claims().get_opt(&name).await?) }).await?;
                 ensure!(claim.is_none(), "the restore ended {end:?} and left claim {name}: {claim:#?}");

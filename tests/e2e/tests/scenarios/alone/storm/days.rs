@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use api::conditions::{self, READY};
+use api::{CloneFromSnapshotStatus, Reason};
 use e2e::{Claim, Namespace};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -51,6 +53,18 @@ pub(super) trait Lives {
     async fn backs_up_today(&mut self) -> Result<()>;
     async fn restores_one(&mut self, which: usize) -> Result<()>;
     async fn deletes_one(&mut self, which: usize) -> Result<()>;
+}
+
+/// No weather takes away what was backed up: a restore may end otherwise than it should, but never because its data is not there.
+pub(super) fn loses_nothing(clone: &str, status: &CloneFromSnapshotStatus) -> Result<()> {
+    use Reason::{
+        RepositoryDamaged, RepositoryMissing, RepositoryPasswordWrong, RestorePointDamaged, RestorePointMissing,
+    };
+    let losses =
+        [RepositoryDamaged, RepositoryMissing, RepositoryPasswordWrong, RestorePointDamaged, RestorePointMissing];
+    let said = conditions::get(&status.conditions, READY).and_then(|ready| Reason::from_word(&ready.reason));
+    ensure!(said.is_none_or(|said| !losses.contains(&said)), "a backup is lost, says {clone}: {status:#?}");
+    Ok(())
 }
 
 /// Day after day until it is calm.

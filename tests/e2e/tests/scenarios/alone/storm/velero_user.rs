@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{DeletePhase, DeleteSnapshot, Snapshot, SnapshotPhase, labels};
+use api::{CloneFromSnapshot, ClonePhase, DeletePhase, DeleteSnapshot, Snapshot, SnapshotPhase, labels};
 use e2e::{Claim, Namespace, Velero, VeleroStatus, World, insist, nothing_left_of_the_dead, wait_until};
 use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, PersistentVolumeClaim};
-use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
 
 use super::customer::{PATIENCE, delete_by_hand, has_one_volume, stop_upload};
-use super::days::{Life, Lives};
+use super::days::{Life, Lives, loses_nothing};
 
 /// How many backups are kept at most.
 const BACKUPS: usize = 2;
@@ -162,12 +163,16 @@ impl VeleroUser {
             // a claim gets its volume when the data is there, so one that has it is whole, whatever became of the rest
             let find = || async { Claim::bound(&self.world, &name, "data").await };
             let back = insist("find a restored claim", find).await;
+            if back.is_err() {
+                self.clones_say_why(&name).await?;
+            }
             let back = back.with_context(|| format!("restore {name} is {status:?}"))?;
             ensure!(back.digest()? == self.kept[which].digest, "claim {name}/data came back different: {status:?}");
         }
         if status.phase != "Completed" {
             self.says_why("restore", &name, &status).await?;
         }
+        self.clones_say_why(&name).await?;
         let namespaces: Api<KubeNamespace> = Api::all(self.world.client());
         insist("delete a namespace", || async {
             match namespaces.delete(&name, &DeleteParams::default()).await {
@@ -177,6 +182,20 @@ impl VeleroUser {
         })
         .await?;
         wait_until(&namespaces, &name, PATIENCE, "is gone", |seen: Option<&KubeNamespace>| seen.is_none()).await?;
+        Ok(())
+    }
+
+    /// What became of the clones in a namespace that a restore was mapped to.
+    async fn clones_say_why(&self, namespace: &str) -> Result<()> {
+        let clones: Api<CloneFromSnapshot> = Api::namespaced(self.world.client(), namespace);
+        for clone in insist("list clones", || async { Ok(clones.list(&ListParams::default()).await?) }).await? {
+            if clone.phase() == Some(&ClonePhase::Completed) {
+                continue;
+            }
+            let (name, status) = (clone.name_any(), clone.status.unwrap_or_default());
+            println!("CloneFromSnapshot {namespace}/{name}: {}", json!(status));
+            loses_nothing(&name, &status)?;
+        }
         Ok(())
     }
 
