@@ -315,6 +315,23 @@ impl Repository {
         self.open(id, Opening::Whole).await
     }
 
+    /// Finds the restore point of this disk snapshot, as [`Repository::find`] does, and opens it; `None` where there is none. One whose
+    /// snapshot file is written anew under another name meanwhile, as for a tag, is found again.
+    ///
+    /// # Errors
+    /// As [`Repository::find`] and [`Repository::reader`].
+    pub async fn reader_of(&self, identity: &DiskSnapshot) -> Result<Option<Reader>, Error> {
+        let mut looks = 0;
+        while let Some(point) = self.find(identity).await? {
+            looks += 1;
+            match self.reader(&point.id).await {
+                Err(Error::PointMissing { .. }) if looks < LOOKS_AT_POINTS => {}
+                opened => return opened.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
     /// Opens a restore point also when chunks of it, or trees that name them, are lost, for who wants to know which:
     /// [`Reader::examine`] says so. Its root, the list of its folders and `/disk.json` must be readable.
     pub async fn reader_despite_damage(&self, id: &RestorePointId) -> Result<Reader, Error> {

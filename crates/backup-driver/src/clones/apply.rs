@@ -140,12 +140,12 @@ async fn restore_point_size(
             _ => problem,
         }
     };
-    let found = repository.find(disk_snapshot).await.map_err(failed)?;
+    let found = repository.reader_of(disk_snapshot).await.map_err(failed)?;
     let point = found.ok_or_else(|| {
         let cause = format!("look for the restore point of {disk_snapshot}: the repository has none");
         Problem::lasting(Reason::RestorePointMissing, cause)
     })?;
-    Ok(repository.reader(&point.id).await.map_err(failed)?.size())
+    Ok(point.size())
 }
 
 /// Finds the original's backup and checks that all of its objects are there.

@@ -10,7 +10,7 @@ use lifecycle::Problem;
 use lifecycle::clone::may_be_of_the_original;
 use lifecycle::new_disk::Owner;
 use lifecycle::transfer::download as says;
-use repository::{Repository, RestorePoint};
+use repository::Repository;
 
 use super::resume::Start;
 use crate::attempt::{NotDone, in_order, is_ready, once_the_cluster_answers};
@@ -94,14 +94,12 @@ impl Attempt<'_> {
     }
 
     async fn write_locked(&self, repository: &Repository) -> Result<api::Progress, NotDone> {
-        let reader = match repository.reader(&find(repository, self.source).await?.id).await {
-            // its snapshot file was written anew under another name meanwhile, as for a tag
-            Err(repository::Error::PointMissing { .. }) => {
-                repository.reader(&find(repository, self.source).await?.id).await
-            }
-            opened => opened,
-        };
-        let reader = reader.map_err(|e| damaged("read the restore point", &e))?;
+        let reader = repository.reader_of(self.source).await.map_err(|e| damaged("read the restore point", &e))?;
+        let reader = reader.ok_or_else(|| {
+            let cause =
+                format!("look for the restore point of {}: there is none in {}", self.source, repository.place());
+            Problem::lasting(Reason::RestorePointMissing, cause)
+        })?;
         self.write(&reader).await
     }
 
@@ -159,14 +157,6 @@ fn is_of_old(download: &Download) -> bool {
 fn missing(source: &DiskSnapshot) -> Problem {
     let cause = format!("look for the backup {source}: there is none in the original's layout");
     Problem::lasting(Reason::RestorePointMissing, cause)
-}
-
-async fn find(repository: &Repository, source: &DiskSnapshot) -> Result<RestorePoint, Problem> {
-    let point = repository.find(source).await.map_err(|e| from_repository("look for the restore point", &e))?;
-    point.ok_or_else(|| {
-        let cause = format!("look for the restore point of {source}: there is none in {}", repository.place());
-        Problem::lasting(Reason::RestorePointMissing, cause)
-    })
 }
 
 async fn write_open(

@@ -56,6 +56,7 @@ async fn whoever_looks_while_tags_are_added_finds_the_restore_point() {
             let mut looks = 0;
             while !over.load(Ordering::Relaxed) {
                 assert!(other.find_readable(&identity()).await.unwrap().is_some(), "look {looks} missed it");
+                assert!(other.reader_of(&identity()).await.unwrap().is_some(), "look {looks} could not open it");
                 looks += 1;
             }
             looks
