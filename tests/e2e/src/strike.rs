@@ -78,19 +78,21 @@ impl World {
     /// Starts what has ended, as a kubelet would; returns the names.
     ///
     /// # Errors
-    /// When one of them does not become ready.
+    /// When one of them does not become ready: the others, which it may wait for, are started all the same.
     pub async fn revive(&self) -> Result<Vec<String>> {
         let all = self.ps().await?;
-        let mut started = Vec::new();
+        let (mut started, mut failed) = (Vec::new(), None);
         for line in all.lines() {
             let [name, state, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else {
                 bail!("`lab ps` says {line}")
             };
             if state == "ended" {
-                self.start_process(name).await?;
-                started.push(name.to_owned());
+                match self.start_process(name).await {
+                    Ok(()) => started.push(name.to_owned()),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
         }
-        Ok(started)
+        failed.map_or(Ok(started), Err)
     }
 }
