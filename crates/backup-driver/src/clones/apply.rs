@@ -26,6 +26,8 @@ use crate::{Context, Error};
 
 /// Opening the repository and looking for the restore point take no longer than this in one attempt.
 const LOOKING: Duration = Duration::from_secs(60);
+/// Longest time in which a lock is looked for that nobody needs any more.
+const UNLOCKING: Duration = Duration::from_secs(10);
 /// A store that does not answer is asked again this long after the clone was made.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How often it is looked whether the CSI driver has recorded the disk of a volume that it made in the in-tree driver's name.
@@ -336,10 +338,28 @@ where
     }
 }
 
+/// Removes the lock that a node has left in the repository which died while it wrote the volume: no node will have that Download any more.
+/// What cannot be removed now goes once it is stale.
+async fn unlock(asked: &CloneFromSnapshot, ctx: &Context) {
+    let (Ok(source), Some(download)) = (claims::source(asked), claims::download_name(asked)) else { return };
+    let Some(from) = source.namespace else { return };
+    let removing = async {
+        let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
+        let repository = ctx.repositories.open(&described, &from).await?;
+        repository.remove_locks_of(&download).await.map_err(|e| from_repository("remove the lock of the Download", &e))
+    };
+    match tokio::time::timeout(UNLOCKING, removing).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(problem)) => tracing::info!(%problem, download, "a lock of it may be left until it is stale"),
+        Err(_) => tracing::info!(download, "the store does not answer; a lock of it may be left until it is stale"),
+    }
+}
+
 /// Everything is removed: writes the end that was noted. Velero shows why an operation failed only under `--details`, so
 /// the claim that stays without a volume says it too (V-07).
 pub(super) async fn end(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
     let asked = &looked.clone;
+    unlock(asked, ctx).await;
     let ended = status::ended(&asked.status.clone().unwrap_or_default(), ctx.now());
     let ready = conditions::get(&ended.conditions, READY).cloned();
     ctx.publish(asked, &ended).await?;

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+use super::letting_go;
 use crate::error::Error;
 use crate::repository::Repository;
 use crate::restore_point::USERNAME;
@@ -14,7 +15,7 @@ use crate::store;
 use crate::unpacked::{self, Folder};
 
 /// A lock that nobody renewed for this long counts for nothing.
-const STALE: SignedDuration = SignedDuration::from_mins(30);
+pub(super) const STALE: SignedDuration = SignedDuration::from_mins(30);
 
 /// Lock files read at once.
 const LOCKS_AT_ONCE: usize = 16;
@@ -78,7 +79,8 @@ pub(super) async fn write(repository: &Repository, holder: &str, exclusive: bool
     let file = LockFile::new(holder, exclusive);
     let sealed = unpacked::seal(&repository.inner.cipher, &file);
     let key = Folder::Locks.key(&sealed.id);
-    repository.inner.store.put(&key, sealed.body()).await.map_err(Error::store("lock the repository"))?;
+    let put = repository.inner.store.put(&key, sealed.body()).await.map_err(Error::store("lock the repository"));
+    put.inspect_err(|cause| letting_go::written_after_all(repository.clone(), sealed.id, cause))?;
     repository.inner.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(sealed.id, file.clone());
     Ok(Current { id: sealed.id, written: file.time })
 }

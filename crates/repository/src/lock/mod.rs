@@ -4,6 +4,7 @@
 //! That of a maintenance run is exclusive: to other programs and other runs, not to our transfers.
 
 mod file;
+mod letting_go;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -232,7 +233,8 @@ impl Lock {
         self.skipped.as_deref()
     }
 
-    /// Removes the lock and waits until it is gone, a minute at most; goes on removing it in the background.
+    /// Removes the lock and waits until it is gone, a minute at most; goes on removing it in the background, also where the store was
+    /// away.
     pub async fn release(mut self) -> Result<(), Error> {
         let Some(held) = self.held.take() else { return Ok(()) };
         held.stop.cancel();
@@ -240,7 +242,8 @@ impl Lock {
         let going = tokio::spawn(async move {
             let _ = held.renewing.await; // it ends at the token; a panic in it leaves the id we know
             let id = held.current.lock().await.id;
-            remove(&repository, &id).await
+            let removed = remove(&repository, &id).await;
+            removed.inspect_err(|cause| letting_go::removed_later(repository.clone(), id, cause))
         });
         match tokio::time::timeout(LETTING_GO, going).await {
             Ok(gone) => gone.expect("removing a lock does not panic"),
@@ -259,7 +262,8 @@ impl Drop for Lock {
             let _ = held.renewing.await;
             let id = held.current.lock().await.id;
             if let Err(cause) = remove(&repository, &id).await {
-                warn!(cause = cause.chain(), "a lock stays behind until it is stale");
+                warn!(cause = cause.chain(), "a lock was not removed");
+                letting_go::removed_later(repository, id, &cause);
             }
         });
     }
@@ -282,7 +286,8 @@ impl Held {
                     Ok(new) => {
                         let old = std::mem::replace(&mut *renewed.lock().await, new);
                         if let Err(cause) = remove(&repository, &old.id).await {
-                            warn!(cause = cause.chain(), "an old lock stays behind until it is stale");
+                            warn!(cause = cause.chain(), "an old lock was not removed");
+                            letting_go::removed_later(repository.clone(), old.id, &cause);
                         }
                     }
                     Err(cause) => warn!(cause = cause.chain(), "could not renew the repository's lock"),

@@ -85,6 +85,40 @@ async fn locks_that_a_dead_worker_left_are_removed_by_name() {
     assert_eq!(repository.remove_locks_of("upload-1").await.unwrap(), 0);
 }
 
+/// The time is the test's own: it goes on when everybody waits.
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_could_not_be_removed_goes_once_the_store_is_there_again() {
+    let place = Place::new();
+    place.initialised().await;
+    for (what, fault) in [
+        (
+            "unlocked while the store was away",
+            Fault::always(Operation::Delete, "locks/", StoreError::Unreachable).after(1),
+        ),
+        (
+            "written, and the answer was lost",
+            Fault::always(Operation::Put, "locks/", StoreError::Unreachable).done_anyway(),
+        ),
+    ] {
+        let store = FaultyStore::new(place.store());
+        let repository = repository::open(Arc::new(store.clone()), &password()).await.unwrap();
+        store.fail(fault);
+        let released = match repository.lock_to_read("download-1").await {
+            Ok(lock) => lock.release().await,
+            Err(unlocked) => Err(unlocked),
+        };
+        released.expect_err(what);
+        assert_eq!(place.objects("locks").len(), 1, "{what}");
+        store.heal();
+        let gone = async {
+            while !place.objects("locks").is_empty() {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect(what);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_key_that_may_not_delete_is_enough_for_a_backup() {
     let place = Place::new();

@@ -1,0 +1,51 @@
+//! Locks that should be gone and may be there: the store did not answer when they were written or removed. They are removed in the
+//! background while this process lives; what it leaves is removed by name, or once it is stale.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::file::{self, STALE};
+use crate::error::Error;
+use crate::repository::Repository;
+use crate::store;
+
+/// Pause before another try; longer than a request that was sent before may still be on its way.
+const PAUSE: Duration = Duration::from_secs(15);
+
+/// Removes a lock that could not be removed, for this `cause`.
+pub(super) fn removed_later(repository: Repository, id: [u8; 32], cause: &Error) {
+    if may_pass(cause) {
+        tokio::spawn(async move { remove(&repository, &id, 1).await });
+    }
+}
+
+/// Removes a lock that could not be written, for this `cause`: it may be there all the same, or come yet. So it is removed twice.
+pub(super) fn written_after_all(repository: Repository, id: [u8; 32], cause: &Error) {
+    if may_pass(cause) {
+        tokio::spawn(async move { remove(&repository, &id, 2).await });
+    }
+}
+
+/// Whether the store was away, in contrast to one that answered *no*.
+fn may_pass(cause: &Error) -> bool {
+    let Error::Store { source, .. } = cause else { return false };
+    matches!(source.kind(), store::ErrorKind::Unreachable | store::ErrorKind::Failed)
+}
+
+async fn remove(repository: &Repository, id: &[u8; 32], mut times: u32) {
+    let stale = tokio::time::Instant::now() + Duration::try_from(STALE).unwrap_or_default();
+    while times > 0 {
+        tokio::time::sleep(PAUSE).await;
+        match file::remove(repository, id).await {
+            Ok(()) => times -= 1,
+            Err(cause) if tokio::time::Instant::now() < stale => {
+                info!(cause = cause.chain(), "a lock is still not removed");
+            }
+            Err(cause) => {
+                warn!(cause = cause.chain(), "a lock stays behind; it is stale by now");
+                return;
+            }
+        }
+    }
+}
