@@ -69,7 +69,7 @@ where
     /// And the watch that shows them as long as it is polled, for ever.
     pub(crate) fn new(objects: Api<K>) -> (Self, BoxFuture<'static, ()>) {
         let (store, writer) = reflector::store();
-        let shown = Self { objects: store, followers: Arc::default(), touched: watch::Sender::default() };
+        let shown = Self::of(store);
         let telling = shown.clone();
         let watching = async move {
             let seen = reflector::reflector(writer, watcher(objects, watcher::Config::default())).default_backoff();
@@ -79,6 +79,10 @@ where
             }
         };
         (shown, watching.boxed())
+    }
+
+    fn of(objects: Store<K>) -> Self {
+        Self { objects, followers: Arc::default(), touched: watch::Sender::default() }
     }
 
     /// Those that there are. Nothing until the watch has begun.
@@ -192,14 +196,66 @@ fn number(version: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use api::{Snapshot, SnapshotSpec};
+    use kube::runtime::reflector::store::Writer;
 
     fn in_version(version: &str) -> Snapshot {
         let mut snapshot = Snapshot::new("s", SnapshotSpec::default());
         snapshot.metadata.uid = Some("u".to_owned());
         snapshot.metadata.resource_version = Some(version.to_owned());
         snapshot
+    }
+
+    /// What a watch tells, in the store first.
+    fn tell(writer: &mut Writer<Snapshot>, shown: &Shown<Snapshot>, event: Event<Snapshot>) {
+        writer.apply_watcher_event(&event);
+        shown.tell(Ok(event));
+    }
+
+    /// What a follower has been told since the last time, by name.
+    fn told(changes: &mut (impl Stream<Item = Change<Snapshot>> + Unpin)) -> Vec<String> {
+        let next = std::iter::from_fn(|| changes.next().now_or_never().flatten());
+        let said = |change: Change<Snapshot>| match change {
+            Change::There(object) => object.name_any(),
+            Change::Gone(object) => format!("{} is gone", object.name_any()),
+        };
+        let mut all: Vec<_> = next.map(said).collect();
+        all.sort();
+        all
+    }
+
+    fn named(name: &str) -> Snapshot {
+        Snapshot::new(name, SnapshotSpec::default())
+    }
+
+    #[test]
+    fn who_looks_later_than_others_is_told_of_all_there_is_and_nothing_is_kept_twice() {
+        let (store, mut writer) = reflector::store();
+        let shown = Shown::of(store);
+        let (mut early, leaving, mut busy) = (pin!(shown.changes()), shown.changes(), shown.touched());
+        assert!(busy.has_changed().unwrap(), "the first is told at once");
+        busy.mark_unchanged();
+        for event in [Event::Init, Event::InitApply(named("a")), Event::InitApply(named("b"))] {
+            tell(&mut writer, &shown, event);
+        }
+        assert_eq!((told(&mut early), busy.has_changed().unwrap()), (vec![], false), "the list may not be whole");
+        tell(&mut writer, &shown, Event::InitDone);
+        assert_eq!((told(&mut early), busy.has_changed().unwrap()), (vec!["a".to_owned(), "b".to_owned()], true));
+        let mut late = pin!(shown.changes());
+        assert_eq!(told(&mut late), ["a", "b"]);
+        drop(leaving);
+        tell(&mut writer, &shown, Event::Apply(named("c")));
+        assert_eq!(shown.followers.lock().unwrap().len(), 2, "one has left");
+        let held = shown.objects().get(&ObjectRef::from_obj(&named("c"))).unwrap();
+        let Some(Some(Change::There(object))) = late.next().now_or_never() else { panic!("it is told") };
+        assert!(Arc::ptr_eq(&held, &object), "what is told is what is kept");
+        tell(&mut writer, &shown, Event::Delete(named("a")));
+        assert_eq!(
+            (told(&mut early), told(&mut late)),
+            (vec!["a is gone".to_owned(), "c".to_owned()], vec!["a is gone".to_owned()])
+        );
     }
 
     #[test]

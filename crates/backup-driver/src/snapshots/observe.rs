@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use api::conditions::{self, READY};
 use api::entity::EntityId;
-use api::{Reason, Snapshot, SnapshotStatus, Upload, labels, names};
+use api::{Snapshot, Upload, labels, names};
 use disk::DiskSnapshot;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use lifecycle::snapshot::is_upload_of;
+use lifecycle::snapshot::{has_begun, is_upload_of};
 
 use crate::{Context, Error};
 
@@ -48,16 +47,6 @@ pub(super) async fn is_unchanged(known: &Snapshot, ctx: &Context) -> Result<bool
     let snapshots: Api<Snapshot> = Api::namespaced(ctx.client.clone(), &known.namespace().unwrap_or_default());
     let now = snapshots.get_opt(&known.name_any()).await.map_err(Error::cluster("read the Snapshot"))?;
     Ok(now.is_some_and(|now| now.resource_version() == known.resource_version()))
-}
-
-/// Whether anything was ever done for a Snapshot, or is to be undone: before the first step its condition says so. One that says
-/// that it waits for its turn is not begun yet.
-fn has_begun(snapshot: &Snapshot) -> bool {
-    let waits = |s: &SnapshotStatus| {
-        conditions::get(&s.conditions, READY).is_some_and(|ready| ready.reason == Reason::Queued.as_str())
-    };
-    let said = |s: &SnapshotStatus| s.snapshot_id.is_some() || !(s.conditions.is_empty() || waits(s));
-    snapshot.status.as_ref().is_some_and(said) || snapshot.spec.snapshot_cancel
 }
 
 fn disk_snapshot_of(snapshot: &Snapshot) -> Option<DiskSnapshot> {
