@@ -23,6 +23,7 @@ pub struct BackupRepositoryClaim {
     pub api_version: BackupDriverV1alpha1,
     /// Name, namespace, labels.
     #[schemars(skip)]
+    #[serde(deserialize_with = "crate::resource::metadata")]
     pub metadata: ObjectMeta,
     /// Always `s3repository.astrolabe.vmware-tanzu.com`.
     #[serde(default, deserialize_with = "tolerant::or_default")]
@@ -67,6 +68,7 @@ pub struct BackupRepository {
     pub api_version: BackupDriverV1alpha1,
     /// Name and labels.
     #[schemars(skip)]
+    #[serde(deserialize_with = "crate::resource::metadata")]
     pub metadata: ObjectMeta,
     /// Always `s3repository.astrolabe.vmware-tanzu.com`.
     #[serde(default, deserialize_with = "tolerant::or_default")]

@@ -16,6 +16,7 @@ pub struct CloneFromSnapshot {
     #[serde(rename = "apiVersion", default)]
     pub api_version: BackupDriverV1alpha1,
     /// Name, namespace, labels.
+    #[serde(deserialize_with = "crate::resource::metadata")]
     pub metadata: ObjectMeta,
     /// What is asked for.
     #[serde(default, deserialize_with = "tolerant::or_default")]

@@ -1,9 +1,16 @@
-//! What our kinds have in common: group, version, scope and how they name themselves in JSON.
+//! What our kinds have in common: group, version, scope, how they name themselves in JSON and what is read of their metadata.
 //!
 //! kube's derive puts everything under `spec` and always adds a status subresource; four of the seven kinds are not
 //! like that, so all seven are described here in one way.
 
+use kube::core::ObjectMeta;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Metadata but for `managedFields`: which program wrote which field is of no use to us, and takes more memory than all the rest of an
+/// object of which thousands are kept. Whoever writes an object back without them takes nothing away: the API server keeps its own.
+pub(crate) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    Ok(ObjectMeta { managed_fields: None, ..ObjectMeta::deserialize(deserializer)? })
+}
 
 macro_rules! api_version {
     ($(#[$doc:meta])* $name:ident, $group:literal) => {

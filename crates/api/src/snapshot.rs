@@ -19,6 +19,7 @@ pub struct Snapshot {
     #[serde(rename = "apiVersion", default)]
     pub api_version: BackupDriverV1alpha1,
     /// Name, namespace, labels.
+    #[serde(deserialize_with = "crate::resource::metadata")]
     pub metadata: ObjectMeta,
     /// What is asked for.
     #[serde(default, deserialize_with = "tolerant::or_default")]

@@ -5,9 +5,11 @@ use api::{
     BackupRepository, BackupRepositoryClaim, CloneFromSnapshot, DeleteSnapshot, Download, Snapshot, SnapshotPhase,
     Upload,
 };
+use kube::Resource;
+use kube::core::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn sample(name: &str) -> Value {
     let path = format!("{}/testdata/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
@@ -34,6 +36,40 @@ fn objects_of_the_original_come_back_unchanged() {
     for (name, back) in cases {
         let object = sample(name);
         assert_eq!(back(object.clone()), object, "{name}");
+    }
+}
+
+/// It is most of an object, thousands of which are kept, and read by nobody.
+#[test]
+fn who_wrote_which_field_is_not_kept_in_memory() {
+    fn managed<K: Resource<DynamicType = ()> + DeserializeOwned>(object: Value) -> ObjectMeta {
+        serde_json::from_value::<K>(object).unwrap().meta().clone()
+    }
+    let metadata = json!({"name": "a", "uid": "u", "resourceVersion": "7", "labels": {"l": "1"}, "annotations": {"a": "2"},
+        "finalizers": ["f"], "managedFields": [{"manager": "m", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:status": {"f:phase": {}}}}]});
+    let object = json!({"metadata": metadata, "spec": {"resourceHandle": {"kind": "PersistentVolumeClaim", "name": "data"}, "backupRepository": "r"}});
+    let ours = [
+        managed::<Snapshot>,
+        managed::<CloneFromSnapshot>,
+        managed::<DeleteSnapshot>,
+        managed::<BackupRepositoryClaim>,
+        managed::<BackupRepository>,
+        managed::<Upload>,
+        managed::<Download>,
+        managed::<api::velero::Backup>,
+    ];
+    for read in ours {
+        let kept = read(object.clone());
+        assert_eq!(kept.managed_fields, None);
+        assert_eq!(
+            (kept.name.as_deref(), kept.resource_version.as_deref(), kept.uid.as_deref()),
+            (Some("a"), Some("7"), Some("u"))
+        );
+        assert!(
+            kept.labels.is_some() && kept.annotations.is_some() && kept.finalizers.is_some(),
+            "what decisions are made by"
+        );
     }
 }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Download, Upload};
-use futures::{StreamExt as _, stream};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
@@ -21,15 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::is_code;
 use crate::places::Finder;
-use crate::shown::shown;
 use crate::{Context, Error};
 
 /// How long the others wait for a change of a setting, for a machine that moves, or for a failed attempt to be due.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// How long Uploads wait for the first list of restores, which count beside them.
 const RESTORES_WITHIN: Duration = Duration::from_secs(30);
-/// Changes that one look answers, when so many have come.
-const CHANGES: usize = 1000;
 
 /// What one process remembers.
 #[derive(Default)]
@@ -44,16 +40,16 @@ struct Admissions {
 
 /// Looks at all Uploads after each change of one or of a restore, until `stop`.
 pub(crate) async fn run(ctx: Arc<Context>, stop: CancellationToken) {
-    let (uploads, changed) = shown::<Upload>(Api::namespaced(ctx.client.clone(), &ctx.namespace));
-    let (downloads, written) = shown::<Download>(Api::namespaced(ctx.client.clone(), &ctx.namespace));
-    let mut changed = pin!(stream::select(changed.map(drop), written.map(drop)).ready_chunks(CHANGES));
+    let (uploads, downloads) = (ctx.uploads.objects(), ctx.downloads.objects());
+    let (mut changed, mut written) = (ctx.uploads.touched(), ctx.downloads.touched());
     let mut admissions = Admissions::default();
     let mut restores = pin!(timeout(RESTORES_WITHIN, downloads.wait_until_ready()));
     let (mut may_begin, mut some_wait) = (false, false);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            change = changed.next() => if change.is_none() { return },
+            change = changed.changed() => if change.is_err() { return },
+            change = written.changed() => if change.is_err() { return },
             listed = &mut restores, if !may_begin => {
                 may_begin = true;
                 if listed.is_err() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Timestamp;
+use api::{Download, Timestamp, Upload};
 use connections::{Migrations, Repositories, Vcenters};
 use kube::runtime::controller::Action;
 use kube::{Client, Resource, ResourceExt};
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::Error;
 use crate::lasting::Lasting;
 use crate::pauses::Pauses;
-use crate::shown::Written;
+use crate::shown::{Shown, Written};
 
 /// How long a look waits after it met a change: the change itself comes as an event.
 const AFTER_CONFLICT: Duration = Duration::from_millis(300);
@@ -48,6 +48,10 @@ pub struct Context {
     pub pauses: Arc<Pauses>,
     /// How long Downloads that named no volume have been as they are.
     pub new_disks: Arc<Lasting<new_disk::State>>,
+    /// The Uploads of the Velero namespace.
+    pub uploads: Shown<Upload>,
+    /// Its Downloads.
+    pub downloads: Shown<Download>,
     /// What we have written, so that a watch that lags behind does not make us decide twice.
     pub written: Arc<Written>,
     /// A CloneFromSnapshot was deleted: what it has left is to be removed now.

@@ -47,4 +47,4 @@ pub use context::Context;
 pub use error::Error;
 pub use lasting::Lasting;
 pub use pauses::Pauses;
-pub use shown::Written;
+pub use shown::{Shown, Written};

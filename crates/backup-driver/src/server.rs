@@ -10,8 +10,10 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use operator::{Health, Lease, Leases, Metrics, Pace, Publisher, client, serve, stop, telemetry};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::arguments::{Server, Sweeps};
+use crate::shown::Shown;
 use crate::{
     Context, admissions, claims, clones, deletes, elsewhere, leases, leftovers, locks, maintenance, new_disks, orphans,
     snapshots, sweep, transfers,
@@ -39,6 +41,8 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
     };
     tracing::info!(cluster, "this driver is the active one");
     metrics.set_leader(true);
+    let (uploads, watching_uploads) = Shown::new(Api::namespaced(client.clone(), &server.namespace));
+    let (downloads, watching_downloads) = Shown::new(Api::namespaced(client.clone(), &server.namespace));
     let ctx = Arc::new(Context {
         publisher: Publisher::new(client.clone(), "backup-driver", &server.identity, metrics.clone()),
         vcenters: Vcenters::new(client.clone(), &server.namespace),
@@ -52,12 +56,18 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
         pace: Arc::new(Pace::default()),
         pauses: Arc::default(),
         new_disks: Arc::default(),
+        uploads,
+        downloads,
         written: Arc::default(),
         clone_gone: Arc::default(),
         workers: server.backup_workers,
     });
     health.set_ready(true);
+    // tasks of their own, for whoever looks at them: work at hand does so after we were asked to stop
+    let watching =
+        [watching_uploads, watching_downloads].map(|watching| AbortOnDropHandle::new(tokio::spawn(watching)));
     let outcome = work(&ctx, &server.sweeps, &stop, &lease).await;
+    drop(watching);
     health.set_ready(false);
     metrics.set_leader(false);
     // released only when nothing of ours runs any more: the next driver may start at once

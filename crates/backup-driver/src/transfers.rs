@@ -5,34 +5,42 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use api::{CloneFromSnapshot, ClonePhase, Download, DownloadPhase, Snapshot, SnapshotPhase, Time, Upload, UploadPhase};
-use futures::StreamExt;
+use futures::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, Preconditions};
-use kube::runtime::controller::{Action, Controller};
-use kube::runtime::watcher;
+use kube::runtime::controller::{Action, Config};
 use kube::{Api, Resource, ResourceExt};
 use lifecycle::age::{Finished, finished};
 use lifecycle::new_disk::is_needed;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
+use crate::shown::{Shown, look_at, named};
 use crate::{Context, Error};
 
 /// How long to wait for a Snapshot or clone to end after its transfer.
 const OWNER_CHECK: Duration = Duration::from_secs(60);
 
 /// Runs both controllers until `stop`.
-pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
-    tokio::join!(
-        Controller::new(Api::<Upload>::namespaced(ctx.client.clone(), &ctx.namespace), watcher::Config::default())
-            .graceful_shutdown_on(stop.clone().cancelled_owned())
-            .run(upload, |upload, error, ctx| ctx.after_error(&*upload, error), ctx.clone())
-            .for_each(|_| std::future::ready(())),
-        Controller::new(Api::<Download>::namespaced(ctx.client.clone(), &ctx.namespace), watcher::Config::default())
-            .graceful_shutdown_on(stop.cancelled_owned())
-            .run(download, |download, error, ctx| ctx.after_error(&*download, error), ctx.clone())
-            .for_each(|_| std::future::ready(())),
-    );
+pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
+    tokio::join!(each(&ctx.uploads, upload, &ctx, stop.clone()), each(&ctx.downloads, download, &ctx, stop.clone()));
+}
+
+/// Looks at each transfer of a kind that changed.
+async fn each<T, F>(
+    transfers: &Shown<T>,
+    look: impl Fn(Arc<T>, Arc<Context>) -> F,
+    ctx: &Arc<Context>,
+    stop: CancellationToken,
+) where
+    T: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    F: Future<Output = Result<Action, Error>> + Send + 'static,
+{
+    let changed = transfers.changes().map(|change| named(&change));
+    let after_error = |transfer: Arc<T>, error: &Error, ctx: Arc<Context>| ctx.after_error(&*transfer, error);
+    let all = transfers.objects().clone();
+    look_at(all, changed, look, after_error, ctx.clone(), Config::default(), stop).await;
 }
 
 async fn upload(upload: Arc<Upload>, ctx: Arc<Context>) -> Result<Action, Error> {

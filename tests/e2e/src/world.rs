@@ -271,10 +271,22 @@ impl World {
     /// # Errors
     /// When it does not run.
     pub async fn peak_memory_mib(&self, process: &str) -> Result<u64> {
+        Ok(self.memory_kib(process, "VmHWM:").await? / 1024)
+    }
+
+    /// The memory that a process holds now, in KiB: its own, without the pages of its program.
+    ///
+    /// # Errors
+    /// When the lab does not answer or the process is gone.
+    pub async fn own_memory_kib(&self, process: &str) -> Result<u64> {
+        self.memory_kib(process, "RssAnon:").await
+    }
+
+    async fn memory_kib(&self, process: &str, line: &str) -> Result<u64> {
         let pid = self.pid(process).await?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("read the process's status")?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB"));
-        Ok(peak.context("a peak")?.trim().parse::<u64>()? / 1024)
+        let said = status.lines().find_map(|text| text.strip_prefix(line)?.trim().strip_suffix("kB"));
+        Ok(said.with_context(|| format!("no {line} in the process's status"))?.trim().parse()?)
     }
 
     /// Waits until no process has a file of that disk open: its helper is gone.

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::go_duration;
 
-/// Metadata; where it does not read as a whole, the parts of it that do.
+/// Metadata, [but for `managedFields`](crate::resource::metadata); where it does not read as a whole, the parts of it that do.
 pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     let value = Value::deserialize(deserializer)?;
-    if let Ok(whole) = ObjectMeta::deserialize(&value) {
+    if let Ok(whole) = crate::resource::metadata(&value) {
         return Ok(whole);
     }
     let text = |key: &str| value[key].as_str().map(str::to_owned);

@@ -5,13 +5,13 @@ mod apply;
 use std::sync::Arc;
 
 use api::{DeletePhase, DeleteSnapshot, Upload, names};
-use futures::StreamExt;
-use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
+use futures::{StreamExt as _, stream};
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 use lifecycle::delete::{Plan, Seen, has_let_go, plan, target};
 
+use crate::shown::{Change, Shown, look_at, named};
 use crate::{Context, Error};
 
 /// Moves one DeleteSnapshot one step on.
@@ -52,21 +52,30 @@ async fn observe(delete: &DeleteSnapshot, ctx: &Context) -> Result<Seen, Error> 
 
 /// Runs the controller until `stop`.
 pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
-    let uploads: Api<Upload> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let deletes: Api<DeleteSnapshot> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let controller = Controller::new(deletes, watcher::Config::default());
-    let known = controller.store();
-    controller
-        .with_config(Config::default().concurrency(ctx.workers))
-        .watches(uploads, watcher::Config::default(), move |upload| {
-            let name = upload.name_any();
-            let waits = move |d: &Arc<DeleteSnapshot>| {
-                target(d).is_ok_and(|t| names::upload(&t.disk_snapshot.snapshot) == name)
-            };
-            known.state().into_iter().filter(waits).map(|d| ObjectRef::from_obj(&*d)).collect::<Vec<_>>()
-        })
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, |delete, error, ctx| ctx.after_error(&*delete, error), ctx)
-        .for_each(|_| std::future::ready(()))
-        .await;
+    let (deletes, watching) = Shown::new(Api::namespaced(ctx.client.clone(), &ctx.namespace));
+    let (objects, forgetting) = (deletes.objects().clone(), ctx.clone());
+    let asked = deletes.changes().map(move |change| {
+        if let Change::Gone(delete) = &change {
+            forgetting.pauses.forget(&apply::attempts_of(delete));
+            forgetting.pace.forget(&delete.uid().unwrap_or_default());
+        }
+        named(&change)
+    });
+    let all = objects.clone();
+    let moved = ctx.uploads.changes().flat_map(move |upload| stream::iter(waiting_for(upload.object(), &all)));
+    let config = Config::default().concurrency(ctx.workers);
+    let after_error = |delete: Arc<DeleteSnapshot>, error: &Error, ctx: Arc<Context>| ctx.after_error(&*delete, error);
+    let looking = look_at(objects, stream::select(asked, moved), reconcile, after_error, ctx, config, stop);
+    tokio::select! {
+        () = looking => {}
+        () = watching => {}
+    }
+}
+
+/// The DeleteSnapshots of the disk snapshot that an Upload copies.
+fn waiting_for(upload: &Upload, deletes: &Store<DeleteSnapshot>) -> Vec<ObjectRef<DeleteSnapshot>> {
+    let name = upload.name_any();
+    let waits =
+        |delete: &DeleteSnapshot| target(delete).is_ok_and(|t| names::upload(&t.disk_snapshot.snapshot) == name);
+    deletes.state_filter(waits).into_iter().map(|delete| ObjectRef::from_obj(&*delete)).collect()
 }

@@ -44,7 +44,7 @@ pub(super) async fn make(download: &Download, ctx: &Context) -> Result<Action, E
     };
     if noted.is_err() {
         // when it was deleted meanwhile, the disk was not there yet for who looked for it then
-        tokio::spawn(gone::after_deletion(download.clone(), Arc::new(ctx.clone())));
+        tokio::spawn(gone::after_deletion(Arc::new(download.clone()), Arc::new(ctx.clone())));
     }
     noted
 }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use api::Download;
 use futures::StreamExt as _;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 use lifecycle::new_disk::{self, STOPPING};
 use lifecycle::{Problem, retry};
 
 use super::{apply, observe};
+use crate::shown::Change;
 use crate::{Context, Error};
 
 /// How often a node that is to stop writing is looked at; it sends no event.
@@ -21,10 +21,9 @@ const REMOVED_WITHIN: Duration = Duration::from_secs(3600);
 
 /// Removes the disk of each Download that is deleted while somebody has to answer for it.
 pub(super) async fn follow_deletions(ctx: Arc<Context>) {
-    let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let mut events = pin!(watcher(downloads, watcher::Config::default()).default_backoff());
-    while let Some(event) = events.next().await {
-        let Ok(watcher::Event::Delete(download)) = event else { continue };
+    let mut changes = pin!(ctx.downloads.changes());
+    while let Some(change) = changes.next().await {
+        let Change::Gone(download) = change else { continue };
         ctx.new_disks.forget(&download.uid().unwrap_or_default());
         if new_disk::is_owed(&download) {
             tokio::spawn(after_deletion(download, ctx.clone()));
@@ -33,7 +32,7 @@ pub(super) async fn follow_deletions(ctx: Arc<Context>) {
 }
 
 /// Removes the disk of a Download that is gone. Nobody else will: it is tried again and again, for [`REMOVED_WITHIN`].
-pub(super) async fn after_deletion(download: Download, ctx: Arc<Context>) {
+pub(super) async fn after_deletion(download: Arc<Download>, ctx: Arc<Context>) {
     let (name, disk) = (download.name_any(), new_disk::name(&download));
     let (begun, mut failures) = (Instant::now(), 0);
     loop {

@@ -12,25 +12,23 @@ use std::sync::Arc;
 
 use api::Download;
 use futures::StreamExt as _;
-use kube::runtime::controller::{Action, Controller};
-use kube::runtime::watcher;
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
+use kube::runtime::controller::{Action, Config};
 use lifecycle::new_disk::{self, Plan};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use apply::condemn;
 
+use crate::shown::{look_at, named};
 use crate::{Context, Error};
 
 /// Runs until `stop`.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     let deletions = tokio::spawn(gone::follow_deletions(ctx.clone()));
-    let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    Controller::new(downloads, watcher::Config::default())
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, |download, error, ctx| ctx.after_error(&*download, error), ctx)
-        .for_each(|_| std::future::ready(()))
-        .await;
+    let changed = ctx.downloads.changes().map(|change| named(&change));
+    let after_error = |download: Arc<Download>, error: &Error, ctx: Arc<Context>| ctx.after_error(&*download, error);
+    let all = ctx.downloads.objects().clone();
+    look_at(all, changed, reconcile, after_error, ctx, Config::default(), stop).await;
     deletions.abort();
 }
 

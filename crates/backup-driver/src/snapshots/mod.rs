@@ -4,21 +4,19 @@ mod apply;
 mod observe;
 mod unheard;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Snapshot, Upload};
 use futures::{FutureExt, Stream, StreamExt, stream};
-use kube::runtime::applier;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use lifecycle::snapshot::{Plan, plan};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::unheard::Unheard;
-use crate::shown::shown;
+use crate::shown::{Change, Shown, look_at, named};
 use crate::{Context, Error};
 
 /// When an object is looked at again that the watch shows older than we have written it, or without its Upload as the
@@ -28,8 +26,6 @@ const CATCHING_UP: Duration = Duration::from_millis(500);
 /// What a look at a Snapshot needs.
 struct Look {
     ctx: Arc<Context>,
-    /// The Uploads of the Velero namespace.
-    uploads: Store<Upload>,
     /// Those that nobody has looked at.
     unheard: Arc<Unheard>,
 }
@@ -39,11 +35,11 @@ async fn reconcile(known: Arc<Snapshot>, look: Arc<Look>) -> Result<Action, Erro
     let ctx = &look.ctx;
     look.unheard.looked_at(&known);
     // not a wait: the store wakes the last of its waiters only, and each look is a task of its own
-    let are_shown = look.uploads.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok());
+    let are_shown = ctx.uploads.objects().wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok());
     if ctx.written.is_newer_than(&*known) || !are_shown {
         return Ok(Action::requeue(CATCHING_UP));
     }
-    let seen = observe::observe(&known, &look.uploads, ctx).await?;
+    let seen = observe::observe(&known, ctx).await?;
     let planned = plan(&seen.snapshot, seen.upload.as_ref(), ctx.now());
     tracing::debug!(namespace = ?known.namespace(), name = known.name_any(), plan = ?planned, "decided");
     let action = match planned {
@@ -62,39 +58,37 @@ async fn reconcile(known: Arc<Snapshot>, look: Arc<Look>) -> Result<Action, Erro
 
 /// Runs the controller until `stop`.
 pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
-    let (snapshots, asked) = shown(Api::<Snapshot>::all(ctx.client.clone()));
-    let (uploads, moved) = shown(Api::<Upload>::namespaced(ctx.client.clone(), &ctx.namespace));
+    let (snapshots, watching) = Shown::new(Api::<Snapshot>::all(ctx.client.clone()));
     let unheard = Arc::new(Unheard::default());
-    let telling = unheard.clone();
-    let asked = asked.inspect(move |snapshot| telling.shown(snapshot));
+    let (telling, pace) = (unheard.clone(), ctx.pace.clone());
+    let asked = snapshots.changes().inspect(move |change| match change {
+        Change::There(snapshot) => telling.shown(snapshot),
+        Change::Gone(snapshot) => {
+            telling.looked_at(snapshot);
+            pace.forget(&snapshot.uid().unwrap_or_default()); // it may have failed last
+        }
+    });
+    let queue = changes(asked, ctx.uploads.changes());
     let config = Config::default().concurrency(ctx.workers);
-    let queue = changes(asked, moved).take_until(stop.cancelled_owned());
-    // each look is a task of its own: opening a repository keeps a processor busy
-    let look = |snapshot, look| {
-        let looking = AbortOnDropHandle::new(tokio::spawn(reconcile(snapshot, look)));
-        Box::pin(async {
-            looking.await.unwrap_or_else(|e| match e.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Ok(Action::await_change()), // the process is about to end
-            })
-        })
-    };
     let after_error = |snapshot: Arc<Snapshot>, error: &Error, look: Arc<Look>| look.ctx.after_error(&*snapshot, error);
-    let all = Arc::new(Look { ctx: ctx.clone(), uploads, unheard: unheard.clone() });
-    let looking = applier(look, after_error, all, snapshots, Box::pin(queue), config);
+    let look = Arc::new(Look { ctx: ctx.clone(), unheard: unheard.clone() });
+    let looking = look_at(snapshots.objects().clone(), queue, reconcile, after_error, look, config, stop);
     // a task of its own: the queue of a thousand Snapshots does not keep them from hearing of it
     let _telling = AbortOnDropHandle::new(tokio::spawn(async move { unheard.tell(&ctx).await }));
-    looking.for_each(|_| std::future::ready(())).await;
+    tokio::select! {
+        () = looking => {}
+        () = watching => {}
+    }
 }
 
 /// The Snapshots to look at: those that changed, and those whose Upload did.
 fn changes(
-    asked: impl Stream<Item = Arc<Snapshot>> + Send,
-    moved: impl Stream<Item = Arc<Upload>> + Send,
-) -> impl Stream<Item = Result<ObjectRef<Snapshot>, Infallible>> + Send {
-    let asked = asked.map(|snapshot| Some(ObjectRef::from_obj(&*snapshot)));
-    let moved = moved.map(|upload| snapshot_of(&upload));
-    stream::select(asked, moved).filter_map(|found| std::future::ready(found.map(Ok)))
+    asked: impl Stream<Item = Change<Snapshot>> + Send,
+    moved: impl Stream<Item = Change<Upload>> + Send,
+) -> impl Stream<Item = ObjectRef<Snapshot>> + Send {
+    let asked = asked.map(|change| Some(named(&change)));
+    let moved = moved.map(|change| snapshot_of(change.object()));
+    stream::select(asked, moved).filter_map(std::future::ready)
 }
 
 /// The Snapshot an Upload names: exactly one `/`.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use api::entity::EntityId;
-use api::{Snapshot, Upload, names};
+use api::{Snapshot, Upload, labels, names};
 use disk::DiskSnapshot;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::ListParams;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use lifecycle::snapshot::is_upload_of;
+use lifecycle::snapshot::{has_begun, is_upload_of};
 
 use crate::{Context, Error};
 
@@ -22,9 +22,9 @@ pub(super) struct Seen {
 }
 
 /// Finds the Upload of a Snapshot.
-pub(super) async fn observe(known: &Snapshot, uploads: &Store<Upload>, ctx: &Context) -> Result<Seen, Error> {
+pub(super) async fn observe(known: &Snapshot, ctx: &Context) -> Result<Seen, Error> {
     let ended = known.phase().is_some_and(api::SnapshotPhase::is_terminal);
-    let shown = if ended { None } else { shown(known, uploads, &ctx.namespace) };
+    let shown = if ended { None } else { shown(known, ctx) };
     let upload = match shown {
         Some(upload) => Some(upload.as_ref().clone()),
         // the watch may lag behind our own work
@@ -35,9 +35,10 @@ pub(super) async fn observe(known: &Snapshot, uploads: &Store<Upload>, ctx: &Con
 }
 
 /// The Upload of a Snapshot as the watch shows it.
-fn shown(snapshot: &Snapshot, uploads: &Store<Upload>, namespace: &str) -> Option<Arc<Upload>> {
+fn shown(snapshot: &Snapshot, ctx: &Context) -> Option<Arc<Upload>> {
+    let uploads = ctx.uploads.objects();
     let named = disk_snapshot_of(snapshot);
-    let named = named.and_then(|s| uploads.get(&ObjectRef::new(&names::upload(&s.snapshot)).within(namespace)));
+    let named = named.and_then(|s| uploads.get(&ObjectRef::new(&names::upload(&s.snapshot)).within(&ctx.namespace)));
     named.filter(|u| is_upload_of(u, snapshot)).or_else(|| uploads.find(|u| is_upload_of(u, snapshot)))
 }
 
@@ -48,18 +49,13 @@ pub(super) async fn is_unchanged(known: &Snapshot, ctx: &Context) -> Result<bool
     Ok(now.is_some_and(|now| now.resource_version() == known.resource_version()))
 }
 
-/// Whether anything was ever done for a Snapshot, or is to be undone: before the first step its condition says so.
-fn has_begun(snapshot: &Snapshot) -> bool {
-    let said = snapshot.status.as_ref().is_some_and(|s| s.snapshot_id.is_some() || !s.conditions.is_empty());
-    said || snapshot.spec.snapshot_cancel
-}
-
 fn disk_snapshot_of(snapshot: &Snapshot) -> Option<DiskSnapshot> {
     let id = snapshot.status.as_ref()?.snapshot_id.as_deref()?;
     id.parse::<EntityId>().ok()?.disk_snapshot().ok()
 }
 
-/// The Upload made for a Snapshot as it is now: by its name where the Snapshot says which, else by its label or reference.
+/// The Upload made for a Snapshot as it is now: by its name where the Snapshot says which, else by its label. One that the original
+/// made, which has no label, is shown: it was there before us.
 async fn upload_of(snapshot: &Snapshot, ctx: &Context) -> Result<Option<Upload>, Error> {
     let uploads: Api<Upload> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     if let Some(taken) = disk_snapshot_of(snapshot) {
@@ -67,8 +63,11 @@ async fn upload_of(snapshot: &Snapshot, ctx: &Context) -> Result<Option<Upload>,
             uploads.get_opt(&names::upload(&taken.snapshot)).await.map_err(Error::cluster("read the Upload"))?;
         return Ok(found.filter(|u| is_upload_of(u, snapshot)));
     }
-    let all = uploads.list(&ListParams::default()).await.map_err(Error::cluster("list Uploads"))?;
-    Ok(all.items.into_iter().find(|u| is_upload_of(u, snapshot)))
+    // all of them may be thousands
+    let labelled = format!("{}={}", labels::SNAPSHOT_UID, snapshot.uid().unwrap_or_default());
+    let found = uploads.list(&ListParams::default().labels(&labelled)).await;
+    let found = found.map_err(Error::cluster("look for the Upload of a Snapshot"))?;
+    Ok(found.items.into_iter().find(|u| is_upload_of(u, snapshot)))
 }
 
 /// The claim a Snapshot names, and the volume it is bound to.

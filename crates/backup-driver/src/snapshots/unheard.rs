@@ -43,7 +43,7 @@ impl Unheard {
         }
     }
 
-    /// Somebody looks at it now, and will write what comes of it.
+    /// Somebody looks at it now, and will write what comes of it; or it is gone.
     pub(super) fn looked_at(&self, snapshot: &Snapshot) {
         self.all().remove(&snapshot.uid().unwrap_or_default());
     }

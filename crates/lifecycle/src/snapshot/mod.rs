@@ -7,7 +7,8 @@ mod migrated;
 mod source;
 pub mod status;
 
-use api::{Snapshot, SnapshotPhase, Timestamp, Upload, UploadPhase, labels, names};
+use api::conditions::{self, READY};
+use api::{Reason, Snapshot, SnapshotPhase, SnapshotStatus, Timestamp, Upload, UploadPhase, labels, names};
 use disk::DiskSnapshot;
 
 pub use migrated::{Backing, Migrated, Migration};
@@ -82,6 +83,17 @@ pub fn is_local(snapshot: &Snapshot) -> bool {
     snapshot.spec.backup_repository.is_empty()
 }
 
+/// Whether anything was ever done for a Snapshot, or is to be undone: before the first step its condition says so. One that says no
+/// more than that it waits for its turn is not begun.
+pub fn has_begun(snapshot: &Snapshot) -> bool {
+    let waits = |status: &SnapshotStatus| match conditions::get(&status.conditions, READY) {
+        Some(ready) => ready.reason == Reason::Queued.as_str(),
+        None => status.conditions.is_empty(),
+    };
+    let begun = |status: &SnapshotStatus| status.snapshot_id.is_some() || !waits(status);
+    snapshot.spec.snapshot_cancel || snapshot.status.as_ref().is_some_and(begun)
+}
+
 /// Whether an Upload was made for this very Snapshot: by its label, or by reference where the original made it. A name
 /// may come back after its Snapshot was deleted, so an older Upload of the same reference does not count.
 pub fn is_upload_of(upload: &Upload, snapshot: &Snapshot) -> bool {
@@ -151,7 +163,7 @@ pub fn upload(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use api::{ResourceHandle, SnapshotSpec, SnapshotStatus, Time};
+    use api::{ResourceHandle, SnapshotSpec, Time};
     use k8s_openapi::jiff::SignedDuration;
 
     fn noon() -> Timestamp {
@@ -236,6 +248,28 @@ mod tests {
         ];
         for (situation, snapshot, upload, want) in cases {
             assert_eq!(plan(&snapshot, upload, noon()), want, "{situation}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_waits_for_its_turn_is_not_looked_up_and_one_that_was_begun_always_is() {
+        let saying = |reason: Reason| {
+            let mut snapshot = at("New");
+            let status = snapshot.status.get_or_insert_default();
+            conditions::set(&mut status.conditions, READY, conditions::Status::False, reason, "", noon());
+            snapshot
+        };
+        let cases = [
+            ("nobody has seen it", fresh(), false),
+            ("asked for", at("New"), false),
+            ("it waits for its turn", saying(Reason::Queued), false),
+            ("a driver may have been killed in the middle", saying(Reason::Snapshotting), true),
+            ("it failed and is tried again", saying(Reason::StoreUnreachable), true),
+            ("its Upload waits for a node", with_id(saying(Reason::Queued)), true),
+            ("it is to be undone", cancelled(at("New")), true),
+        ];
+        for (situation, snapshot, want) in cases {
+            assert_eq!(has_begun(&snapshot), want, "{situation}");
         }
     }
 

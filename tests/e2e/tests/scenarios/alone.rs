@@ -4,6 +4,7 @@
 mod at_once;
 pub(crate) mod doctor;
 mod driver;
+mod kept;
 mod limits;
 mod migrated;
 mod new_disks;
@@ -25,6 +26,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
     [
         storm::SCENARIOS, // first: it takes longest
         at_once::SCENARIOS,
+        kept::SCENARIOS,
         take_over::SCENARIOS,
         limits::SCENARIOS,
         peers::SCENARIOS,
