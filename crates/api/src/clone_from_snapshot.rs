@@ -108,7 +108,7 @@ pub struct CloneFromSnapshotStatus {
     /// What went wrong, and what helps.
     #[serde(default, deserialize_with = "tolerant::optional", skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The volume: its *name* is `ivd:<disk>`, as the original writes it.
+    /// The volume: its *name* is `ivd:<disk>`, as the original writes it. Not there where the Download that names the disk is gone.
     #[serde(default, deserialize_with = "tolerant::optional", skip_serializing_if = "Option::is_none")]
     pub resource_handle: Option<ResourceHandle>,
     /// When it ended. Written by whoever asked, and by the driver where that is missing.

@@ -15,6 +15,10 @@ pub const TRANSPORT: &str = "Transport";
 /// Condition of a Download whose disk nobody takes: False while the disk cannot be removed, with why. Not there once it is removed.
 pub const DISK_REMOVED: &str = "DiskRemoved";
 
+/// Condition of a CloneFromSnapshot whose volume is there: False while nobody can tell which disk that is, with why, and since when. Not
+/// there once it is known.
+pub const DISK_KNOWN: &str = "DiskKnown";
+
 /// The one condition type all our kinds carry: True once the object has reached what it is for.
 /// Its reason answers *why is it waiting, or why did it end*.
 pub const READY: &str = "Ready";

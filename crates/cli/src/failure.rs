@@ -113,6 +113,7 @@ fn of_repository(error: &repository::Error) -> (u8, &'static str) {
         repository::Error::Store { source, .. } => of_store(source),
         repository::Error::Damaged { source, .. } => of_damage(source),
         repository::Error::LockUnproven { source } => of_repository(source),
+        repository::Error::PasswordWrong { untried, .. } if !untried.is_empty() => (exit::WRONG_KEY, KEYS_UNTRIED),
         other => of_kind(other.kind()),
     }
 }
@@ -174,6 +175,11 @@ fn of_damage(damage: &Damage) -> (u8, &'static str) {
 const KEYS_LOST: &str =
     "bring a file of the repository's folder `keys` back from a copy of it: without one nobody can read the repository";
 
+/// The password may be right.
+const KEYS_UNTRIED: &str = "where a key file that is named here is the repository's own, bring a damaged one back from a copy of the \
+                            repository, or run `restic key add`, which opens one that asks for too much and writes one that does not; \
+                            else set RESTIC_PASSWORD or RESTIC_PASSWORD_FILE to this repository's key";
+
 const INDEX_LOST: &str = "run `restic rebuild-index` (since 0.16 `restic repair index`) on the repository, which finds what \
                           its packs still hold, then `vsphere-backup verify`";
 
@@ -215,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_cause_deep_in_the_chain_decides_the_exit_code() {
-        let inner = repository::Error::PasswordWrong { location: "folder".to_owned() };
+        let inner = repository::Error::PasswordWrong { location: "folder".to_owned(), untried: Vec::new() };
         let error =
             Err::<(), _>(inner).context("open the repository").context("list restore points").expect_err("made as one");
         assert_eq!(meaning(&error).code, exit::WRONG_KEY);

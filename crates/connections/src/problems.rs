@@ -31,8 +31,19 @@ pub fn from_repository(act: &str, error: &repository::Error) -> Problem {
         Reason::RepositoryInvalid | Reason::RestorePointMissing | Reason::Internal => Again::Never,
         _ => Again::Later,
     };
-    Problem { reason, cause: format!("{act}: {}", Problem::chain(error)), fix: None, again }
+    let problem = Problem { reason, cause: format!("{act}: {}", Problem::chain(error)), fix: None, again };
+    match error {
+        repository::Error::PasswordWrong { untried, .. } if !untried.is_empty() => {
+            problem.with_fix(Some(KEYS_UNTRIED.to_owned()))
+        }
+        _ => problem,
+    }
 }
+
+/// What helps where the key fits no key file, and some could not be tried with it: the Secret may be right.
+const KEYS_UNTRIED: &str = "Where a key file that is named here is the repository's own: bring a damaged one back from a copy of the \
+                            bucket; one that asks for too much is opened by `restic key add`, which writes one that does not. Else put \
+                            the key back the repository was made with.";
 
 /// What an error about a backup in the original's layout means to an object.
 pub fn from_original(act: &str, error: &astrolabe::Error) -> Problem {
@@ -91,4 +102,22 @@ pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
         other => Problem::chain(other),
     };
     Problem::passing(reason, format!("{act}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_to_a_right_key_where_a_key_file_could_not_be_tried() {
+        let wrong = |untried| repository::Error::PasswordWrong { location: "bucket b".to_owned(), untried };
+        let plain = from_repository("open the repository", &wrong(Vec::new()));
+        assert!(plain.message().ends_with(Reason::RepositoryPasswordWrong.fix()), "{}", plain.message());
+        let untried = repository::Untried { object: "keys/12ab".to_owned(), why: "it asks for 512 MiB".to_owned() };
+        let told = from_repository("open the repository", &wrong(vec![untried]));
+        assert_eq!(told.reason, Reason::RepositoryPasswordWrong);
+        for words in ["keys/12ab (it asks for 512 MiB)", "restic key add", "copy of the bucket"] {
+            assert!(told.message().contains(words), "`{words}` in {}", told.message());
+        }
+    }
 }

@@ -9,7 +9,9 @@ pub mod status;
 
 use api::conditions::{self, READY};
 use api::entity::EntityId;
-use api::{DeletePhase, DeleteSnapshot, Reason, Timestamp, Upload, UploadPhase, Weight};
+use api::{
+    DeletePhase, DeleteSnapshot, Reason, Timestamp, Upload, UploadPhase, WITHOUT_BACKUP_REPOSITORY, Weight, labels,
+};
 use disk::DiskSnapshot;
 use k8s_openapi::jiff::SignedDuration;
 
@@ -81,6 +83,40 @@ pub fn target(delete: &DeleteSnapshot) -> Result<Target, Problem> {
     };
     Ok(Target { disk_snapshot, namespace })
 }
+
+/// From which namespace's repository the restore point goes; `None`: such a backup lies in the original's layout, as those of versions up
+/// to 1.0.2, which knew neither repositories nor namespaces.
+///
+/// # Errors
+/// `InvalidSpec` where a repository is named and nobody says which of its namespaces.
+pub fn namespace(delete: &DeleteSnapshot, target: &Target, allowed: &[String]) -> Result<Option<String>, Problem> {
+    let only = if let [one] = allowed { Some(one.clone()) } else { None };
+    match target.namespace.clone().or(only) {
+        None if delete.spec.backup_repository != WITHOUT_BACKUP_REPOSITORY => {
+            let cause = "neither the id nor the repository says from which namespace the claim was backed up";
+            Err(Problem::lasting(Reason::InvalidSpec, cause).with_fix(Some(NAME_THE_NAMESPACE.to_owned())))
+        }
+        namespace => Ok(namespace),
+    }
+}
+
+/// What is wrong where no repository was looked in, and nothing was found in the original's layout. Velero's plugin asks so for backups of
+/// versions up to 1.0.2 alone, and what is gone counts as deleted; somebody else may mean a restore point, which is there still.
+pub fn not_looked_for(delete: &DeleteSnapshot, target: &Target) -> Option<Problem> {
+    let labels = delete.metadata.labels.as_ref();
+    if labels::ours().iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value)) {
+        return None;
+    }
+    let cause = format!(
+        "delete the backup of {}: there is none in the original's layout, and neither the id nor the repository says in which namespace's \
+         repository it may be",
+        target.disk_snapshot
+    );
+    Some(Problem::lasting(Reason::InvalidSpec, cause).with_fix(Some(NAME_THE_NAMESPACE.to_owned())))
+}
+
+const NAME_THE_NAMESPACE: &str = "Make a new one with the id that status.snapshotID of the Snapshot says: it begins with `pvc:` and names \
+                                  the namespace. A backup that is gone needs none.";
 
 /// Whether only the disk snapshot is to be deleted: local mode.
 pub fn is_local(delete: &DeleteSnapshot) -> bool {

@@ -1,5 +1,6 @@
 //! What can go wrong with a repository, and which word says so in a status.
 
+use crate::keys::{self, Untried};
 use crate::store;
 
 /// A damaged object or chunk, named so that a person can look for it.
@@ -75,10 +76,12 @@ pub enum Error {
         source: store::Error,
     },
     /// There are key files, and the password opens none of them.
-    #[error("open the repository at {location}: the password fits none of its keys")]
+    #[error("open the repository at {location}: the password fits none of its keys{}", keys::told(untried))]
     PasswordWrong {
         /// The store.
         location: String,
+        /// Key files that no password could be tried with: one of them may be the repository's own.
+        untried: Vec<Untried>,
     },
     /// There is no `config` object.
     #[error("open the repository at {location}: there is none (no `config`)")]

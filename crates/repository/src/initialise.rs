@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::config::{self, Config};
 use crate::error::{Damage, Error, chain};
-use crate::keys::{self, OpenKey};
+use crate::keys::{self, Keys, OpenKey};
 use crate::repository::Repository;
 use crate::store::{self, PutNew, Store};
 
@@ -66,16 +66,16 @@ async fn look(store: &Arc<dyn Store>, password: &SecretString) -> Result<Found, 
         Err(cause) => return Err(Error::store("read the repository's config")(cause)),
     };
     let Some(sealed) = sealed else { return Ok(Found::NoConfig) };
-    let (keys, key_files) = keys::unlock_all(store, password).await?;
-    if key_files == 0 {
+    let Keys { open, files, untried } = keys::unlock_all(store, password).await?;
+    if files == 0 {
         let damage = Damage::ObjectMissing { object: keys::PREFIX.to_owned() };
         return Err(Error::damaged("open the repository", damage)); // whatever the password is
     }
-    if keys.is_empty() {
-        return Err(Error::PasswordWrong { location: store.place() });
+    if open.is_empty() {
+        return Err(Error::PasswordWrong { location: store.place(), untried });
     }
     let (mut fitting, mut strays) = (None, Vec::new());
-    for key in keys {
+    for key in open {
         match Config::open(&sealed, &key.cipher) {
             Some(config) => fitting = Some((config, key)),
             None => strays.push(key),
@@ -94,14 +94,14 @@ async fn look(store: &Arc<dyn Store>, password: &SecretString) -> Result<Found, 
 
 /// Stores a key unless one of ours is there, then `config` unless a rival's is there.
 async fn make(store: &Arc<dyn Store>, password: &SecretString) -> Result<(), Error> {
-    let (keys, key_files) = keys::unlock_all(store, password).await?;
-    let key = match keys.into_iter().next() {
+    let Keys { open, files, untried } = keys::unlock_all(store, password).await?;
+    let key = match open.into_iter().next() {
         Some(left_behind) => {
             refuse_to_hide_data(store).await?;
             left_behind
         }
         // someone else's keys: a new repository here would hide what they open
-        None if key_files > 0 => return Err(Error::PasswordWrong { location: store.place() }),
+        None if files > 0 => return Err(Error::PasswordWrong { location: store.place(), untried }),
         None => {
             refuse_to_hide_data(store).await?;
             keys::add(store.as_ref(), password).await?

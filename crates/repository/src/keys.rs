@@ -158,27 +158,60 @@ pub(crate) async fn add(store: &dyn Store, password: &SecretString) -> Result<Op
     Err(Error::damaged("read the repository's new key back", damage))
 }
 
-/// The keys that `password` opens, and how many key files there are. One that cannot be tried is left out, and told of.
-pub(crate) async fn unlock_all(
-    store: &Arc<dyn Store>,
-    password: &SecretString,
-) -> Result<(Vec<OpenKey>, usize), Error> {
+/// The key files of a repository, as a password finds them.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    /// Those that it opens.
+    pub(crate) open: Vec<OpenKey>,
+    /// How many there are.
+    pub(crate) files: usize,
+    /// Those that cannot be tried with any password, with why.
+    pub(crate) untried: Vec<Untried>,
+}
+
+/// A key file that cannot be tried with any password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untried {
+    /// Its object.
+    pub object: String,
+    /// Why not.
+    pub why: String,
+}
+
+/// Names of them in a message, and letters of why, which may quote the file: whoever can write to the bucket can write thousands, and
+/// whatever they like into each.
+const NAMED: usize = 3;
+const LONGEST_WHY: usize = 120;
+
+/// What [`Error::PasswordWrong`] says of them, after a comma; empty where there are none.
+pub(crate) fn told(untried: &[Untried]) -> String {
+    let name = |Untried { object, why }: &Untried| {
+        let why: String = why.chars().filter(|letter| !letter.is_control()).take(LONGEST_WHY).collect();
+        format!("{object} ({why})")
+    };
+    let named: Vec<String> = untried.iter().take(NAMED).map(name).collect();
+    let more = match untried.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match named.is_empty() {
+        true => String::new(),
+        false => format!(", and these could not be tried: {}{more}", named.join(", ")),
+    }
+}
+
+/// Tries the password with each key file. One that cannot be tried is left out, and told of.
+pub(crate) async fn unlock_all(store: &Arc<dyn Store>, password: &SecretString) -> Result<Keys, Error> {
     let objects = store.list(PREFIX).await.map_err(Error::store("list the repository's keys"))?;
     let objects: Vec<_> = objects.into_iter().filter(|o| from_hex(&o.key[PREFIX.len()..]).is_some()).collect();
-    let mut open = Vec::new();
-    for object in &objects {
-        if object.size > MAX_FILE {
-            warn!(key = %object.key, bytes = object.size, "a key file is left out: none is that long");
-            continue;
-        }
-        let file = match store.get(&object.key).await {
-            Err(cause) if cause.kind() == store::ErrorKind::NotFound => continue, // removed since the listing
-            other => other.map_err(Error::store(format!("read {}", object.key)))?,
-        };
-        let locked = match Locked::read(&file) {
-            Ok(locked) => locked,
-            Err(cause) => {
-                warn!(key = %object.key, cause, "a key file is left out");
+    let mut keys = Keys { files: objects.len(), ..Keys::default() };
+    for object in objects {
+        let locked = match fetch(store, &object).await? {
+            Read::File(locked) => locked,
+            Read::Gone => continue,
+            Read::Unusable(why) => {
+                warn!(key = %object.key, why, "a key file is left out");
+                keys.untried.push(Untried { object: object.key, why });
                 continue;
             }
         };
@@ -186,10 +219,30 @@ pub(crate) async fn unlock_all(
         let _one_at_a_time = TRYING.lock().await;
         let unlocked = tokio::task::spawn_blocking(move || locked.unlock(&password)).await;
         if let Some(cipher) = unlocked.expect("reading a key file does not panic") {
-            open.push(OpenKey { object: object.key.clone(), cipher });
+            keys.open.push(OpenKey { object: object.key, cipher });
         }
     }
-    Ok((open, objects.len()))
+    Ok(keys)
+}
+
+/// What there is of a key file that was listed.
+enum Read {
+    File(Locked),
+    /// Removed since.
+    Gone,
+    /// It cannot be tried, and why.
+    Unusable(String),
+}
+
+async fn fetch(store: &Arc<dyn Store>, object: &store::Object) -> Result<Read, Error> {
+    if object.size > MAX_FILE {
+        return Ok(Read::Unusable(format!("it has {} bytes, and none is longer than {MAX_FILE}", object.size)));
+    }
+    let file = match store.get(&object.key).await {
+        Err(cause) if cause.kind() == store::ErrorKind::NotFound => return Ok(Read::Gone),
+        other => other.map_err(Error::store(format!("read {}", object.key)))?,
+    };
+    Ok(Locked::read(&file).map_or_else(Read::Unusable, Read::File))
 }
 
 #[cfg(test)]
@@ -242,7 +295,22 @@ mod tests {
         for (name, file) in [([1; 32], serde_json::to_vec(&hostile).unwrap()), ([2; 32], vec![b' '; 1 << 20])] {
             store.put(&format!("{PREFIX}{}", hex(&name)), Bytes::from(file).into()).await.unwrap();
         }
-        let (open, files) = unlock_all(&store, &password).await.unwrap();
-        assert_eq!((open.iter().map(|key| &key.object).collect::<Vec<_>>(), files), (vec![&ours.object], 3));
+        let keys = unlock_all(&store, &password).await.unwrap();
+        assert_eq!((keys.open.iter().map(|key| &key.object).collect::<Vec<_>>(), keys.files), (vec![&ours.object], 3));
+        let untried: Vec<_> = keys.untried.iter().map(|untried| untried.object.as_str()).collect();
+        assert_eq!(untried, [[1; 32], [2; 32]].map(|name| format!("{PREFIX}{}", hex(&name))));
+    }
+
+    #[test]
+    fn key_files_that_cannot_be_tried_are_named_and_a_thousand_are_counted() {
+        let file = |n: usize| Untried { object: format!("keys/{n}"), why: "it is no JSON".to_owned() };
+        let files = |n| (1..=n).map(file).collect::<Vec<_>>();
+        assert_eq!(told(&[]), "");
+        assert_eq!(told(&files(1)), ", and these could not be tried: keys/1 (it is no JSON)");
+        let many = told(&files(1000));
+        assert!(many.contains("keys/3 (it is no JSON) and 997 more") && !many.contains("keys/4"), "{many}");
+        let loud = Untried { object: "keys/a".to_owned(), why: "\u{1b}[2J\n".repeat(10_000) };
+        let told = told(&[loud]);
+        assert!(told.len() < 200 && !told.contains(char::is_control), "{told}");
     }
 }

@@ -60,6 +60,7 @@ pub use disk_image::{
 pub use error::{Damage, Error, ErrorKind};
 pub use hash::ChunkId;
 pub use initialise::{initialise, open};
+pub use keys::Untried;
 pub use location::{Credentials, InvalidLocation, Location, S3Options};
 pub use lock::{Lock, NoRival};
 pub use maintenance::{MaintenanceOptions, Report};

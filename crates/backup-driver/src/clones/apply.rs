@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 use lifecycle::clone::claims::{self, class};
 use lifecycle::clone::volumes::{self, UnknownDisk};
 use lifecycle::clone::{self, is_ours, status};
-use lifecycle::{Again, Problem, flavor, retry};
+use lifecycle::{Again, Problem, flavor, new_disk, retry};
 use operator::Note;
 use serde_json::{Value, json};
 
@@ -194,12 +194,9 @@ pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Err
     let Some(volume) = &looked.seen.volume else { return Ok(Next::Look(Action::await_change())) };
     let disk = match ctx.migrations.disk_of(volume).await {
         Ok(disk) => disk,
-        Err(problem) => match volumes::unknown_disk(volume, &problem, ctx.now()) {
-            UnknownDisk::IsRecorded => return Ok(Next::Look(Action::requeue(RECORDING))),
-            UnknownDisk::MayPass => return cannot_say(&looked.clone, problem, ctx).await,
-            UnknownDisk::IsUnknown => return give_up(&looked.clone, &problem, ctx).await,
-        },
+        Err(problem) => return cannot_say(&looked.clone, volume, problem, ctx).await,
     };
+    ctx.pace.forget(&asking_of(&looked.clone));
     let wanted = match claims::source(&looked.clone) {
         Ok(source) => claims::download(&looked.clone, &source, &disk, ctx.now()),
         Err(problem) => return give_up(&looked.clone, &problem, ctx).await,
@@ -214,12 +211,36 @@ pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Err
     Ok(Next::Step)
 }
 
-/// Says what keeps it waiting, and fails this look: it is looked at again and again, later each time, as after every error of the API
-/// server that may pass.
-async fn cannot_say(asked: &CloneFromSnapshot, problem: Problem, ctx: &Context) -> Result<Next, Error> {
+/// What the looks for the disk of a restore's volume are counted by.
+fn asking_of(asked: &CloneFromSnapshot) -> String {
+    format!("{}/disk", asked.uid().unwrap_or_default())
+}
+
+/// Says what keeps it waiting, and looks again, later each time, or gives up.
+async fn cannot_say(
+    asked: &CloneFromSnapshot,
+    volume: &PersistentVolume,
+    problem: Problem,
+    ctx: &Context,
+) -> Result<Next, Error> {
     let before = asked.status.clone().unwrap_or_default();
-    ctx.publish(asked, &status::working(&before, problem.reason, &problem.message(), ctx.now())).await?;
-    Err(problem.into())
+    match volumes::unknown_disk(asked, volume, problem, ctx.now()) {
+        UnknownDisk::IsRecorded(at) => {
+            let message =
+                format!("waiting until {at} for the CSI driver to record the disk of volume {}", volume.name_any());
+            ctx.publish(asked, &status::working(&before, Reason::Provisioning, &message, ctx.now())).await?;
+            Ok(Next::Look(Action::requeue(RECORDING)))
+        }
+        UnknownDisk::MayPass(problem, last) => {
+            ctx.publish(asked, &status::disk_unknown(&before, &problem, ctx.now())).await?;
+            let pause = ctx.pace.after_error(&asking_of(asked), retry::controller_pause);
+            Ok(Next::Look(Action::requeue(pause.min(retry::wake(last, ctx.now())))))
+        }
+        UnknownDisk::IsUnknown(problem) => {
+            ctx.pace.forget(&asking_of(asked));
+            give_up(asked, &problem, ctx).await
+        }
+    }
 }
 
 /// Says what the Download says.
@@ -372,16 +393,13 @@ pub(super) async fn end(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
     Ok(Next::Look(Action::await_change()))
 }
 
-/// The claim is bound and holds the data.
+/// The claim is bound and holds the data. Which disk it is says the Download; nothing waits for that where it is gone.
 pub(super) async fn complete(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
-    let name = looked.seen.target.as_ref().and_then(|t| t.spec.as_ref()?.volume_name.clone()).unwrap_or_default();
-    let volumes: Api<PersistentVolume> = Api::all(ctx.client.clone());
-    let volume = volumes.get(&name).await.map_err(Error::cluster(format!("read volume {name}")))?;
-    let disk = ctx.migrations.disk_of(&volume).await?;
+    let disk = looked.seen.download.as_ref().and_then(new_disk::disk_of);
     let before = looked.clone.status.clone().unwrap_or_default();
     let progress = looked.seen.download.as_ref().and_then(|d| d.status.as_ref()).map(|s| s.progress);
     let before = api::CloneFromSnapshotStatus { progress: progress.or(before.progress), ..before };
-    ctx.publish(&looked.clone, &status::completed(&before, &disk, ctx.now())).await?;
+    ctx.publish(&looked.clone, &status::completed(&before, disk.as_ref(), ctx.now())).await?;
     Ok(Next::Look(Action::await_change()))
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{BackupRepository, DeleteSnapshot, Reason, Upload, WITHOUT_BACKUP_REPOSITORY};
+use api::{BackupRepository, DeleteSnapshot, Reason, Upload};
 use connections::{from_original, from_repository};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
@@ -134,26 +134,34 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
         )),
         _ => problem,
     })?;
-    let only = |spaces: &[String]| if let [one] = spaces { Some(one.clone()) } else { None };
-    let from = target.namespace.clone().or_else(|| only(&described.allowed_namespaces));
-    let ours = match from {
-        Some(from) => forget_point(&described, &from, target, ctx).await,
-        // of versions up to 1.0.2, which knew neither repositories nor namespaces
-        None if asked.spec.backup_repository == WITHOUT_BACKUP_REPOSITORY => Ok(()),
-        None => {
-            let cause = "neither the id nor the repository says from which namespace the claim was backed up";
-            return Err(Problem::lasting(Reason::InvalidSpec, cause));
-        }
+    let from = delete::namespace(asked, target, &described.allowed_namespaces)?;
+    let ours = match &from {
+        Some(from) => forget_point(&described, from, target, ctx).await,
+        None => Ok(()),
     };
     // in both formats: somebody may have chosen the other one between two attempts of an Upload
     let theirs = match forget_original(&described, target, ctx).await {
-        Err(problem) if problem.reason == Reason::StoreAccessDenied && is_restic(&described, ctx).await => {
+        // not where it is the only place that is looked in
+        Err(problem)
+            if from.is_some() && problem.reason == Reason::StoreAccessDenied && is_restic(&described, ctx).await =>
+        {
             tracing::warn!(%problem, "our keys do not reach the original's folder: a backup of the original would stay there");
-            Ok(())
+            Ok(Found::Nothing)
         }
         removed => removed,
     };
-    ours.and(theirs)
+    ours?;
+    match (from, theirs?) {
+        (None, Found::Nothing) => delete::not_looked_for(asked, target).map_or(Ok(()), Err),
+        _ => Ok(()),
+    }
+}
+
+/// What there was in the original's layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Deleted,
 }
 
 /// Whether backups are written in our format: then keys for our folder alone are enough.
@@ -184,15 +192,16 @@ async fn forget_point(described: &BackupRepository, from: &str, target: &Target,
 }
 
 /// Removes what lies in the original's layout of it: a whole backup, or what was never finished.
-async fn forget_original(described: &BackupRepository, target: &Target, ctx: &Context) -> Result<(), Problem> {
+async fn forget_original(described: &BackupRepository, target: &Target, ctx: &Context) -> Result<Found, Problem> {
     let original = ctx.repositories.original(described).await?;
     let removed = original.delete(&target.disk_snapshot).await;
     let removed = removed.map_err(|e| from_original("delete the backup", &e))?;
-    if removed != astrolabe::Removed::default() {
-        let (objects, uploads) = (removed.objects, removed.uploads);
-        tracing::info!(disk_snapshot = %target.disk_snapshot, objects, uploads, "deleted in the original's layout");
+    if removed == astrolabe::Removed::default() {
+        return Ok(Found::Nothing);
     }
-    Ok(())
+    let (objects, uploads) = (removed.objects, removed.uploads);
+    tracing::info!(disk_snapshot = %target.disk_snapshot, objects, uploads, "deleted in the original's layout");
+    Ok(Found::Deleted)
 }
 
 /// Deletes a DeleteSnapshot that has been finished for a day.

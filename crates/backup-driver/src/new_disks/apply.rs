@@ -101,6 +101,8 @@ pub(super) async fn note_use(download: &Download, ctx: &Context) -> Result<Actio
     {
         tracing::warn!(name, %disk, %problem, "vCenter may have another disk of that name, which is of no use");
     }
+    let before = download.status.clone().unwrap_or_default();
+    let download = &ctx.publish(download, &says::disk_stays_no_more(&before)).await?;
     note(download, Owner::Used, None, ctx).await?; // last: a driver that ends before looks again
     tracing::info!(download = download.name_any(), name, ?disk, "a volume of the cluster has the disk");
     Ok(Action::await_change())
@@ -108,10 +110,11 @@ pub(super) async fn note_use(download: &Download, ctx: &Context) -> Result<Actio
 
 /// The disk goes, unless a volume of the cluster has it by now.
 pub(super) async fn remove(download: &Download, ctx: &Context) -> Result<Action, Error> {
-    if observe::is_used(download, ctx).await? {
-        return note_use(download, ctx).await;
+    match observe::is_used(download, ctx).await {
+        Ok(true) => return note_use(download, ctx).await,
+        Ok(false) => note(download, Owner::Removing, None, ctx).await?,
+        Err(problem) => return stays_for_now(download, problem, ctx).await,
     }
-    note(download, Owner::Removing, None, ctx).await?;
     Ok(Action::await_change())
 }
 
@@ -132,17 +135,20 @@ pub(super) async fn stays(download: &Download, problem: &Problem, ctx: &Context)
     Ok(())
 }
 
+/// Says so, and fails this look: it is tried again, later each time.
+async fn stays_for_now(download: &Download, problem: Problem, ctx: &Context) -> Result<Action, Error> {
+    let cause = format!("remove disk {}, which stays for now: {}", new_disk::name(download), problem.cause);
+    let problem = Problem { cause, ..problem };
+    stays(download, &problem, ctx).await?;
+    Err(problem.into())
+}
+
 /// Deletes the disk, and notes that it is gone.
 pub(super) async fn delete(download: &Download, ctx: &Context) -> Result<Action, Error> {
     let name = new_disk::name(download);
     let kept = match delete_named(&name, None, ctx).await {
         Ok(kept) => kept,
-        Err(problem) => {
-            let cause = format!("remove disk {name}, which stays for now: {}", problem.cause);
-            let problem = Problem { cause, ..problem };
-            stays(download, &problem, ctx).await?;
-            return Err(problem.into());
-        }
+        Err(problem) => return stays_for_now(download, problem, ctx).await,
     };
     let before = download.status.clone().unwrap_or_default();
     let download = ctx.publish(download, &says::disk_stays_no_more(&before)).await?;

@@ -54,7 +54,7 @@ pub(super) async fn writer(download: &Download, ctx: &Context) -> Result<Option<
 }
 
 /// Whether a volume of the cluster has the disk.
-pub(super) async fn is_used(download: &Download, ctx: &Context) -> Result<bool, Error> {
+pub(super) async fn is_used(download: &Download, ctx: &Context) -> Result<bool, Problem> {
     match new_disk::disk_of(download) {
         Some(disk) => Ok(leftovers::disks_in_use(&ctx.client).await?.contains_key(&disk)),
         None => Ok(false),

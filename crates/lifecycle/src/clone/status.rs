@@ -1,6 +1,6 @@
 //! What the status of a CloneFromSnapshot says.
 
-use api::conditions::{self, READY, Status};
+use api::conditions::{self, DISK_KNOWN, READY, Status};
 use api::{CloneFromSnapshotStatus, ClonePhase, Download, Reason, ResourceHandle, Time, Timestamp};
 use disk::DiskId;
 
@@ -27,6 +27,13 @@ pub fn working(
     status
 }
 
+/// The volume is there, and nobody can tell which disk it is: says why, and since when in a condition of its own.
+pub fn disk_unknown(before: &CloneFromSnapshotStatus, problem: &Problem, now: Timestamp) -> CloneFromSnapshotStatus {
+    let mut status = working(before, problem.reason, &problem.message(), now);
+    conditions::set(&mut status.conditions, DISK_KNOWN, Status::False, problem.reason, &problem.message(), now);
+    status
+}
+
 /// A node writes: how far it is, and why it waits if it does.
 pub fn followed(before: &CloneFromSnapshotStatus, download: &Download, now: Timestamp) -> CloneFromSnapshotStatus {
     let theirs = download.status.clone().unwrap_or_default();
@@ -35,6 +42,7 @@ pub fn followed(before: &CloneFromSnapshotStatus, download: &Download, now: Time
     let message = ready.map(|c| c.message.clone()).unwrap_or_default();
     let mut status = working(before, reason.unwrap_or(Reason::Downloading), &message, now);
     status.progress = Some(theirs.progress);
+    status.conditions.retain(|c| c.type_ != DISK_KNOWN);
     status
 }
 
@@ -83,14 +91,14 @@ pub fn ended(before: &CloneFromSnapshotStatus, now: Timestamp) -> CloneFromSnaps
     status
 }
 
-/// The claim is bound and holds the data.
-pub fn completed(before: &CloneFromSnapshotStatus, disk: &DiskId, now: Timestamp) -> CloneFromSnapshotStatus {
+/// The claim is bound and holds the data, on that disk where it can be told.
+pub fn completed(before: &CloneFromSnapshotStatus, disk: Option<&DiskId>, now: Timestamp) -> CloneFromSnapshotStatus {
     let mut status = before.clone();
     status.phase = Some(ClonePhase::Completed);
     status.message = Some("Download completed".to_owned());
-    status.resource_handle = Some(ResourceHandle::claim(&format!("ivd:{disk}")));
+    status.resource_handle = disk.map(|disk| ResourceHandle::claim(&format!("ivd:{disk}")));
     status.completion_timestamp = Some(Time(now));
-    status.conditions.retain(|c| c.type_ != ENDING);
+    status.conditions.retain(|c| c.type_ != ENDING && c.type_ != DISK_KNOWN);
     tell(&mut status, Status::True, Reason::Completed, "the claim is bound and holds the data", now);
     status
 }

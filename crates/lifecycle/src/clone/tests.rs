@@ -194,7 +194,7 @@ fn a_download_and_the_end_of_its_restore_are_as_the_originals() {
     assert_eq!(made.spec.protected_entity_id.as_deref(), Some("ivd:6f2f7f4f"));
     assert_eq!(made.spec.clone_from_snapshot_reference.as_deref(), Some("restored/c-1"));
 
-    let ended = status::completed(&CloneFromSnapshotStatus::default(), &disk, noon());
+    let ended = status::completed(&CloneFromSnapshotStatus::default(), Some(&disk), noon());
     let written = serde_json::to_value(&ended).unwrap();
     let want = json!({"apiGroup": "", "kind": "PersistentVolumeClaim", "name": "ivd:6f2f7f4f"});
     assert_eq!((&written["phase"], &written["message"]), (&json!("Completed"), &json!("Download completed")));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use api::conditions::{self, DISK_KNOWN};
 use api::{CloneFromSnapshot, Reason, Timestamp, labels};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::SignedDuration;
@@ -11,6 +12,8 @@ use crate::{Again, Problem};
 
 /// How long the CSI driver has to record the disk of a volume that it made in the in-tree driver's name.
 pub const RECORDED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
+/// How long the records of the CSI driver are asked for again, from when they could not be read for the first time.
+pub const ANSWERED_WITHIN: SignedDuration = SignedDuration::from_mins(15);
 
 /// Labels that say where a volume can be used: the new one's own count.
 const PLACES: [&str; 2] = ["topology.kubernetes.io/", "failure-domain.beta.kubernetes.io/"];
@@ -50,25 +53,52 @@ pub fn is_this_clones(clone: &CloneFromSnapshot, seen: &Seen, name: &str) -> boo
 }
 
 /// What becomes of a restore whose volume is there, and which disk it is could not be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnknownDisk {
-    /// A class of the in-tree driver's time made it, and the CSI driver may yet record it.
-    IsRecorded,
-    /// Nobody answers who could tell, or we may not ask: tried again as long as that lasts, however old the volume is.
-    MayPass,
-    /// Nobody will tell.
-    IsUnknown,
+    /// A class of the in-tree driver's time made it, and the CSI driver may record it until then.
+    IsRecorded(Timestamp),
+    /// Nobody answers who could tell, or we may not ask, and why: tried again until then, however old the volume is.
+    MayPass(Problem, Timestamp),
+    /// Nobody has told, or will.
+    IsUnknown(Problem),
 }
 
-/// Which it is.
-pub fn unknown_disk(volume: &PersistentVolume, problem: &Problem, now: Timestamp) -> UnknownDisk {
-    let is_young = until(volume.metadata.creation_timestamp.as_ref(), RECORDED_WITHIN, now).is_some();
-    match problem.again {
-        Again::Later => UnknownDisk::MayPass,
-        Again::Never if problem.reason == Reason::MigrationUnknown && is_young => UnknownDisk::IsRecorded,
-        Again::Never => UnknownDisk::IsUnknown,
+/// Which it is. What may pass has its time from when the restore said it first ([`DISK_KNOWN`]): a volume may be as old as it likes.
+pub fn unknown_disk(
+    clone: &CloneFromSnapshot,
+    volume: &PersistentVolume,
+    problem: Problem,
+    now: Timestamp,
+) -> UnknownDisk {
+    let recorded = until(volume.metadata.creation_timestamp.as_ref(), RECORDED_WITHIN, now);
+    match (problem.again, recorded) {
+        (Again::Later, _) => may_pass(clone, volume, problem, now),
+        (Again::Never, Some(at)) if problem.reason == Reason::MigrationUnknown => UnknownDisk::IsRecorded(at),
+        (Again::Never, _) => UnknownDisk::IsUnknown(problem),
     }
 }
+
+fn may_pass(clone: &CloneFromSnapshot, volume: &PersistentVolume, problem: Problem, now: Timestamp) -> UnknownDisk {
+    let said = clone.status.as_ref().and_then(|status| conditions::get(&status.conditions, DISK_KNOWN));
+    let left = until(said.map(|said| &said.last_transition_time), ANSWERED_WITHIN, now);
+    let tries = if left.is_some() { "tried again for" } else { "tried for" };
+    let name = volume.metadata.name.as_deref().unwrap_or_default();
+    let cause = format!(
+        "find the disk of volume {name}: {} ({tries} {} minutes)",
+        problem.cause.trim_end_matches('.'),
+        ANSWERED_WITHIN.as_mins()
+    );
+    match left {
+        Some(at) => UnknownDisk::MayPass(Problem { cause, ..problem }, at),
+        None => UnknownDisk::IsUnknown(
+            Problem { cause, again: Again::Never, ..problem }.with_fix(Some(ONCE_IT_CAN_BE_READ.to_owned())),
+        ),
+    }
+}
+
+/// What helps a restore that has ended meanwhile: what waits for a right goes on by itself, and this one does not.
+const ONCE_IT_CAN_BE_READ: &str = "See that the backup-driver can list cnsvspherevolumemigrations.cns.vmware.com, as the chart's roles let \
+                                   it, then restore again: the backup is as it was.";
 
 /// The reclaim policy the volume ends with: the old volume's where the restore says it (Velero puts back neither it nor
 /// the labels of our volumes, V-05), else `own`, which the storage class gave it.
@@ -96,28 +126,95 @@ pub fn labels_put_back(clone: &CloneFromSnapshot, volume: &PersistentVolume) -> 
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use api::Time;
+    use crate::clone::status;
+    use api::{CloneFromSnapshotSpec, CloneFromSnapshotStatus, Download, Time};
+
+    fn noon() -> Timestamp {
+        "2026-01-02T12:00:00Z".parse().unwrap()
+    }
+
+    fn volume(minutes_old: i64) -> PersistentVolume {
+        let mut volume = PersistentVolume::default();
+        volume.metadata.name = Some("pv-1".to_owned());
+        volume.metadata.creation_timestamp = Some(Time(noon() - SignedDuration::from_mins(minutes_old)));
+        volume
+    }
+
+    /// A restore that has said that many minutes ago that the disk is not known.
+    fn said(minutes_ago: Option<i64>) -> CloneFromSnapshot {
+        let mut clone = CloneFromSnapshot::new("c-1", CloneFromSnapshotSpec::default());
+        let away = Problem::passing(Reason::ClusterUnreachable, "away");
+        clone.status = minutes_ago.map(|minutes| {
+            let before = CloneFromSnapshotStatus::default();
+            status::disk_unknown(&before, &away, noon() - SignedDuration::from_mins(minutes))
+        });
+        clone
+    }
 
     /// An API server that was away while the driver started must not cost a restore whose volume is an hour old.
     #[test]
     fn an_api_server_that_is_away_for_a_moment_ends_no_restore_of_a_migrated_volume_however_old_that_is() {
-        let noon: Timestamp = "2026-01-02T12:00:00Z".parse().unwrap();
         let away = Problem::passing(Reason::ClusterUnreachable, "list cnsvspherevolumemigrations: away");
         let forbidden = Problem::passing(Reason::ClusterForbidden, "list cnsvspherevolumemigrations: forbidden");
+        for (minutes_old, problem) in [(0, &away), (60, &away), (60, &forbidden)] {
+            let found = unknown_disk(&said(None), &volume(minutes_old), problem.clone(), noon());
+            let UnknownDisk::MayPass(told, at) = found else { panic!("{minutes_old} minutes: {problem}: {found:?}") };
+            assert_eq!((told.reason, told.again, at), (problem.reason, Again::Later, noon() + ANSWERED_WITHIN));
+            assert!(told.cause.contains("pv-1") && told.cause.contains(&problem.cause), "{}", told.cause);
+        }
+    }
+
+    #[test]
+    fn a_restore_does_not_wait_for_ever_for_records_that_nobody_lets_it_read() {
+        let forbidden = || Problem::passing(Reason::ClusterForbidden, "list cnsvspherevolumemigrations: forbidden");
+        for (minutes, passes) in [(0, true), (14, true), (15, false), (600, false)] {
+            let told = match unknown_disk(&said(Some(minutes)), &volume(700), forbidden(), noon()) {
+                UnknownDisk::MayPass(told, at) if passes => {
+                    assert_eq!(at, noon() + ANSWERED_WITHIN - SignedDuration::from_mins(minutes));
+                    told
+                }
+                UnknownDisk::IsUnknown(told) if !passes => {
+                    assert_eq!(told.again, Again::Never);
+                    assert!(told.message().ends_with("restore again: the backup is as it was."), "{}", told.message());
+                    told
+                }
+                other => panic!("{minutes} minutes: {other:?}"),
+            };
+            assert_eq!(told.reason, Reason::ClusterForbidden, "{minutes} minutes");
+            assert!(told.cause.contains("15 minutes") && told.cause.contains(": forbidden"), "{}", told.cause);
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_an_unknown_disk_keeps_its_first_time_and_goes_once_it_is_known() {
+        let waits = said(Some(3)).status.unwrap();
+        let other = Problem::passing(Reason::ClusterForbidden, "forbidden");
+        let later = status::disk_unknown(&waits, &other, noon());
+        let told = conditions::get(&later.conditions, DISK_KNOWN).unwrap();
+        assert_eq!(told.last_transition_time.0, noon() - SignedDuration::from_mins(3));
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", Reason::ClusterForbidden.as_str()));
+        let ready = conditions::get(&later.conditions, conditions::READY).unwrap();
+        assert_eq!(ready.reason, Reason::ClusterForbidden.as_str(), "the first word that is looked at");
+        let download = Download::new("d", api::DownloadSpec::default());
+        for known in [status::followed(&later, &download, noon()), status::completed(&later, None, noon())] {
+            assert_eq!(conditions::get(&known.conditions, DISK_KNOWN), None);
+        }
+    }
+
+    #[test]
+    fn the_csi_driver_has_five_minutes_to_record_a_volume_and_none_for_one_that_is_not_its_own() {
         let unknown = Problem::lasting(Reason::MigrationUnknown, "no record");
         let foreign = Problem::lasting(Reason::ForeignDriver, "another driver's");
+        let until = |minutes| UnknownDisk::IsRecorded(noon() + SignedDuration::from_mins(minutes));
         let cases = [
-            (0, &away, UnknownDisk::MayPass),
-            (60, &away, UnknownDisk::MayPass),
-            (60, &forbidden, UnknownDisk::MayPass),
-            (4, &unknown, UnknownDisk::IsRecorded),
-            (5, &unknown, UnknownDisk::IsUnknown),
-            (0, &foreign, UnknownDisk::IsUnknown),
+            (0, &unknown, until(5)),
+            (4, &unknown, until(1)),
+            (5, &unknown, UnknownDisk::IsUnknown(unknown.clone())),
+            (0, &foreign, UnknownDisk::IsUnknown(foreign.clone())),
         ];
-        for (minutes, problem, want) in cases {
-            let mut volume = PersistentVolume::default();
-            volume.metadata.creation_timestamp = Some(Time(noon - SignedDuration::from_mins(minutes)));
-            assert_eq!(unknown_disk(&volume, problem, noon), want, "{minutes} minutes: {problem}");
+        for (minutes_old, problem, want) in cases {
+            let found = unknown_disk(&said(None), &volume(minutes_old), problem.clone(), noon());
+            assert_eq!(found, want, "{minutes_old} minutes: {problem}");
         }
     }
 }

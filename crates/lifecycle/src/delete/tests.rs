@@ -143,3 +143,33 @@ fn a_deletion_is_never_given_up_and_tells_each_reason_once() {
     let done = status::completed(&keyless, noon());
     assert_eq!(done.message.as_deref(), Some("DeleteSnapshot Successfully processed."));
 }
+
+#[test]
+fn a_deletion_by_hand_says_completed_only_where_it_knows_where_to_look() {
+    const NONE: &str = WITHOUT_BACKUP_REPOSITORY;
+    let spaces = ["bar".to_owned(), "shop".to_owned()];
+    let (none, shop, both) = (&spaces[..0], &spaces[1..], &spaces[..]);
+    let cases = [
+        ("the id says it", ID, "br-1", both, Ok(Some("shop"))),
+        ("the id says it, of the location `default`", ID, NONE, none, Ok(Some("shop"))),
+        ("the repository says it", "ivd:disk:snap", "br-1", shop, Ok(Some("shop"))),
+        ("the repository has two", "ivd:disk:snap", "br-1", both, Err(Reason::InvalidSpec)),
+        ("the repository has all", "ivd:disk:snap", "br-1", none, Err(Reason::InvalidSpec)),
+        ("of a version up to 1.0.2", "ivd:disk:snap", NONE, none, Ok(None)),
+    ];
+    for (situation, id, repository, allowed, want) in cases {
+        let mut asked = delete(id, 1);
+        asked.spec.backup_repository = repository.to_owned();
+        let found = namespace(&asked, &target(&asked).unwrap(), allowed);
+        let told = found.as_ref().map(Option::as_deref).map_err(|problem| problem.reason);
+        assert_eq!(told, want, "{situation}");
+    }
+
+    let mut asked = delete("ivd:disk:snap", 1);
+    let target = target(&asked).unwrap();
+    let by_hand = not_looked_for(&asked, &target).expect("somebody may mean a restore point");
+    assert_eq!((by_hand.reason, by_hand.again), (Reason::InvalidSpec, crate::Again::Never));
+    assert!(by_hand.message().contains("status.snapshotID"), "{}", by_hand.message());
+    asked.metadata.labels = Some(labels::ours());
+    assert_eq!(not_looked_for(&asked, &target), None, "Velero deletes a backup of 1.0.2 again, which is gone");
+}

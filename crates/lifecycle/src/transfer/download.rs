@@ -207,6 +207,28 @@ mod tests {
         assert_eq!(attempt_failed(&new(noon()), &problem, noon()).phase, Some(DownloadPhase::Failed));
     }
 
+    /// Each word becomes an event, and what is written comes back as one: a disk that stays for hours would fill the list.
+    #[test]
+    fn a_disk_that_stays_is_told_of_once_for_each_reason_and_again_after_it_was_gone() {
+        let away = Problem::passing(Reason::VCenterUnreachable, "remove the disk: away");
+        let fresh = new(noon());
+        let stays = disk_stays(&fresh, &away, noon());
+        let held = disk_stays(&stays, &Problem::passing(Reason::NotStopping, "remove the disk: held"), noon());
+        let cases = [
+            ("nothing was said of it", &fresh, Reason::Queued, false),
+            ("said a moment ago", &stays, Reason::VCenterUnreachable, true),
+            ("for another reason", &stays, Reason::NotStopping, false),
+            ("the last reason counts", &held, Reason::NotStopping, true),
+            ("the first one again", &held, Reason::VCenterUnreachable, false),
+            ("what kept it is over", &disk_stays_no_more(&held), Reason::NotStopping, false),
+        ];
+        for (situation, status, reason, want) in cases {
+            assert_eq!(is_said_to_stay(status, reason), want, "{situation}");
+        }
+        let ready = |status: &DownloadStatus| conditions::get(&status.conditions, READY).cloned();
+        assert_eq!(ready(&held), ready(&fresh), "why the disk is not wanted stays said");
+    }
+
     #[test]
     fn what_is_on_the_volume_for_good_is_known_to_the_next_attempt_and_gone_with_the_last() {
         let checkpoint = DownloadCheckpoint {

@@ -91,6 +91,31 @@ async fn a_wrong_password_never_makes_a_new_repository() {
     assert_eq!(place.objects("keys").len(), 1);
 }
 
+/// The Secret may be right: who is told that it is wrong looks in the wrong place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_that_cannot_be_tried_is_named_with_why_where_the_key_seems_wrong() {
+    let place = Place::new();
+    place.initialised().await;
+    let folder = place.repository().join("keys");
+    let name = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
+    let file = std::fs::read_to_string(folder.join(&name)).unwrap();
+    let large = file.replace("\"N\":32768", "\"N\":524288");
+    for (content, why) in [(large.as_str(), "512 MiB of memory"), ("", "EOF"), (&" ".repeat(1 << 20), "1048576 bytes")]
+    {
+        std::fs::remove_file(folder.join(&name)).unwrap();
+        std::fs::write(folder.join(&name), content).unwrap();
+        for attempt in [
+            repository::open(place.store(), &password()).await,
+            repository::initialise(place.store(), &password()).await,
+        ] {
+            let told = attempt.unwrap_err();
+            assert_eq!(told.kind(), ErrorKind::PasswordWrong, "{told}");
+            let words = told.to_string();
+            assert!(words.contains(&format!("keys/{name} (")) && words.contains(why), "{words}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn opening_where_nothing_is_says_so_and_makes_nothing() {
     let place = Place::new();

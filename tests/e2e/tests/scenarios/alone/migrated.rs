@@ -1,9 +1,14 @@
 //! Volumes that the in-tree driver of Kubernetes made, and that the vSphere CSI driver has taken over (M-10-2, M-7-3).
 
 use anyhow::{Context as _, Result, ensure};
-use api::{Reason, SnapshotPhase, labels, names};
-use e2e::{Claim, DEADLINE, Namespace, World, delete_if_there, digest, explained, nothing_left, put_right, wait_until};
+use api::conditions::{DISK_KNOWN, READY};
+use api::{CloneFromSnapshot, ClonePhase, Reason, Snapshot, SnapshotPhase, labels, names};
+use e2e::{
+    Claim, Clone, DEADLINE, Namespace, World, delete_if_there, digest, explained, nothing_left, put_right, wait_until,
+};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -14,7 +19,10 @@ use serde_json::json;
 use super::orphans::{DIES, may_die_again, restart_driver, until};
 use crate::velero::backup_choices::says;
 
-crate::scenarios![a_migrated_in_tree_volume_is_backed_up_restored_and_deleted_like_any_other];
+crate::scenarios![
+    a_migrated_in_tree_volume_is_backed_up_restored_and_deleted_like_any_other,
+    a_restore_whose_disk_nobody_may_tell_says_so_ends_in_time_and_works_the_next_time,
+];
 
 const DRIVER: &str = "backup-driver";
 /// Where the CSI driver records which disk a migrated volume has.
@@ -37,16 +45,7 @@ impl Old {
         let seed = shop.claim(name).mib(9).create().await?;
         seed.write_random(91, 0, 1 << 20)?;
         seed.write_random(92, 8 << 20, 1 << 20)?;
-        let volumes: Api<PersistentVolume> = Api::all(world.client());
-        let made = shop.claims().get(name).await?.spec.and_then(|spec| spec.volume_name).context("a volume")?;
-        let keep = Patch::Merge(json!({"spec": {"persistentVolumeReclaimPolicy": "Retain"}}));
-        volumes.patch(&made, &PatchParams::default(), &keep).await?;
-        shop.claims().delete(name, &DeleteParams::default()).await?;
-        wait_until(&shop.claims(), name, DEADLINE, "is gone", |claim: Option<&PersistentVolumeClaim>| claim.is_none())
-            .await?;
-        volumes.delete(&made, &DeleteParams::default()).await?;
-        wait_until(&volumes, &made, DEADLINE, "is gone", |volume| volume.is_none()).await?;
-
+        leave_its_disk(world, shop, name).await?;
         let (volume, namespace) = (format!("{}-{name}", shop.name()), shop.name().to_owned());
         let old = Self {
             world: world.clone(),
@@ -89,13 +88,8 @@ impl Old {
         Api::all(self.world.client())
     }
 
-    /// The CSI driver records that a path is a disk. The record is called as it calls them, after the disk.
     async fn recorded(&self, path: &str, disk: &str) -> Result<()> {
-        let record = serde_json::from_value(json!({
-            "apiVersion": "cns.vmware.com/v1alpha1", "kind": "CnsVSphereVolumeMigration",
-            "metadata": {"name": disk}, "spec": {"volumepath": path, "volumeid": disk},
-        }))?;
-        records(&self.world).create(&PostParams::default(), &record).await.map(drop).context("record a migrated volume")
+        record(&self.world, path, disk).await
     }
 
     async fn not_recorded(&self, disk: &str) -> Result<()> {
@@ -128,6 +122,28 @@ impl Old {
         wait_until(&self.volumes(), &self.volume, DEADLINE, "is gone", |volume| volume.is_none()).await?;
         self.world.control().remove_disk(self.seed.disk.as_str()).await
     }
+}
+
+/// Takes a claim and its volume away, and leaves the disk behind.
+async fn leave_its_disk(world: &World, shop: &Namespace, claim: &str) -> Result<()> {
+    let volumes: Api<PersistentVolume> = Api::all(world.client());
+    let made = shop.claims().get(claim).await?.spec.and_then(|spec| spec.volume_name).context("a volume")?;
+    let keep = Patch::Merge(json!({"spec": {"persistentVolumeReclaimPolicy": "Retain"}}));
+    volumes.patch(&made, &PatchParams::default(), &keep).await?;
+    shop.claims().delete(claim, &DeleteParams::default()).await?;
+    wait_until(&shop.claims(), claim, DEADLINE, "is gone", |claim: Option<&PersistentVolumeClaim>| claim.is_none())
+        .await?;
+    volumes.delete(&made, &DeleteParams::default()).await?;
+    wait_until(&volumes, &made, DEADLINE, "is gone", |volume| volume.is_none()).await.map(drop)
+}
+
+/// The CSI driver records that a path is a disk. The record is called as it calls them, after the disk.
+async fn record(world: &World, path: &str, disk: &str) -> Result<()> {
+    let record = serde_json::from_value(json!({
+        "apiVersion": "cns.vmware.com/v1alpha1", "kind": "CnsVSphereVolumeMigration",
+        "metadata": {"name": disk}, "spec": {"volumepath": path, "volumeid": disk},
+    }))?;
+    records(world).create(&PostParams::default(), &record).await.map(drop).context("record a migrated volume")
 }
 
 fn records(world: &World) -> Api<DynamicObject> {
@@ -251,4 +267,143 @@ async fn swept_like_any_other(world: &World, shop: &Namespace, old: &Old) -> Res
     may_die_again(world);
     let _ = world.kill(DRIVER).await; // it may have died
     put_right(outcome, [world.start_process(DRIVER).await])
+}
+
+/// A class whose volumes this scenario makes itself, in the form of the in-tree driver.
+const BY_HAND: &str = "intree-by-hand";
+/// What the records of the CSI driver need.
+const MIGRATIONS: &str = "cnsvspherevolumemigrations";
+
+async fn a_restore_whose_disk_nobody_may_tell_says_so_ends_in_time_and_works_the_next_time(world: World) -> Result<()> {
+    let shop = world.namespace("notold").await?;
+    let (claim, seed) = (shop.claim("data").mib(2).create().await?, shop.claim("seed").mib(2).create().await?);
+    claim.fill_random(307)?;
+    let taken = shop.snapshot(&claim).await?.wait_for(SnapshotPhase::Uploaded).await?;
+    leave_its_disk(&world, &shop, "seed").await?;
+    let classes: Api<StorageClass> = Api::all(world.client());
+    let class = serde_json::from_value(json!({
+        "metadata": {"name": BY_HAND}, "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "Immediate",
+    }))?;
+    classes.create(&PostParams::default(), &class).await?;
+    let whole = cut_the_records(&world).await?;
+    let outcome = async {
+        not_told(&world, &shop, &taken).await?;
+        let_the_records_be_read(&world, &whole).await?;
+        definition(&world).await?;
+        told(&world, &shop, &taken, &seed, &claim.digest()?).await
+    };
+    let outcome = outcome.await;
+    let acts = [
+        let_the_records_be_read(&world, &whole).await,
+        delete_if_there(&Api::<CustomResourceDefinition>::all(world.client()), DEFINITION).await,
+        delete_if_there(&classes, BY_HAND).await,
+    ];
+    put_right(outcome, acts)
+}
+
+const ROLE: &str = "velero-vsphere:backup-driver";
+
+/// The driver may not read the records any more. Gives the rules of its role as they were.
+pub(super) async fn cut_the_records(world: &World) -> Result<Vec<PolicyRule>> {
+    let roles: Api<ClusterRole> = Api::all(world.client());
+    let whole = roles.get(ROLE).await?.rules.context("rules")?;
+    let lists = |rule: &PolicyRule| rule.resources.as_deref() == Some(&[MIGRATIONS.to_owned()]);
+    ensure!(whole.iter().any(lists), "the role has a rule for the records");
+    let cut: Vec<_> = whole.iter().filter(|rule| !lists(rule)).cloned().collect();
+    let_the_records_be_read(world, &cut).await?;
+    Ok(whole)
+}
+
+/// Gives the driver's role these rules.
+pub(super) async fn let_the_records_be_read(world: &World, rules: &[PolicyRule]) -> Result<()> {
+    let roles: Api<ClusterRole> = Api::all(world.client());
+    let patch = Patch::Merge(json!({"rules": rules}));
+    roles.patch(ROLE, &PatchParams::default(), &patch).await.map(drop).context("write a role")
+}
+
+/// A volume in the in-tree form, of 2 MiB.
+pub(super) fn in_tree(name: &str, path: &str, class: &str, claim: Option<(&str, &str)>) -> Result<PersistentVolume> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name, "annotations": {labels::MIGRATED_TO: labels::CSI_DRIVER}},
+        "spec": {
+            "capacity": {"storage": "2Mi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": class,
+            "persistentVolumeReclaimPolicy": "Delete",
+            "claimRef": claim.map(|(namespace, name)| json!({"namespace": namespace, "name": name})),
+            "vsphereVolume": {"volumePath": path, "fsType": "ext4"},
+        },
+    }))?)
+}
+
+/// A restore, and the volume in the in-tree form that its scratch claim gets.
+async fn restored_by_hand(world: &World, shop: &Namespace, taken: &Snapshot, path: &str) -> Result<(Clone, String)> {
+    let status = taken.status.as_ref().context("status")?;
+    let mut wanted = status.metadata.as_ref().context("metadata")?.claim()?;
+    wanted.metadata.name = Some("back".to_owned());
+    wanted.spec.get_or_insert_default().storage_class_name = Some(BY_HAND.to_owned());
+    let id = status.snapshot_id.as_ref().context("an id")?;
+    let clone = shop.clone_with(id, &wanted, shop.repository()).await?;
+    let uid = clone.api().get(&clone.name).await?.metadata.uid.context("a uid")?;
+    let (scratch, volume) = (format!("restore-{uid}"), format!("intree-{uid}"));
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.client(), world.velero());
+    wait_until(&claims, &scratch, DEADLINE, "is there", |claim| claim.is_some()).await?;
+    let made = in_tree(&volume, path, BY_HAND, Some((world.velero(), &scratch)))?;
+    Api::<PersistentVolume>::all(world.client()).create(&PostParams::default(), &made).await?;
+    Ok((clone, volume))
+}
+
+/// Our account may not list the records: the restore says so within a minute, and a quarter of an hour later it is over.
+async fn not_told(world: &World, shop: &Namespace, taken: &Snapshot) -> Result<()> {
+    let (clone, volume) = restored_by_hand(world, shop, taken, "[lab ds] kubevols/untold.vmdk").await?;
+    let said = |c: Option<&CloneFromSnapshot>| {
+        c.and_then(|c| c.status.as_ref()).is_some_and(|s| s.conditions.iter().any(|c| c.type_ == DISK_KNOWN))
+    };
+    let waits = wait_until(&clone.api(), &clone.name, DEADLINE, "says that the disk is not known", said).await?;
+    let mut all = waits.and_then(|c| c.status).context("a status")?.conditions;
+    let words = [MIGRATIONS, &volume, Reason::ClusterForbidden.fix()];
+    explained(world, shop.name(), &clone.name, &all, Reason::ClusterForbidden, &words).await?;
+
+    let long_ago = k8s_openapi::jiff::SignedDuration::from_mins(15);
+    let told = all.iter_mut().find(|c| c.type_ == DISK_KNOWN).context("since when")?;
+    told.last_transition_time.0 -= long_ago;
+    let patch = Patch::Merge(json!({"status": {"conditions": all}}));
+    clone.api().patch_status(&clone.name, &PatchParams::default(), &patch).await?;
+    reclaim(world, &volume).await?;
+    let ended = clone.wait_for(ClonePhase::Failed).await?.status.context("a status")?;
+    let ready = ended.conditions.iter().find(|c| c.type_ == READY).context("why it failed")?;
+    let words = [MIGRATIONS, "15 minutes", "then restore again"];
+    ensure!(ready.reason == Reason::ClusterForbidden.as_str(), "it says {ready:?}");
+    ensure!(words.iter().all(|word| ready.message.contains(word)), "it says {ready:?}");
+    ensure!(clone.download().await.is_err(), "a Download was made for a disk that nobody knows");
+    ensure!(shop.claims().get_opt("back").await?.is_none(), "a claim without its data was made");
+    nothing_left(world, shop, 1).await
+}
+
+/// Deletes a volume once its claim is gone, as the CSI driver would.
+async fn reclaim(world: &World, volume: &str) -> Result<()> {
+    let volumes: Api<PersistentVolume> = Api::all(world.client());
+    let is_released = |v: Option<&PersistentVolume>| {
+        v.and_then(|v| v.status.as_ref()?.phase.as_deref()).is_none_or(|p| matches!(p, "Released" | "Failed"))
+    };
+    wait_until(&volumes, volume, DEADLINE, "is let go", is_released).await?;
+    delete_if_there(&volumes, volume).await?;
+    // the volume controller keeps it until its driver has removed the disk
+    let removed = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    match volumes.patch(volume, &PatchParams::default(), &removed).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        patched => Ok(patched.map(drop)?),
+    }
+}
+
+/// The same restore, once the records can be read.
+async fn told(world: &World, shop: &Namespace, taken: &Snapshot, seed: &Claim, want: &str) -> Result<()> {
+    let path = "[lab ds] kubevols/told.vmdk";
+    record(world, path, seed.disk.as_str()).await?;
+    let (clone, volume) = restored_by_hand(world, shop, taken, path).await?;
+    let ended = clone.wait_for(ClonePhase::Completed).await?.status.context("a status")?;
+    let disk = ended.resource_handle.map(|handle| handle.name);
+    ensure!(disk == Some(format!("ivd:{}", seed.disk)), "it says that it has written {disk:?}");
+    ensure!(digest(&seed.file)? == want, "it came back different");
+    shop.claims().delete("back", &DeleteParams::default()).await?;
+    reclaim(world, &volume).await?;
+    nothing_left(world, shop, 1).await
 }

@@ -3,14 +3,15 @@
 use anyhow::{Context as _, Result, ensure};
 use api::conditions::{self, DISK_REMOVED, READY};
 use api::{Download, DownloadPhase, Reason, labels, names};
-use e2e::{DEADLINE, Namespace, World, nothing_left, wait_until, warned};
+use e2e::{DEADLINE, Namespace, World, delete_if_there, nothing_left, put_right, wait_until, warned};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use super::DATA_MANAGERS;
+use super::migrated::{cut_the_records, in_tree, let_the_records_be_read};
 use super::orphans::{restart_driver, until};
 use crate::original::{OldBackup, downloads, ended};
 
@@ -19,6 +20,7 @@ crate::scenarios![
     a_node_that_does_not_let_go_of_a_disk_that_nobody_takes_is_told_of,
     a_request_that_is_deleted_while_its_disk_is_made_leaves_none,
     of_two_disks_that_vcenter_made_for_one_request_none_is_left_over,
+    a_disk_stays_as_long_as_nobody_can_tell_whether_a_volume_has_it,
 ];
 
 const DRIVER: &str = "backup-driver";
@@ -263,4 +265,42 @@ async fn two_disks(world: &World, shop: &Namespace, old: &OldBackup, owner: &str
         ensure!(left.is_empty(), "disks that nobody will remove: {left:?}");
     }
     downloads(world).delete(&asked, &DeleteParams::default()).await.map(drop).context("delete the Download")
+}
+
+/// A volume of the in-tree driver is there, and its record may not be read: it may be the one that has the disk. And a node that no
+/// virtual machine stands behind, which the disk was made without.
+async fn a_disk_stays_as_long_as_nobody_can_tell_whether_a_volume_has_it(world: World) -> Result<()> {
+    let (shop, old) = old_backup(&world, "untold").await?;
+    let nodes: Api<Node> = Api::all(world.client());
+    let stranger = format!("{}-node", shop.name());
+    nodes.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": stranger}}))?).await?;
+    let volumes: Api<PersistentVolume> = Api::all(world.client());
+    let volume = in_tree(shop.name(), "[lab ds] kubevols/unread.vmdk", shop.name(), None)?;
+    volumes.create(&PostParams::default(), &volume).await?;
+    let whole = cut_the_records(&world).await?;
+    let outcome = stays(&world, &shop, &old, &stranger).await;
+    let acts = [
+        let_the_records_be_read(&world, &whole).await,
+        delete_if_there(&volumes, shop.name()).await,
+        delete_if_there(&nodes, &stranger).await,
+    ];
+    let (name, disk) = put_right(outcome, acts)?;
+    world.control().disk_goes(&disk).await.context("no volume has it, as can be told now")?;
+    is_said(&world, &name, "removed").await?;
+    downloads(&world).delete(&name, &DeleteParams::default()).await?;
+    nothing_left(&world, &shop, 0).await
+}
+
+/// The Download and its disk, which nobody takes and which is there all the same.
+async fn stays(world: &World, shop: &Namespace, old: &OldBackup, stranger: &str) -> Result<(String, String)> {
+    let (name, disk) = written(world, shop, old).await?;
+    warned(world, world.velero(), &name, Reason::NodesLeftOut, &[stranger, "spec.providerID"]).await?;
+    say(world, &name, "given-up").await?;
+    let words = ["cnsvspherevolumemigrations", Reason::ClusterForbidden.fix()];
+    warned(world, world.velero(), &name, Reason::ClusterForbidden, &words).await?;
+    let conditions = downloads(world).get(&name).await?.status.context("a status")?.conditions;
+    let why = conditions::get(&conditions, DISK_REMOVED).context("a condition")?;
+    ensure!(why.status == "False" && why.reason == Reason::ClusterForbidden.as_str(), "it says {why:?}");
+    world.control().disk(&disk).await.context("the disk, as long as nobody can tell")?;
+    Ok((name, disk))
 }

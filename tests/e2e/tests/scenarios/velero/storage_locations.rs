@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result, ensure};
 use api::entity::{DiskEntity, PvcSnapshotId};
 use api::{
-    BackupRepository, BackupRepositoryClaim, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Download, DownloadPhase,
-    DownloadSpec, SnapshotPhase, Upload, UploadPhase, UploadSpec, WITHOUT_BACKUP_REPOSITORY, names,
+    BackupRepository, BackupRepositoryClaim, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, DeleteSnapshotStatus,
+    Download, DownloadPhase, DownloadSpec, Reason, SnapshotPhase, Upload, UploadPhase, UploadSpec,
+    WITHOUT_BACKUP_REPOSITORY, names,
 };
-use e2e::{DEADLINE, Namespace, World, nothing_left, wait_until};
+use e2e::{DEADLINE, Namespace, World, explained, nothing_left, wait_until};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -190,6 +191,19 @@ async fn who_names_no_repository_means_the_location_default(world: World) -> Res
     ensure!(target.digest()? == claim.digest()?, "came back different");
     nothing_left(&world, &shop, 2).await?;
 
+    // as versions up to 1.0.2 wrote ids, which had no restore points: nobody can tell where it is, so it is not called deleted
+    let (name, status) = delete_by_hand(&world, DiskEntity::from(taken).to_string()).await?;
+    ensure!(status.phase == Some(DeletePhase::Failed), "it is {status:#?}");
+    let words = ["the original's layout", "status.snapshotID"];
+    explained(&world, world.velero(), &name, &status.conditions, Reason::InvalidSpec, &words).await?;
+    nothing_left(&world, &shop, 2).await?;
+    let (_, status) = delete_by_hand(&world, id).await?;
+    ensure!(status.phase == Some(DeletePhase::Completed), "it is {status:#?}");
+    nothing_left(&world, &shop, 1).await
+}
+
+/// How a DeleteSnapshot ends that somebody writes by hand and that names no repository.
+async fn delete_by_hand(world: &World, id: String) -> Result<(String, DeleteSnapshotStatus)> {
     let deletes: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
     let spec = DeleteSnapshotSpec { snapshot_id: id, backup_repository: WITHOUT_BACKUP_REPOSITORY.to_owned() };
     let name = names::delete_snapshot(uuid::Uuid::new_v4());
@@ -197,9 +211,7 @@ async fn who_names_no_repository_means_the_location_default(world: World) -> Res
     let ended = wait_until(&deletes, &name, DEADLINE, "has ended", |d| {
         d.and_then(DeleteSnapshot::phase).is_some_and(DeletePhase::is_terminal)
     });
-    let status = ended.await?.and_then(|d| d.status).context("status")?;
-    ensure!(status.phase == Some(DeletePhase::Completed), "it is {status:#?}");
-    nothing_left(&world, &shop, 1).await
+    Ok((name.clone(), ended.await?.and_then(|d| d.status).context("status")?))
 }
 
 /// The prefix of a location in the lab's bucket: below a folder that Velero knows, as the location `default` is the whole
