@@ -19,6 +19,10 @@ pub const DISK_REMOVED: &str = "DiskRemoved";
 /// there once it is known.
 pub const DISK_KNOWN: &str = "DiskKnown";
 
+/// Condition of a DeleteSnapshot that somebody made by hand without a namespace: True once its backup was found in the original's layout,
+/// which is looked at before anything of it is removed.
+pub const BACKUP_FOUND: &str = "BackupFound";
+
 /// The one condition type all our kinds carry: True once the object has reached what it is for.
 /// Its reason answers *why is it waiting, or why did it end*.
 pub const READY: &str = "Ready";

@@ -7,7 +7,7 @@
 
 pub mod status;
 
-use api::conditions::{self, READY};
+use api::conditions::{self, BACKUP_FOUND, READY};
 use api::entity::EntityId;
 use api::{
     DeletePhase, DeleteSnapshot, Reason, Timestamp, Upload, UploadPhase, WITHOUT_BACKUP_REPOSITORY, Weight, labels,
@@ -28,6 +28,14 @@ pub struct Target {
     pub disk_snapshot: DiskSnapshot,
     /// Namespace the claim was backed up from; `None` for backups of versions up to 1.0.2.
     pub namespace: Option<String>,
+}
+
+impl Target {
+    /// From which namespace it was backed up: the one that the id names, else the only one that the repository is for.
+    pub fn namespace_among(&self, allowed: &[String]) -> Option<String> {
+        let only = if let [one] = allowed { Some(one.clone()) } else { None };
+        self.namespace.clone().or(only)
+    }
 }
 
 /// What exists around a deletion.
@@ -90,8 +98,7 @@ pub fn target(delete: &DeleteSnapshot) -> Result<Target, Problem> {
 /// # Errors
 /// `InvalidSpec` where a repository is named and nobody says which of its namespaces.
 pub fn namespace(delete: &DeleteSnapshot, target: &Target, allowed: &[String]) -> Result<Option<String>, Problem> {
-    let only = if let [one] = allowed { Some(one.clone()) } else { None };
-    match target.namespace.clone().or(only) {
+    match target.namespace_among(allowed) {
         None if delete.spec.backup_repository != WITHOUT_BACKUP_REPOSITORY => {
             let cause = "neither the id nor the repository says from which namespace the claim was backed up";
             Err(Problem::lasting(Reason::InvalidSpec, cause).with_fix(Some(NAME_THE_NAMESPACE.to_owned())))
@@ -100,19 +107,23 @@ pub fn namespace(delete: &DeleteSnapshot, target: &Target, allowed: &[String]) -
     }
 }
 
-/// What is wrong where no repository was looked in, and nothing was found in the original's layout. Velero's plugin asks so for backups of
-/// versions up to 1.0.2 alone, and what is gone counts as deleted; somebody else may mean a restore point, which is there still.
-pub fn not_looked_for(delete: &DeleteSnapshot, target: &Target) -> Option<Problem> {
-    let labels = delete.metadata.labels.as_ref();
-    if labels::ours().iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value)) {
-        return None;
-    }
+/// Whether the backup must be found before anything of it is removed: where no repository is looked in, somebody may mean a restore point,
+/// which stays. Velero's plugin asks so for backups of versions up to 1.0.2 alone, and what is gone counts as deleted. What was found once
+/// may be half removed by now.
+pub fn is_to_be_found(delete: &DeleteSnapshot, from: Option<&str>) -> bool {
+    let velero_asks = delete.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(labels::SNAPSHOTTER));
+    let found = delete.status.as_ref().is_some_and(|s| conditions::get(&s.conditions, BACKUP_FOUND).is_some());
+    from.is_none() && !velero_asks && !found
+}
+
+/// What is wrong where it is not there.
+pub fn not_found(target: &Target) -> Problem {
     let cause = format!(
         "delete the backup of {}: there is none in the original's layout, and neither the id nor the repository says in which namespace's \
          repository it may be",
         target.disk_snapshot
     );
-    Some(Problem::lasting(Reason::InvalidSpec, cause).with_fix(Some(NAME_THE_NAMESPACE.to_owned())))
+    Problem::lasting(Reason::InvalidSpec, cause).with_fix(Some(NAME_THE_NAMESPACE.to_owned()))
 }
 
 const NAME_THE_NAMESPACE: &str = "Make a new one with the id that status.snapshotID of the Snapshot says: it begins with `pvc:` and names \

@@ -107,8 +107,7 @@ async fn scratch_claim(
 async fn disk_size(asked: &CloneFromSnapshot, ctx: &Context) -> Result<u64, Problem> {
     let source = claims::source(asked)?;
     let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
-    let only = |spaces: &[String]| if let [one] = spaces { Some(one.clone()) } else { None };
-    let from = source.namespace.or_else(|| only(&described.allowed_namespaces)).ok_or_else(|| {
+    let from = source.namespace_among(&described.allowed_namespaces).ok_or_else(|| {
         let cause = "neither the id nor the repository says from which namespace the claim was backed up";
         Problem::lasting(Reason::InvalidSpec, cause)
     })?;
@@ -363,9 +362,9 @@ where
 /// What cannot be removed now goes once it is stale.
 async fn unlock(asked: &CloneFromSnapshot, ctx: &Context) {
     let (Ok(source), Some(download)) = (claims::source(asked), claims::download_name(asked)) else { return };
-    let Some(from) = source.namespace else { return };
     let removing = async {
         let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
+        let Some(from) = source.namespace_among(&described.allowed_namespaces) else { return Ok(0) };
         let repository = ctx.repositories.open(&described, &from).await?;
         repository.remove_locks_of(&download).await.map_err(|e| from_repository("remove the lock of the Download", &e))
     };
@@ -380,10 +379,14 @@ async fn unlock(asked: &CloneFromSnapshot, ctx: &Context) {
 /// the claim that stays without a volume says it too (V-07).
 pub(super) async fn end(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
     let asked = &looked.clone;
-    unlock(asked, ctx).await;
     let ended = status::ended(&asked.status.clone().unwrap_or_default(), ctx.now());
     let ready = conditions::get(&ended.conditions, READY).cloned();
     ctx.publish(asked, &ended).await?;
+    if ended.progress.is_some() && !looked.seen.writing {
+        // beside: nobody waits for it, and a store that is away must not keep the end of others
+        let (asked, ctx) = (asked.clone(), ctx.clone());
+        tokio::spawn(async move { unlock(&asked, &ctx).await });
+    }
     let left = looked.seen.target.as_ref().filter(|t| asked.spec.claim_creator.is_some() && is_ours(asked, t));
     let reason = ready.as_ref().and_then(|c| Reason::from_word(&c.reason));
     if let (Some(claim), Some(reason), Some(ready)) = (left, reason, ready) {

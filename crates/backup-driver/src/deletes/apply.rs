@@ -77,23 +77,58 @@ pub(super) async fn erase(asked: &DeleteSnapshot, ctx: &Context) -> Result<Actio
         return fail(asked, &refused, ctx).await;
     }
     let before = asked.status.clone().unwrap_or_default();
+    let before = match find_first(asked, &target, ctx).await {
+        Ok(true) => status::found(&before, ctx.now()),
+        Ok(false) => before,
+        Err(problem) => return not_erased(asked, &problem, ctx).await,
+    };
     let asked = &ctx.publish(asked, &status::erasing(&before, ctx.now())).await?;
-    let before = asked.status.clone().unwrap_or_default();
-    let erased = erase_both(asked, &target, ctx).await;
-    match erased {
+    match erase_both(asked, &target, ctx).await {
         Ok(()) => {
+            let before = asked.status.clone().unwrap_or_default();
             ctx.publish(asked, &status::completed(&before, ctx.now())).await?;
             ctx.pauses.forget(&attempts_of(asked));
             Ok(Action::await_change())
         }
-        Err(problem) if problem.reason == Reason::InvalidSpec => fail(asked, &problem, ctx).await,
-        Err(problem) => {
-            // noted before it is said: what we say comes back as an event, and is no reason to try at once
-            let due = ctx.pauses.after_failure(&attempts_of(asked), ctx.now(), retry::controller_pause);
-            ctx.publish(asked, &status::not_yet(&before, &problem, ctx.now())).await?;
-            Ok(ctx.wake_at(due))
-        }
+        Err(problem) => not_erased(asked, &problem, ctx).await,
     }
+}
+
+/// It ends, or is tried again.
+async fn not_erased(asked: &DeleteSnapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
+    if problem.reason == Reason::InvalidSpec {
+        return fail(asked, problem, ctx).await;
+    }
+    // noted before it is said: what we say comes back as an event, and is no reason to try at once
+    let due = ctx.pauses.after_failure(&attempts_of(asked), ctx.now(), retry::controller_pause);
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::not_yet(&before, problem, ctx.now())).await?;
+    Ok(ctx.wake_at(due))
+}
+
+/// Looks for the backup where it must be found before anything of it is removed, and says whether it did.
+async fn find_first(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<bool, Problem> {
+    if delete::is_local(asked) || target.namespace.is_some() {
+        return Ok(false);
+    }
+    let looking = async {
+        let described = described(asked, ctx).await?;
+        let from = delete::namespace(asked, target, &described.allowed_namespaces)?;
+        if !delete::is_to_be_found(asked, from.as_deref()) {
+            return Ok(false);
+        }
+        match ctx.repositories.original(&described).await?.open(&target.disk_snapshot).await {
+            Ok(None) => Err(delete::not_found(target)),
+            Ok(Some(_)) | Err(astrolabe::Error::Broken { .. }) => Ok(true), // half of it is to be deleted as well
+            Err(error) => Err(from_original("look for the backup", &error)),
+        }
+    };
+    tokio::time::timeout(FORGETTING, looking).await.map_err(|_| late("look for the backup"))?
+}
+
+fn late(act: &str) -> Problem {
+    let cause = format!("{act}: not done within {} seconds", FORGETTING.as_secs());
+    Problem::passing(Reason::StoreUnreachable, cause)
 }
 
 /// Both, whatever the other says: a vCenter that is away keeps no data in the bucket.
@@ -102,11 +137,8 @@ async fn erase_both(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> R
     if delete::is_local(asked) {
         return disk_snapshot; // there was never more
     }
-    let late = |_| {
-        let cause = format!("delete the restore point: not done within {} seconds", FORGETTING.as_secs());
-        Problem::passing(Reason::StoreUnreachable, cause)
-    };
-    let forgotten = tokio::time::timeout(FORGETTING, forget(asked, target, ctx)).await.map_err(late);
+    let forgotten = tokio::time::timeout(FORGETTING, forget(asked, target, ctx)).await;
+    let forgotten = forgotten.map_err(|_| late("delete the restore point"));
     let point = forgotten.and_then(std::convert::identity);
     if point.is_ok() {
         Step::PointForgotten.done();
@@ -124,16 +156,21 @@ async fn erase_disk_snapshot(target: &Target, ctx: &Context) -> Result<(), Probl
     Ok(())
 }
 
-async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<(), Problem> {
+/// The BackupRepository that it names.
+async fn described(asked: &DeleteSnapshot, ctx: &Context) -> Result<BackupRepository, Problem> {
     let found = ctx.repositories.find(&asked.spec.backup_repository).await;
-    let described = found.map_err(|problem| match problem.reason {
+    found.map_err(|problem| match problem.reason {
         Reason::RepositoryUnknown => problem.with_fix(Some(
             "Make a BackupRepositoryClaim for the same storage location and write the name of its BackupRepository \
              into spec.backupRepository."
                 .to_owned(),
         )),
         _ => problem,
-    })?;
+    })
+}
+
+async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<(), Problem> {
+    let described = described(asked, ctx).await?;
     let from = delete::namespace(asked, target, &described.allowed_namespaces)?;
     let ours = match &from {
         Some(from) => forget_point(&described, from, target, ctx).await,
@@ -146,22 +183,11 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
             if from.is_some() && problem.reason == Reason::StoreAccessDenied && is_restic(&described, ctx).await =>
         {
             tracing::warn!(%problem, "our keys do not reach the original's folder: a backup of the original would stay there");
-            Ok(Found::Nothing)
+            Ok(())
         }
         removed => removed,
     };
-    ours?;
-    match (from, theirs?) {
-        (None, Found::Nothing) => delete::not_looked_for(asked, target).map_or(Ok(()), Err),
-        _ => Ok(()),
-    }
-}
-
-/// What there was in the original's layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    Nothing,
-    Deleted,
+    ours.and(theirs)
 }
 
 /// Whether backups are written in our format: then keys for our folder alone are enough.
@@ -192,16 +218,15 @@ async fn forget_point(described: &BackupRepository, from: &str, target: &Target,
 }
 
 /// Removes what lies in the original's layout of it: a whole backup, or what was never finished.
-async fn forget_original(described: &BackupRepository, target: &Target, ctx: &Context) -> Result<Found, Problem> {
+async fn forget_original(described: &BackupRepository, target: &Target, ctx: &Context) -> Result<(), Problem> {
     let original = ctx.repositories.original(described).await?;
     let removed = original.delete(&target.disk_snapshot).await;
     let removed = removed.map_err(|e| from_original("delete the backup", &e))?;
-    if removed == astrolabe::Removed::default() {
-        return Ok(Found::Nothing);
+    if removed != astrolabe::Removed::default() {
+        let (objects, uploads) = (removed.objects, removed.uploads);
+        tracing::info!(disk_snapshot = %target.disk_snapshot, objects, uploads, "deleted in the original's layout");
     }
-    let (objects, uploads) = (removed.objects, removed.uploads);
-    tracing::info!(disk_snapshot = %target.disk_snapshot, objects, uploads, "deleted in the original's layout");
-    Ok(Found::Deleted)
+    Ok(())
 }
 
 /// Deletes a DeleteSnapshot that has been finished for a day.

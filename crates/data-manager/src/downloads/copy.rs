@@ -94,7 +94,15 @@ impl Attempt<'_> {
     }
 
     async fn write_locked(&self, repository: &Repository) -> Result<api::Progress, NotDone> {
-        let reader = repository.reader_of(self.source).await.map_err(|e| damaged("read the restore point", &e))?;
+        let reader = match repository.reader_of(self.source).await {
+            Ok(found) => found,
+            Err(error) => {
+                // it is not damaged because another one is, which hides whether it is there
+                let looked = repository.find(self.source).await;
+                looked.map_err(|e| from_repository("look for the restore point", &e))?;
+                return Err(damaged("read the restore point", &error).into());
+            }
+        };
         let reader = reader.ok_or_else(|| {
             let cause =
                 format!("look for the restore point of {}: there is none in {}", self.source, repository.place());

@@ -1,6 +1,6 @@
 //! What the status of a DeleteSnapshot says. The original's phases: `New` until it is done, then `Completed`.
 
-use api::conditions::{self, READY, Status};
+use api::conditions::{self, BACKUP_FOUND, READY, Status};
 use api::{DeletePhase, DeleteSnapshotStatus, Reason, Time, Timestamp};
 
 use super::Waits;
@@ -19,6 +19,14 @@ pub fn erasing(before: &DeleteSnapshotStatus, now: Timestamp) -> DeleteSnapshotS
         return before.clone();
     }
     working(before, Reason::Deleting, "deleting the disk snapshot and the restore point", now)
+}
+
+/// Its backup lies in the original's layout; what is removed of it later was there.
+pub fn found(before: &DeleteSnapshotStatus, now: Timestamp) -> DeleteSnapshotStatus {
+    let mut status = before.clone();
+    let message = "the backup lies in the original's layout";
+    conditions::set(&mut status.conditions, BACKUP_FOUND, Status::True, Reason::Deleting, message, now);
+    status
 }
 
 /// Both are gone.

@@ -164,12 +164,32 @@ fn a_deletion_by_hand_says_completed_only_where_it_knows_where_to_look() {
         let told = found.as_ref().map(Option::as_deref).map_err(|problem| problem.reason);
         assert_eq!(told, want, "{situation}");
     }
+}
 
-    let mut asked = delete("ivd:disk:snap", 1);
-    let target = target(&asked).unwrap();
-    let by_hand = not_looked_for(&asked, &target).expect("somebody may mean a restore point");
-    assert_eq!((by_hand.reason, by_hand.again), (Reason::InvalidSpec, crate::Again::Never));
-    assert!(by_hand.message().contains("status.snapshotID"), "{}", by_hand.message());
-    asked.metadata.labels = Some(labels::ours());
-    assert_eq!(not_looked_for(&asked, &target), None, "Velero deletes a backup of 1.0.2 again, which is gone");
+#[test]
+fn only_a_backup_that_was_seen_is_called_deleted_where_nobody_says_in_which_repository_it_is() {
+    let by_hand = delete("ivd:disk:snap", 1);
+    let mut copied = by_hand.clone();
+    copied.metadata.labels = Some(labels::ours());
+    let mut of_velero = by_hand.clone();
+    of_velero.metadata.annotations = Some([(labels::SNAPSHOTTER.to_owned(), "velero.io/vsphere".to_owned())].into());
+    let mut begun = by_hand.clone();
+    let problem = Problem::passing(Reason::VCenterUnreachable, "delete the disk snapshot");
+    begun.status = Some(status::not_yet(&status::found(&DeleteSnapshotStatus::default(), noon()), &problem, noon()));
+    let mut tried = by_hand.clone();
+    tried.status = Some(status::not_yet(&DeleteSnapshotStatus::default(), &problem, noon()));
+    let cases = [
+        ("somebody may mean a restore point", &by_hand, None, true),
+        ("the repository of its namespace is looked in", &by_hand, Some("shop"), false),
+        ("it was copied from one of ours", &copied, None, true),
+        ("Velero deletes a backup of 1.0.2 again, which is gone", &of_velero, None, false),
+        ("an attempt that found it may have removed it", &begun, None, false),
+        ("an attempt that could not look has found nothing", &tried, None, true),
+    ];
+    for (situation, asked, from, want) in cases {
+        assert_eq!(is_to_be_found(asked, from), want, "{situation}");
+    }
+    let problem = not_found(&target(&by_hand).unwrap());
+    assert_eq!((problem.reason, problem.again), (Reason::InvalidSpec, crate::Again::Never));
+    assert!(problem.message().contains("status.snapshotID"), "{}", problem.message());
 }

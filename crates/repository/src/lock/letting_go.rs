@@ -49,3 +49,20 @@ async fn remove(repository: &Repository, id: &[u8; 32], mut times: u32) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::ErrorKind::{AccessDenied, BucketMissing, Failed, NotFound, Unreachable};
+
+    #[test]
+    fn a_store_that_says_no_is_not_asked_for_half_an_hour() {
+        for (kind, want) in
+            [(Unreachable, true), (Failed, true), (AccessDenied, false), (BucketMissing, false), (NotFound, false)]
+        {
+            let source = store::Error::new(kind, "delete", "locks/0", "a bucket", "on purpose");
+            assert_eq!(may_pass(&Error::store("unlock the repository")(source)), want, "{kind:?}");
+        }
+        assert!(!may_pass(&Error::Cancelled));
+    }
+}

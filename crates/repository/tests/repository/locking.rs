@@ -90,32 +90,47 @@ async fn locks_that_a_dead_worker_left_are_removed_by_name() {
 async fn a_lock_that_could_not_be_removed_goes_once_the_store_is_there_again() {
     let place = Place::new();
     place.initialised().await;
-    for (what, fault) in [
-        (
-            "unlocked while the store was away",
-            Fault::always(Operation::Delete, "locks/", StoreError::Unreachable).after(1),
-        ),
-        (
-            "written, and the answer was lost",
-            Fault::always(Operation::Put, "locks/", StoreError::Unreachable).done_anyway(),
-        ),
-    ] {
+    let seconds = std::time::Duration::from_secs;
+    let away = Fault::always(Operation::Delete, "locks/", StoreError::Unreachable).after(1);
+    let lost = Fault::always(Operation::Put, "locks/", StoreError::Unreachable).done_anyway();
+    let cases = [
+        ("unlocked while the store was away", away.clone(), false),
+        ("dropped while the store was away", away, true),
+        ("written, and the answer was lost", lost.clone(), false),
+        ("written after it was removed", lost, true),
+    ];
+    for (what, fault, late) in cases {
         let store = FaultyStore::new(place.store());
         let repository = repository::open(Arc::new(store.clone()), &password()).await.unwrap();
         store.fail(fault);
-        let released = match repository.lock_to_read("download-1").await {
-            Ok(lock) => lock.release().await,
-            Err(unlocked) => Err(unlocked),
-        };
-        released.expect_err(what);
-        assert_eq!(place.objects("locks").len(), 1, "{what}");
+        let written = repository.lock_to_read("download-1").await;
+        let refused = written.is_err();
+        match written {
+            Ok(lock) if late => {
+                drop(lock);
+                tokio::time::sleep(seconds(1)).await;
+            }
+            Ok(lock) => drop(lock.release().await.expect_err(what)),
+            Err(_) => {}
+        }
+        let [lock] = &place.objects("locks")[..] else { panic!("{what}: it is not there") };
         store.heal();
+        if refused && late {
+            let content = std::fs::read(lock).unwrap();
+            let gone = async {
+                while lock.exists() {
+                    tokio::time::sleep(seconds(1)).await;
+                }
+            };
+            tokio::time::timeout(seconds(20), gone).await.expect(what);
+            std::fs::write(lock, content).unwrap(); // the request that was given up arrives
+        }
         let gone = async {
             while !place.objects("locks").is_empty() {
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                tokio::time::sleep(seconds(1)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect(what);
+        tokio::time::timeout(seconds(60), gone).await.expect(what);
     }
 }
 

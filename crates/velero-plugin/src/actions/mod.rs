@@ -37,7 +37,7 @@ pub fn registry(host: &Host) -> Result<Registry, RegistryError> {
         ("cnsdp.vmware.com/volume-restorer", Action::Restore(Arc::new(skipped::Volumes))),
         ("cnsdp.vmware.com/own-kinds-restorer", Action::Restore(Arc::new(skipped::OwnKinds))),
         ("velero.io/vsphere-pvc-deleter", Action::Delete(Arc::new(claim_delete::ClaimDelete::new(reads.clone())))),
-        ("velero.io/vsphere", Action::VolumeSnapshotter(Arc::new(snapshotter::OldSnapshots::new(reads)))),
+        (snapshotter::NAME, Action::VolumeSnapshotter(Arc::new(snapshotter::OldSnapshots::new(reads)))),
     ])
 }
 

@@ -40,6 +40,9 @@ const WATCHED_AFTER_SILENCE: Duration = Duration::from_secs(5);
 /// How long an API server that is away is asked again for what must be written down.
 const WRITTEN_DOWN_WITHIN: Duration = Duration::from_secs(60);
 
+/// What Velero calls it, as the original did.
+pub(super) const NAME: &str = "velero.io/vsphere";
+
 pub(super) struct OldSnapshots {
     pub(super) reads: Arc<Reads>,
     /// What the snapshot location says.
@@ -138,6 +141,7 @@ impl OldSnapshots {
             DeleteSnapshotSpec { snapshot_id: id.to_owned(), backup_repository: repository },
         );
         request.metadata.labels = Some(labels::ours());
+        request.metadata.annotations = Some([(labels::SNAPSHOTTER.to_owned(), NAME.to_owned())].into());
         let deletes: Api<DeleteSnapshot> = Api::namespaced(self.reads.client().await?, self.reads.velero());
         let made = deletes.create(&PostParams::default(), &request).await.map_err(failed("make a DeleteSnapshot"))?;
         let name = made.name_any();

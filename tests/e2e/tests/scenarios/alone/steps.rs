@@ -3,11 +3,17 @@
 
 use anyhow::{Context as _, Result, ensure};
 use api::{ClonePhase, SnapshotPhase};
-use e2e::{Claim, World, nothing_left_of_the_dead};
+use e2e::{Claim, World, nothing_left_of_the_dead, put_right};
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 
 use super::{DATA_MANAGERS, back_up};
 
-crate::scenarios![a_backup_survives_a_node_killed_after_any_step, a_restore_survives_a_node_killed_after_any_step,];
+crate::scenarios![
+    a_backup_survives_a_node_killed_after_any_step,
+    a_restore_survives_a_node_killed_after_any_step,
+    a_restore_that_is_cancelled_after_its_node_died_leaves_no_lock,
+];
 
 /// The node that dies, and goes on; the other one is away, so that nobody else takes the work.
 const NODE: &str = DATA_MANAGERS[0];
@@ -106,4 +112,27 @@ async fn a_restore_survives_a_node_killed_after_any_step(world: World) -> Result
     }
     world.start_process(OTHER).await?;
     survived
+}
+
+/// No node has that Download any more: what its node held in the repository, only the driver knows of.
+async fn a_restore_that_is_cancelled_after_its_node_died_leaves_no_lock(world: World) -> Result<()> {
+    let shop = world.namespace("dead-lock").await?;
+    let claim = shop.claim("data").mib(3).create().await?;
+    claim.fill_random(111)?;
+    let snapshot = back_up(&shop, &claim).await?;
+    world.kill(OTHER).await?;
+    let cancelled = async {
+        doomed(&world, "WritingNoted").await?;
+        let clone = shop.clone_as(&snapshot, "back").await?;
+        world.ended(NODE).await?;
+        let locks = std::fs::read_dir(world.repository_folder(shop.name()).join("locks"))?.count();
+        ensure!(locks == 1, "{locks} locks of a node that died while it wrote");
+        let stop = Patch::Merge(json!({"spec": {"cloneCancel": true}}));
+        clone.api().patch(&clone.name, &PatchParams::default(), &stop).await?;
+        clone.wait_for(ClonePhase::Canceled).await?;
+        nothing_left_of_the_dead(&world, &shop, 1).await
+    };
+    let cancelled = cancelled.await;
+    let _ = world.kill(NODE).await; // it has ended, if all went well
+    put_right(cancelled, [world.start_process(NODE).await, world.start_process(OTHER).await])
 }
