@@ -226,17 +226,16 @@ async fn cannot_say(
     problem: Problem,
     ctx: &Context,
 ) -> Result<Next, Error> {
-    let before = asked.status.clone().unwrap_or_default();
-    match volumes::unknown_disk(asked, volume, problem, ctx.pauses.due(&asking_of(asked)), ctx.now()) {
+    let (before, now) = (asked.status.clone().unwrap_or_default(), ctx.now());
+    match volumes::unknown_disk(asked, volume, problem, ctx.pauses.due(&asking_of(asked)), now) {
         UnknownDisk::IsRecorded(at) => {
             let message =
                 format!("waiting until {at} for the CSI driver to record the disk of volume {}", volume.name_any());
-            ctx.publish(asked, &status::working(&before, Reason::Provisioning, &message, ctx.now())).await?;
+            ctx.publish(asked, &status::working(&before, Reason::Provisioning, &message, now)).await?;
             Ok(Next::Look(Action::requeue(RECORDING)))
         }
         UnknownDisk::MayPass(problem, last) => {
-            ctx.publish(asked, &status::disk_unknown(&before, &problem, ctx.now())).await?;
-            let now = ctx.now();
+            ctx.publish(asked, &status::disk_unknown(&before, &problem, now)).await?;
             let pause = |errors| retry::controller_pause(errors).min(retry::wake(last, now));
             Ok(Next::Look(ctx.wake_at(ctx.pauses.after_failure(&asking_of(asked), now, pause))))
         }
