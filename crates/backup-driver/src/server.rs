@@ -1,10 +1,12 @@
 //! Starts and stops the driver: log, metrics, the leader lease, then one controller per kind.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use connections::{Migrations, Repositories, Vcenters};
+use futures::future::select_all;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -66,8 +68,7 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
     // tasks of their own, for whoever looks at them: work at hand does so after we were asked to stop
     let watching =
         [watching_uploads, watching_downloads].map(|watching| AbortOnDropHandle::new(tokio::spawn(watching)));
-    let outcome = work(&ctx, &server.sweeps, &stop, &lease).await;
-    drop(watching);
+    let outcome = work(&ctx, &server.sweeps, watching, &stop, &lease).await;
     health.set_ready(false);
     metrics.set_leader(false);
     // released only when nothing of ours runs any more: the next driver may start at once
@@ -82,8 +83,14 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
     }
 }
 
-/// Runs all controllers until `stop`, then gives them a moment.
-async fn work(ctx: &Arc<Context>, sweeps: &Sweeps, stop: &CancellationToken, lease: &Lease) -> anyhow::Result<()> {
+/// Runs all controllers until `stop`, then gives them a moment. What they look at is shown by `watching` as long.
+async fn work(
+    ctx: &Arc<Context>,
+    sweeps: &Sweeps,
+    watching: [AbortOnDropHandle<Infallible>; 2],
+    stop: &CancellationToken,
+    lease: &Lease,
+) -> anyhow::Result<()> {
     let lost = lease.lost();
     let ask = stop.child_token();
     let running = async {
@@ -110,6 +117,9 @@ async fn work(ctx: &Arc<Context>, sweeps: &Sweeps, stop: &CancellationToken, lea
     };
     tokio::select! {
         () = running => {}
+        (Err(error), ..) = select_all(watching) => {
+            bail!("a watch of Uploads or Downloads broke off, and nobody would hear of them any more: {error}")
+        }
         () = patience => tracing::warn!("work at hand was cut off; the next start takes it up"),
         () = lost.cancelled() => bail!("the leader lease was lost: another driver may be active, so this one ends at once"),
     }

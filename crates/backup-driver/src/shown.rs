@@ -1,7 +1,8 @@
 //! Objects of a kind as one watch shows them to all who look at them. A look at them asks the API server for nothing, and
 //! whoever is told of a change finds it in the store.
 //!
-//! A kind that several controllers look at is watched, read and kept once: users keep thousands of backups. kube shares a watch
+//! A kind that several controllers look at is read and kept once: users keep thousands of backups. Only `clones` watches Downloads
+//! besides, as its kube `Controller` follows no watch but its own; it keeps none of them. kube shares a watch
 //! between its `Controller`s too, behind a feature that it calls unstable and that tells of no deletions; here is no more than its
 //! stable `reflector` and `applier`, of which its `Controller` is made as well.
 //!
@@ -32,6 +33,12 @@ use crate::Error;
 
 /// How long a write is remembered; by then the watch has shown it, or has begun anew.
 const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// So many errors of a watch in a row are told: they take ten seconds or more.
+const MANY_ERRORS: u32 = 5;
+
+/// Errors of a watch that lie farther apart are not in a row: its pauses end at half a minute.
+const IN_A_ROW: Duration = Duration::from_secs(120);
 
 /// The objects of a kind, watched once. Cheap to clone; clones show the same.
 #[derive(Clone)]
@@ -67,15 +74,20 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     /// And the watch that shows them as long as it is polled, for ever.
-    pub(crate) fn new(objects: Api<K>) -> (Self, BoxFuture<'static, ()>) {
+    pub(crate) fn new(objects: Api<K>) -> (Self, BoxFuture<'static, Infallible>) {
         let (store, writer) = reflector::store();
         let shown = Self::of(store);
         let telling = shown.clone();
         let watching = async move {
             let seen = reflector::reflector(writer, watcher(objects, watcher::Config::default())).default_backoff();
             let mut seen = pin!(seen);
-            while let Some(event) = seen.next().await {
-                telling.tell(event);
+            let mut errors = Errors::default();
+            loop {
+                let event = seen.next().await.expect("a watch goes on for ever, and its pauses too");
+                errors.note(&event, Instant::now()).log(&K::kind(&()), event.as_ref().err());
+                if let Ok(event) = event {
+                    telling.tell(event);
+                }
             }
         };
         (shown, watching.boxed())
@@ -110,20 +122,15 @@ where
     }
 
     /// Tells the followers what the store shows already.
-    fn tell(&self, event: Result<Event<K>, watcher::Error>) {
+    fn tell(&self, event: Event<K>) {
         let changes = match event {
             // what the store keeps, so that it is there once
-            Ok(Event::Apply(object)) => {
+            Event::Apply(object) => {
                 self.objects.get(&ObjectRef::from_obj(&object)).map(Change::There).into_iter().collect()
             }
-            Ok(Event::Delete(object)) => vec![Change::Gone(Arc::new(object))],
-            Ok(Event::InitDone) => self.objects.state().into_iter().map(Change::There).collect(),
-            Ok(Event::Init | Event::InitApply(_)) => return, // not in the store yet
-            Err(error) => {
-                let error = Problem::chain(&error);
-                tracing::debug!(kind = %K::kind(&()), error, "not shown at the moment; trying again");
-                return;
-            }
+            Event::Delete(object) => vec![Change::Gone(Arc::new(object))],
+            Event::InitDone => self.objects.state().into_iter().map(Change::There).collect(),
+            Event::Init | Event::InitApply(_) => return, // not in the store yet
         };
         let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
@@ -131,6 +138,61 @@ where
         }
         drop(followers);
         self.touched.send_replace(());
+    }
+}
+
+/// Errors of a watch in a row.
+#[derive(Debug, Default)]
+struct Errors {
+    count: u32,
+    last: Option<Instant>,
+}
+
+/// What is to be said of a watch.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    Nothing,
+    /// One more error.
+    Failed,
+    /// It has failed for long, and this was not said yet.
+    Away,
+    /// That is over.
+    Back,
+}
+
+impl Errors {
+    /// Counts what the watch gave.
+    fn note<K>(&mut self, event: &Result<Event<K>, watcher::Error>, now: Instant) -> Word {
+        match event {
+            Err(_) => {
+                // a watch that goes on shows nothing as long as nothing changes
+                let in_a_row = self.last.is_some_and(|last| now.duration_since(last) < IN_A_ROW);
+                self.count = if in_a_row { self.count.saturating_add(1) } else { 1 };
+                self.last = Some(now);
+                if self.count == MANY_ERRORS { Word::Away } else { Word::Failed }
+            }
+            Ok(Event::Init) => Word::Nothing, // comes before the API server is asked
+            Ok(_) => {
+                let before = std::mem::take(self);
+                if before.count >= MANY_ERRORS { Word::Back } else { Word::Nothing }
+            }
+        }
+    }
+}
+
+impl Word {
+    fn log(&self, kind: &str, error: Option<&watcher::Error>) {
+        let error = error.map(|error| Problem::chain(error)).unwrap_or_default();
+        match self {
+            Self::Nothing => {}
+            Self::Failed => tracing::debug!(kind, error, "not shown at the moment; trying again"),
+            Self::Away => tracing::warn!(
+                kind,
+                error,
+                "changes are not heard of: the watch has failed {MANY_ERRORS} times in a row. It is tried again until it works"
+            ),
+            Self::Back => tracing::info!(kind, "changes are heard of again"),
+        }
     }
 }
 
@@ -211,7 +273,7 @@ mod tests {
     /// What a watch tells, in the store first.
     fn tell(writer: &mut Writer<Snapshot>, shown: &Shown<Snapshot>, event: Event<Snapshot>) {
         writer.apply_watcher_event(&event);
-        shown.tell(Ok(event));
+        shown.tell(event);
     }
 
     /// What a follower has been told since the last time, by name.
@@ -256,6 +318,49 @@ mod tests {
             (told(&mut early), told(&mut late)),
             (vec!["a is gone".to_owned(), "c".to_owned()], vec!["a is gone".to_owned()])
         );
+    }
+
+    #[test]
+    fn a_watch_that_begins_anew_tells_of_all_that_is_there_once_and_keeps_nothing_that_vanished_meanwhile() {
+        let (store, mut writer) = reflector::store::<Snapshot>();
+        let shown = Shown::of(store);
+        let mut changes = pin!(shown.changes());
+        let kept = || {
+            let mut names: Vec<_> = shown.objects().state().iter().map(|object| object.name_any()).collect();
+            names.sort();
+            names
+        };
+        let lists = [["a", "b"], ["b", "c"], ["b", "c"]];
+        for list in lists {
+            tell(&mut writer, &shown, Event::Init);
+            for name in list {
+                tell(&mut writer, &shown, Event::InitApply(named(name)));
+            }
+            assert_eq!(told(&mut changes), Vec::<String>::new(), "the list may not be whole");
+            tell(&mut writer, &shown, Event::InitDone);
+            assert_eq!(
+                (told(&mut changes), kept()),
+                (list.map(str::to_owned).to_vec(), list.map(str::to_owned).to_vec())
+            );
+        }
+        let Some(held) = shown.objects().get(&ObjectRef::from_obj(&named("b"))) else { panic!("it is kept") };
+        assert_eq!(Arc::strong_count(&held), 2, "by the store, and here");
+    }
+
+    #[test]
+    fn an_api_server_that_shows_nothing_for_long_is_told_of_once_and_when_it_is_back() {
+        let (mut errors, begun) = (Errors::default(), Instant::now());
+        let failed = || Err::<Event<Snapshot>, _>(watcher::Error::NoResourceVersion);
+        let mut note = |event, seconds| errors.note(&event, begun + Duration::from_secs(seconds));
+        let many: Vec<_> = (0..7).map(|n| note(failed(), n * 30)).collect();
+        use Word::{Away, Back, Failed, Nothing};
+        assert_eq!(many, [Failed, Failed, Failed, Failed, Away, Failed, Failed]);
+        assert_eq!(note(Ok(Event::Init), 210), Nothing, "nobody has answered yet");
+        assert_eq!(note(failed(), 211), Failed);
+        assert_eq!([note(Ok(Event::InitDone), 212), note(Ok(Event::InitDone), 213)], [Back, Nothing]);
+        for hour in 1..10 {
+            assert_eq!(note(failed(), hour * 3600), Failed, "now and then is not for long");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-use crate::shown::{Shown, look_at, named};
+use crate::shown::{Change, Shown, look_at, named};
 use crate::{Context, Error};
 
 /// How long to wait for a Snapshot or clone to end after its transfer.
@@ -37,7 +37,13 @@ async fn each<T, F>(
     T: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     F: Future<Output = Result<Action, Error>> + Send + 'static,
 {
-    let changed = transfers.changes().map(|change| named(&change));
+    let pace = ctx.pace.clone();
+    let changed = transfers.changes().map(move |change| {
+        if let Change::Gone(transfer) = &change {
+            pace.forget(&transfer.uid().unwrap_or_default()); // it may have failed last
+        }
+        named(&change)
+    });
     let after_error = |transfer: Arc<T>, error: &Error, ctx: Arc<Context>| ctx.after_error(&*transfer, error);
     let all = transfers.objects().clone();
     look_at(all, changed, look, after_error, ctx.clone(), Config::default(), stop).await;

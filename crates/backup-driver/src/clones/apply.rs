@@ -195,10 +195,13 @@ pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Err
         Ok(disk) => disk,
         Err(problem) => return cannot_say(&looked.clone, volume, problem, ctx).await,
     };
-    ctx.pace.forget(&asking_of(&looked.clone));
-    let wanted = match claims::source(&looked.clone) {
-        Ok(source) => claims::download(&looked.clone, &source, &disk, ctx.now()),
-        Err(problem) => return give_up(&looked.clone, &problem, ctx).await,
+    ctx.pauses.forget(&asking_of(&looked.clone));
+    let before = looked.clone.status.clone().unwrap_or_default();
+    // first: what is not told later has its own time
+    let asked = &ctx.publish(&looked.clone, &status::disk_known(&before)).await?;
+    let wanted = match claims::source(asked) {
+        Ok(source) => claims::download(asked, &source, &disk, ctx.now()),
+        Err(problem) => return give_up(asked, &problem, ctx).await,
     };
     let downloads: Api<Download> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     match downloads.create(&PostParams::default(), &wanted).await {
@@ -222,21 +225,21 @@ async fn cannot_say(
     problem: Problem,
     ctx: &Context,
 ) -> Result<Next, Error> {
-    let before = asked.status.clone().unwrap_or_default();
-    match volumes::unknown_disk(asked, volume, problem, ctx.now()) {
+    let (before, now) = (asked.status.clone().unwrap_or_default(), ctx.now());
+    match volumes::unknown_disk(asked, volume, problem, ctx.pauses.due(&asking_of(asked)), now) {
         UnknownDisk::IsRecorded(at) => {
             let message =
                 format!("waiting until {at} for the CSI driver to record the disk of volume {}", volume.name_any());
-            ctx.publish(asked, &status::working(&before, Reason::Provisioning, &message, ctx.now())).await?;
+            ctx.publish(asked, &status::working(&before, Reason::Provisioning, &message, now)).await?;
             Ok(Next::Look(Action::requeue(RECORDING)))
         }
         UnknownDisk::MayPass(problem, last) => {
-            ctx.publish(asked, &status::disk_unknown(&before, &problem, ctx.now())).await?;
-            let pause = ctx.pace.after_error(&asking_of(asked), retry::controller_pause);
-            Ok(Next::Look(Action::requeue(pause.min(retry::wake(last, ctx.now())))))
+            ctx.publish(asked, &status::disk_unknown(&before, &problem, now)).await?;
+            let pause = |errors| retry::controller_pause(errors).min(retry::wake(last, now));
+            Ok(Next::Look(ctx.wake_at(ctx.pauses.after_failure(&asking_of(asked), now, pause))))
         }
         UnknownDisk::IsUnknown(problem) => {
-            ctx.pace.forget(&asking_of(asked));
+            ctx.pauses.forget(&asking_of(asked));
             give_up(asked, &problem, ctx).await
         }
     }

@@ -68,7 +68,7 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let looking = look_at(objects, stream::select(asked, moved), reconcile, after_error, ctx, config, stop);
     tokio::select! {
         () = looking => {}
-        () = watching => {}
+        never = watching => match never {},
     }
 }
 

@@ -77,7 +77,7 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let _telling = AbortOnDropHandle::new(tokio::spawn(async move { unheard.tell(&ctx).await }));
     tokio::select! {
         () = looking => {}
-        () = watching => {}
+        never = watching => match never {},
     }
 }
 

@@ -4,6 +4,7 @@ use api::conditions::{self, DISK_KNOWN, READY, Status};
 use api::{CloneFromSnapshotStatus, ClonePhase, Download, Reason, ResourceHandle, Time, Timestamp};
 use disk::DiskId;
 
+use super::volumes::ANSWERED_WITHIN;
 use crate::{Again, Problem};
 
 /// Condition that is there while an end is decided and things are still being removed; its reason is the end's.
@@ -27,10 +28,20 @@ pub fn working(
     status
 }
 
-/// The volume is there, and nobody can tell which disk it is: says why, and since when in a condition of its own.
+/// The volume is there, and nobody can tell which disk it is: says why, and since when in a condition of its own. A time that is over and
+/// ended nothing begins anew: nobody has asked meanwhile.
 pub fn disk_unknown(before: &CloneFromSnapshotStatus, problem: &Problem, now: Timestamp) -> CloneFromSnapshotStatus {
     let mut status = working(before, problem.reason, &problem.message(), now);
+    let is_over = |since: &Time| now.duration_since(since.0) >= ANSWERED_WITHIN;
+    status.conditions.retain(|c| c.type_ != DISK_KNOWN || !is_over(&c.last_transition_time));
     conditions::set(&mut status.conditions, DISK_KNOWN, Status::False, problem.reason, &problem.message(), now);
+    status
+}
+
+/// It is known which disk the volume is.
+pub fn disk_known(before: &CloneFromSnapshotStatus) -> CloneFromSnapshotStatus {
+    let mut status = before.clone();
+    status.conditions.retain(|c| c.type_ != DISK_KNOWN);
     status
 }
 
@@ -40,9 +51,8 @@ pub fn followed(before: &CloneFromSnapshotStatus, download: &Download, now: Time
     let ready = conditions::get(&theirs.conditions, READY);
     let reason = ready.and_then(|c| Reason::ALL.iter().find(|r| r.as_str() == c.reason)).copied();
     let message = ready.map(|c| c.message.clone()).unwrap_or_default();
-    let mut status = working(before, reason.unwrap_or(Reason::Downloading), &message, now);
+    let mut status = disk_known(&working(before, reason.unwrap_or(Reason::Downloading), &message, now));
     status.progress = Some(theirs.progress);
-    status.conditions.retain(|c| c.type_ != DISK_KNOWN);
     status
 }
 

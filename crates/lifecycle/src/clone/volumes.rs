@@ -14,6 +14,8 @@ use crate::{Again, Problem};
 pub const RECORDED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 /// How long the records of the CSI driver are asked for again, from when they could not be read for the first time.
 pub const ANSWERED_WITHIN: SignedDuration = SignedDuration::from_mins(15);
+/// A look that comes so long after it was due shows that nobody has asked meanwhile.
+const LATE: SignedDuration = SignedDuration::from_mins(2);
 
 /// Labels that say where a volume can be used: the new one's own count.
 const PLACES: [&str; 2] = ["topology.kubernetes.io/", "failure-domain.beta.kubernetes.io/"];
@@ -63,24 +65,35 @@ pub enum UnknownDisk {
     IsUnknown(Problem),
 }
 
-/// Which it is. What may pass has its time from when the restore said it first ([`DISK_KNOWN`]): a volume may be as old as it likes.
+/// Which it is. What may pass has its time from when the restore said it first ([`DISK_KNOWN`]): a volume may be as old as it likes. That
+/// time begins anew where it passed while nobody asked: `due` is when this process was to ask again, if it has asked before and was not
+/// told.
 pub fn unknown_disk(
     clone: &CloneFromSnapshot,
     volume: &PersistentVolume,
     problem: Problem,
+    due: Option<Timestamp>,
     now: Timestamp,
 ) -> UnknownDisk {
     let recorded = until(volume.metadata.creation_timestamp.as_ref(), RECORDED_WITHIN, now);
     match (problem.again, recorded) {
-        (Again::Later, _) => may_pass(clone, volume, problem, now),
+        (Again::Later, _) => may_pass(clone, volume, problem, due, now),
         (Again::Never, Some(at)) if problem.reason == Reason::MigrationUnknown => UnknownDisk::IsRecorded(at),
         (Again::Never, _) => UnknownDisk::IsUnknown(problem),
     }
 }
 
-fn may_pass(clone: &CloneFromSnapshot, volume: &PersistentVolume, problem: Problem, now: Timestamp) -> UnknownDisk {
+fn may_pass(
+    clone: &CloneFromSnapshot,
+    volume: &PersistentVolume,
+    problem: Problem,
+    due: Option<Timestamp>,
+    now: Timestamp,
+) -> UnknownDisk {
     let said = clone.status.as_ref().and_then(|status| conditions::get(&status.conditions, DISK_KNOWN));
     let left = until(said.map(|said| &said.last_transition_time), ANSWERED_WITHIN, now);
+    let has_asked = due.is_some_and(|due| now.duration_since(due) < LATE);
+    let left = left.or_else(|| (!has_asked).then_some(now + ANSWERED_WITHIN));
     let tries = if left.is_some() { "tried again for" } else { "tried for" };
     let name = volume.metadata.name.as_deref().unwrap_or_default();
     let cause = format!(
@@ -157,7 +170,7 @@ mod tests {
         let away = Problem::passing(Reason::ClusterUnreachable, "list cnsvspherevolumemigrations: away");
         let forbidden = Problem::passing(Reason::ClusterForbidden, "list cnsvspherevolumemigrations: forbidden");
         for (minutes_old, problem) in [(0, &away), (60, &away), (60, &forbidden)] {
-            let found = unknown_disk(&said(None), &volume(minutes_old), problem.clone(), noon());
+            let found = unknown_disk(&said(None), &volume(minutes_old), problem.clone(), None, noon());
             let UnknownDisk::MayPass(told, at) = found else { panic!("{minutes_old} minutes: {problem}: {found:?}") };
             assert_eq!((told.reason, told.again, at), (problem.reason, Again::Later, noon() + ANSWERED_WITHIN));
             assert!(told.cause.contains("pv-1") && told.cause.contains(&problem.cause), "{}", told.cause);
@@ -168,7 +181,7 @@ mod tests {
     fn a_restore_does_not_wait_for_ever_for_records_that_nobody_lets_it_read() {
         let forbidden = || Problem::passing(Reason::ClusterForbidden, "list cnsvspherevolumemigrations: forbidden");
         for (minutes, passes) in [(0, true), (14, true), (15, false), (600, false)] {
-            let told = match unknown_disk(&said(Some(minutes)), &volume(700), forbidden(), noon()) {
+            let told = match unknown_disk(&said(Some(minutes)), &volume(700), forbidden(), Some(noon()), noon()) {
                 UnknownDisk::MayPass(told, at) if passes => {
                     assert_eq!(at, noon() + ANSWERED_WITHIN - SignedDuration::from_mins(minutes));
                     told
@@ -185,6 +198,35 @@ mod tests {
         }
     }
 
+    /// The driver was down, or hung, and an API server that is busy for a moment must not be taken for one that was for 15 minutes.
+    #[test]
+    fn minutes_in_which_nobody_asked_for_the_records_end_no_restore() {
+        let away = Problem::passing(Reason::ClusterUnreachable, "list cnsvspherevolumemigrations: away");
+        let cases = [
+            ("a driver that has just started, in time", 14, None, Some(1)),
+            ("a driver that has just started, and the time is over", 20, None, Some(15)),
+            ("it was to ask again in a minute, and looks for another reason", 20, Some(1), None),
+            ("it asks when it was to", 15, Some(0), None),
+            ("it asks a little late", 16, Some(-1), None),
+            ("it has not asked for long", 20, Some(-2), Some(15)),
+            ("it has not asked for long, in time", 10, Some(-5), Some(5)),
+        ];
+        for (situation, said_ago, due, left) in cases {
+            let clone = said(Some(said_ago));
+            let due = due.map(|minutes| noon() + SignedDuration::from_mins(minutes));
+            let found = match unknown_disk(&clone, &volume(700), away.clone(), due, noon()) {
+                UnknownDisk::MayPass(problem, at) => Some((problem, at)),
+                UnknownDisk::IsUnknown(_) => None,
+                other => panic!("{situation}: {other:?}"),
+            };
+            assert_eq!(found.as_ref().map(|(_, at)| at.duration_since(noon()).as_mins()), left, "{situation}");
+            let Some((problem, at)) = found else { continue };
+            let told = status::disk_unknown(&clone.status.unwrap(), &problem, noon());
+            let since = conditions::get(&told.conditions, DISK_KNOWN).unwrap().last_transition_time.0;
+            assert_eq!(since + ANSWERED_WITHIN, at, "{situation}: the next look goes by it");
+        }
+    }
+
     #[test]
     fn what_is_said_of_an_unknown_disk_keeps_its_first_time_and_goes_once_it_is_known() {
         let waits = said(Some(3)).status.unwrap();
@@ -196,7 +238,8 @@ mod tests {
         let ready = conditions::get(&later.conditions, conditions::READY).unwrap();
         assert_eq!(ready.reason, Reason::ClusterForbidden.as_str(), "the first word that is looked at");
         let download = Download::new("d", api::DownloadSpec::default());
-        for known in [status::followed(&later, &download, noon()), status::completed(&later, None, noon())] {
+        let followed = status::followed(&later, &download, noon());
+        for known in [status::disk_known(&later), followed, status::completed(&later, None, noon())] {
             assert_eq!(conditions::get(&known.conditions, DISK_KNOWN), None);
         }
     }
@@ -213,7 +256,7 @@ mod tests {
             (0, &foreign, UnknownDisk::IsUnknown(foreign.clone())),
         ];
         for (minutes_old, problem, want) in cases {
-            let found = unknown_disk(&said(None), &volume(minutes_old), problem.clone(), noon());
+            let found = unknown_disk(&said(None), &volume(minutes_old), problem.clone(), None, noon());
             assert_eq!(found, want, "{minutes_old} minutes: {problem}");
         }
     }
