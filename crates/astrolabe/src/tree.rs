@@ -107,6 +107,25 @@ impl Tree {
         Segments::of(stream, &objects).map_err(Error::broken(OPEN))
     }
 
+    /// Whether anything lies there of the backup of `snapshot`, finished or not.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn holds(&self, snapshot: &DiskSnapshot) -> Result<bool, Error> {
+        let failed = Error::store("look for the backup");
+        for keys in self.keys(snapshot) {
+            if self.bucket.size(keys.peinfo()).await.map_err(failed)?.is_some() {
+                return Ok(true);
+            }
+            for stream in [keys.description(), keys.data()] {
+                if !self.below(stream).await.map_err(failed)?.is_empty() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes what there is of the backup of `snapshot`, finished or not: first what makes it a backup, then uploads that
     /// were begun, description and data. What is gone already is fine.
     ///

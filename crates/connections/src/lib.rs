@@ -27,6 +27,7 @@ mod location;
 mod migrations;
 mod problems;
 mod repositories;
+mod restore_point;
 mod secrets;
 mod settings;
 mod usable;
@@ -34,8 +35,9 @@ mod vcenters;
 
 pub use centers::{Center, Centers};
 pub use migrations::Migrations;
-pub use problems::{from_kube, from_original, from_repository, from_vsphere};
+pub use problems::{damaged, from_kube, from_original, from_repository, from_vsphere};
 pub use repositories::{FoundKey, Opened, Repositories, location_of};
+pub use restore_point::restore_point;
 pub use settings::Settings;
 pub use usable::check;
 pub use vcenters::Vcenters;

@@ -40,6 +40,15 @@ pub fn from_repository(act: &str, error: &repository::Error) -> Problem {
     }
 }
 
+/// A repository's error while a restore point is read: damage belongs to the restore point, and no retry mends it.
+pub fn damaged(act: &str, error: &repository::Error) -> Problem {
+    let problem = from_repository(act, error);
+    if problem.reason == Reason::RepositoryDamaged {
+        return Problem::lasting(Reason::RestorePointDamaged, problem.cause);
+    }
+    problem
+}
+
 /// What helps where the key fits no key file, and some could not be tried with it: the Secret may be right.
 const KEYS_UNTRIED: &str = "Where a key file that is named here is the repository's own: bring a damaged one back from a copy of the \
                             bucket; one that asks for too much is opened by `restic key add`, which writes one that does not. Else put \

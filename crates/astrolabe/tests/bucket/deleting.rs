@@ -17,8 +17,10 @@ async fn a_deleted_backup_leaves_nothing_and_takes_nothing_of_others() {
         bucket.put(&format!("{PREFIX}/{key}"), "x").await;
     }
     let before = bucket.keys().await;
+    assert!(!bucket.tree.holds(&of).await.unwrap(), "what others have is not its own");
     for prefix in ["by-hand", PREFIX] {
         bucket.lay(&Keys::new(prefix, &of), &noise(3), &[MIB]).await;
+        assert!(bucket.tree.holds(&of).await.unwrap());
     }
     assert_eq!(bucket.tree.delete(&of).await.unwrap(), Removed { objects: 8, uploads: 0 });
     assert_eq!(bucket.keys().await, before);
@@ -37,6 +39,7 @@ async fn w42_what_was_never_finished_goes_too_with_the_uploads_that_were_begun()
             bucket.store.put_part(&upload, 1, noise(5).into()).await.unwrap();
         }
     }
+    assert!(bucket.tree.holds(&snapshot("disk:snap")).await.unwrap(), "so that a deletion by hand removes it");
     let removed = bucket.tree.delete(&snapshot("disk:snap")).await.unwrap();
     assert_eq!(removed, Removed { objects: 1, uploads: 2 });
     assert!(bucket.keys().await.is_empty());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::conditions::{self, READY};
 use api::{BackupRepository, CloneFromSnapshot, Download, Reason, Timestamp, labels};
-use connections::{from_original, from_repository};
+use connections::{from_original, from_repository, restore_point};
 use disk::DiskSnapshot;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -134,14 +134,7 @@ async fn restore_point_size(
     ctx: &Context,
 ) -> Result<u64, Problem> {
     let repository = ctx.repositories.open(described, from).await?;
-    let failed = |e: repository::Error| {
-        let problem = from_repository("look for the restore point", &e);
-        match problem.reason {
-            Reason::RepositoryDamaged => Problem { reason: Reason::RestorePointDamaged, ..problem },
-            _ => problem,
-        }
-    };
-    let found = repository.reader_of(disk_snapshot).await.map_err(failed)?;
+    let found = restore_point(&repository, disk_snapshot).await?;
     let point = found.ok_or_else(|| {
         let cause = format!("look for the restore point of {disk_snapshot}: the repository has none");
         Problem::lasting(Reason::RestorePointMissing, cause)
@@ -191,9 +184,10 @@ fn is_ready(node: &Node) -> bool {
 /// Makes the Download for the volume that is there.
 pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
     let Some(volume) = &looked.seen.volume else { return Ok(Next::Look(Action::await_change())) };
+    let now = ctx.now(); // when it is asked: an answer may take long
     let disk = match ctx.migrations.disk_of(volume).await {
         Ok(disk) => disk,
-        Err(problem) => return cannot_say(&looked.clone, volume, problem, ctx).await,
+        Err(problem) => return cannot_say(&looked.clone, volume, problem, now, ctx).await,
     };
     ctx.pauses.forget(&asking_of(&looked.clone));
     let before = looked.clone.status.clone().unwrap_or_default();
@@ -223,9 +217,10 @@ async fn cannot_say(
     asked: &CloneFromSnapshot,
     volume: &PersistentVolume,
     problem: Problem,
+    now: Timestamp,
     ctx: &Context,
 ) -> Result<Next, Error> {
-    let (before, now) = (asked.status.clone().unwrap_or_default(), ctx.now());
+    let before = asked.status.clone().unwrap_or_default();
     match volumes::unknown_disk(asked, volume, problem, ctx.pauses.due(&asking_of(asked)), now) {
         UnknownDisk::IsRecorded(at) => {
             let message =
@@ -234,13 +229,16 @@ async fn cannot_say(
             Ok(Next::Look(Action::requeue(RECORDING)))
         }
         UnknownDisk::MayPass(problem, last) => {
-            ctx.publish(asked, &status::disk_unknown(&before, &problem, now)).await?;
+            // noted before it is said: it was asked, whatever becomes of the word
             let pause = |errors| retry::controller_pause(errors).min(retry::wake(last, now));
-            Ok(Next::Look(ctx.wake_at(ctx.pauses.after_failure(&asking_of(asked), now, pause))))
+            let due = ctx.pauses.after_failure(&asking_of(asked), ctx.now(), pause);
+            ctx.publish(asked, &status::disk_unknown(&before, &problem, now)).await?;
+            Ok(Next::Look(ctx.wake_at(due)))
         }
         UnknownDisk::IsUnknown(problem) => {
+            let given_up = give_up(asked, &problem, ctx).await?;
             ctx.pauses.forget(&asking_of(asked));
-            give_up(asked, &problem, ctx).await
+            Ok(given_up)
         }
     }
 }

@@ -33,6 +33,18 @@ pub(super) fn attempts_of(asked: &DeleteSnapshot) -> String {
 /// Asks the Upload to stop. It comes back with the Upload's next change.
 pub(super) async fn cancel_upload(asked: &DeleteSnapshot, seen: &Seen, ctx: &Context) -> Result<Action, Error> {
     let Some(upload) = &seen.upload else { return Ok(Action::requeue(LETTING_GO)) };
+    let target = match target(asked) {
+        Ok(target) => target,
+        Err(problem) => return fail(asked, &problem, ctx).await,
+    };
+    let asked = &match find_first(asked, &target, ctx).await {
+        Ok(true) => {
+            let before = asked.status.clone().unwrap_or_default();
+            ctx.publish(asked, &status::found(&before, ctx.now())).await?
+        }
+        Ok(false) => asked.clone(),
+        Err(problem) => return not_erased(asked, &problem, ctx).await,
+    };
     let name = upload.name_any();
     let uploads: Api<Upload> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let patch = Patch::Merge(json!({ "spec": { "uploadCancel": true } }));
@@ -106,21 +118,22 @@ async fn not_erased(asked: &DeleteSnapshot, problem: &Problem, ctx: &Context) ->
     Ok(ctx.wake_at(due))
 }
 
-/// Looks for the backup where it must be found before anything of it is removed, and says whether it did.
+/// Looks for the backup where it must be found before anything of it is removed, and notes that it was. An attempt that could not look
+/// removes nothing.
 async fn find_first(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<bool, Problem> {
-    if delete::is_local(asked) || target.namespace.is_some() {
+    let named = target.namespace.as_deref();
+    if delete::is_local(asked) || !delete::is_to_be_found(asked, named) {
         return Ok(false);
     }
     let looking = async {
         let described = described(asked, ctx).await?;
-        let from = delete::namespace(asked, target, &described.allowed_namespaces)?;
-        if !delete::is_to_be_found(asked, from.as_deref()) {
+        if delete::namespace(asked, target, &described.allowed_namespaces)?.is_some() {
             return Ok(false);
         }
-        match ctx.repositories.original(&described).await?.open(&target.disk_snapshot).await {
-            Ok(None) => Err(delete::not_found(target)),
-            Ok(Some(_)) | Err(astrolabe::Error::Broken { .. }) => Ok(true), // half of it is to be deleted as well
-            Err(error) => Err(from_original("look for the backup", &error)),
+        let holds = ctx.repositories.original(&described).await?.holds(&target.disk_snapshot).await;
+        match holds.map_err(|e| from_original("look for the backup", &e))? {
+            true => Ok(true),
+            false => Err(delete::not_found(target)),
         }
     };
     tokio::time::timeout(FORGETTING, looking).await.map_err(|_| late("look for the backup"))?

@@ -2,7 +2,7 @@
 
 use api::entity::DiskEntity;
 use api::{Download, Reason};
-use connections::{from_original, from_repository, from_vsphere};
+use connections::{damaged, from_original, from_repository, from_vsphere, restore_point};
 use data_path::{Progress, Source};
 use disk::{DiskId, DiskSnapshot};
 use kube::ResourceExt as _;
@@ -94,15 +94,7 @@ impl Attempt<'_> {
     }
 
     async fn write_locked(&self, repository: &Repository) -> Result<api::Progress, NotDone> {
-        let reader = match repository.reader_of(self.source).await {
-            Ok(found) => found,
-            Err(error) => {
-                // it is not damaged because another one is, which hides whether it is there
-                let looked = repository.find(self.source).await;
-                looked.map_err(|e| from_repository("look for the restore point", &e))?;
-                return Err(damaged("read the restore point", &error).into());
-            }
-        };
+        let reader = restore_point(repository, self.source).await?;
         let reader = reader.ok_or_else(|| {
             let cause =
                 format!("look for the restore point of {}: there is none in {}", self.source, repository.place());
@@ -218,15 +210,6 @@ async fn write_open(
     );
     ctx.publisher.metrics().waited("Download", done.elapsed, &done.waits.shares());
     Ok(at_the_end(&done.counts, done.elapsed))
-}
-
-/// A repository's error while a restore point is read: damage belongs to the restore point, and no retry mends it.
-fn damaged(act: &str, error: &repository::Error) -> Problem {
-    let problem = from_repository(act, error);
-    if problem.reason == Reason::RepositoryDamaged {
-        return Problem::lasting(Reason::RestorePointDamaged, problem.cause);
-    }
-    problem
 }
 
 /// The restore point that the Download names.

@@ -15,7 +15,7 @@ pub const RECORDED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 /// How long the records of the CSI driver are asked for again, from when they could not be read for the first time.
 pub const ANSWERED_WITHIN: SignedDuration = SignedDuration::from_mins(15);
 /// A look that comes so long after it was due shows that nobody has asked meanwhile.
-const LATE: SignedDuration = SignedDuration::from_mins(2);
+const LATE: SignedDuration = SignedDuration::from_mins(5);
 
 /// Labels that say where a volume can be used: the new one's own count.
 const PLACES: [&str; 2] = ["topology.kubernetes.io/", "failure-domain.beta.kubernetes.io/"];
@@ -207,8 +207,8 @@ mod tests {
             ("a driver that has just started, and the time is over", 20, None, Some(15)),
             ("it was to ask again in a minute, and looks for another reason", 20, Some(1), None),
             ("it asks when it was to", 15, Some(0), None),
-            ("it asks a little late", 16, Some(-1), None),
-            ("it has not asked for long", 20, Some(-2), Some(15)),
+            ("it asks a little late, as others asked before it", 16, Some(-4), None),
+            ("it has not asked for long", 20, Some(-5), Some(15)),
             ("it has not asked for long, in time", 10, Some(-5), Some(5)),
         ];
         for (situation, said_ago, due, left) in cases {
