@@ -189,7 +189,8 @@ impl Word {
             Self::Away => tracing::warn!(
                 kind,
                 error,
-                "changes are not heard of: the watch has failed {MANY_ERRORS} times in a row. It is tried again until it works"
+                "changes are not heard of: the watch has failed {MANY_ERRORS} times in a row. It is tried again until it works; \
+                 the first change that is heard then is told of"
             ),
             Self::Back => tracing::info!(kind, "changes are heard of again"),
         }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client};
 use lifecycle::Problem;
-use lifecycle::snapshot::{Backing, Migration, backing};
+use lifecycle::snapshot::{Backing, Migrated, Migration, backing};
 use tokio::sync::Mutex;
 
 use crate::from_kube;
@@ -32,11 +32,26 @@ pub struct Migrations {
     listed: Arc<Mutex<Option<Listed>>>,
 }
 
-/// A list, and when it was begun and there.
+/// A list, or why there is none, and when it was begun and over.
 struct Listed {
     begun: Instant,
     ended: Instant,
-    records: Records,
+    records: Result<Records, Problem>,
+}
+
+impl Listed {
+    /// What it says to who has asked then; `None`: a new one must be made. One that was begun later answers in any case. Who waited while
+    /// it failed is told so, and need not wait for another failure; of an older one only what it has is taken, since a record may have
+    /// come.
+    fn answers(&self, migrated: &Migrated, asked: Instant) -> Option<Result<DiskId, Problem>> {
+        match &self.records {
+            Err(problem) => (self.ended >= asked).then(|| Err(problem.clone())),
+            Ok(records) => {
+                let disk = migrated.disk(records.as_deref());
+                (self.begun >= asked || (self.ended.elapsed() < FRESH && disk.is_ok())).then_some(disk)
+            }
+        }
+    }
 }
 
 impl Migrations {
@@ -69,19 +84,16 @@ impl Migrations {
             Backing::Migrated(migrated) => migrated,
         };
         let mut listed = self.listed.lock().await; // one list at a time: whoever waits for it shares it
-        if let Some(listed) = listed.as_ref() {
-            let disk = migrated.disk(listed.records.as_deref());
-            if listed.begun >= asked || (listed.ended.elapsed() < FRESH && disk.is_ok()) {
-                return disk;
-            }
+        if let Some(answer) = listed.as_ref().and_then(|listed| listed.answers(migrated, asked)) {
+            return answer;
         }
         let begun = Instant::now();
         let late = |_| {
             let cause = format!("list cnsvspherevolumemigrations: not all listed within {} s", LISTED_WITHIN.as_secs());
             Problem::passing(Reason::ClusterUnreachable, cause)
         };
-        let records = tokio::time::timeout(LISTED_WITHIN, list(&self.client)).await.map_err(late)??;
-        let disk = migrated.disk(records.as_deref());
+        let records = tokio::time::timeout(LISTED_WITHIN, list(&self.client)).await.map_err(late).flatten();
+        let disk = records.as_ref().map_err(Problem::clone).and_then(|records| migrated.disk(records.as_deref()));
         *listed = Some(Listed { begun, ended: Instant::now(), records });
         disk
     }
@@ -112,4 +124,41 @@ async fn list(client: &Client) -> Result<Records, Problem> {
 fn record(object: &DynamicObject) -> Migration {
     let text = |field: &str| object.data["spec"][field].as_str().unwrap_or_default().to_owned();
     Migration { path: text("volumepath"), disk: text("volumeid") }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const PATH: &str = "[ds] kubevols/data.vmdk";
+
+    fn listed(begun: Instant, records: Result<Records, Problem>) -> Listed {
+        Listed { begun, ended: begun + Duration::from_secs(2), records }
+    }
+
+    #[test]
+    fn who_waits_while_the_records_cannot_be_listed_is_told_so_with_the_others_and_does_not_wait_in_a_row() {
+        let begun = Instant::now();
+        let migrated = Migrated { volume: "pv-1".to_owned(), path: PATH.to_owned() };
+        let has = || Ok(Some(vec![Migration { path: PATH.to_owned(), disk: "disk-1".to_owned() }]));
+        let away = || Err(Problem::passing(Reason::ClusterUnreachable, "list: away"));
+        let (before, meanwhile, after) = (begun, begun + Duration::from_secs(1), begun + Duration::from_secs(3));
+        let unknown = Some(Err(Reason::MigrationUnknown));
+        let failed = Some(Err(Reason::ClusterUnreachable));
+        let cases = [
+            ("listed since", before, has(), Some(Ok(()))),
+            ("listed since, and it is not there", before, Ok(None), unknown),
+            ("listed a moment ago", after, has(), Some(Ok(()))),
+            ("listed a moment ago, and it may have come since", after, Ok(None), None),
+            ("it has failed since", before, away(), failed),
+            ("it failed while others waited", meanwhile, away(), failed),
+            ("it had failed before", after, away(), None),
+        ];
+        for (situation, asked, records, want) in cases {
+            let answer = listed(begun, records).answers(&migrated, asked);
+            let told = answer.map(|answer| answer.map(drop).map_err(|problem| problem.reason));
+            assert_eq!(told, want, "{situation}");
+        }
+    }
 }

@@ -45,7 +45,7 @@ pub struct Seen {
     pub upload: Option<Upload>,
     /// A node is at work on that Upload, or was until a moment ago: it holds the lease.
     pub writing: bool,
-    /// When the next attempt is due, after one that failed.
+    /// When the next attempt is due, after one that failed: to erase, or to look for the backup before its Upload is stopped.
     pub due: Option<Timestamp>,
 }
 
@@ -155,10 +155,12 @@ pub fn plan(delete: &DeleteSnapshot, seen: &Seen, now: Timestamp) -> Plan {
     if let Err(problem) = target(delete) {
         return Plan::Fail(problem);
     }
+    let due_later = seen.due.filter(|due| *due > now);
     match seen.upload.as_ref() {
         Some(upload) if has_let_go(upload) => {}
         Some(upload) if !upload.spec.upload_cancel && upload.metadata.deletion_timestamp.is_none() => {
-            return Plan::CancelUpload;
+            // each word of an Upload that copies brings us here: a look at the backup that failed has its pause all the same
+            return due_later.map_or(Plan::CancelUpload, Plan::WakeAt);
         }
         Some(upload) if upload.metadata.deletion_timestamp.is_none() || seen.writing => {
             return Plan::AwaitUpload(waits(delete, upload, seen.writing, now));
@@ -171,10 +173,7 @@ pub fn plan(delete: &DeleteSnapshot, seen: &Seen, now: Timestamp) -> Plan {
         }
         Some(_) | None => {}
     }
-    match seen.due.filter(|due| *due > now) {
-        Some(due) => Plan::WakeAt(due),
-        None => Plan::Erase,
-    }
+    due_later.map_or(Plan::Erase, Plan::WakeAt)
 }
 
 /// Whether nobody reads the disk snapshot or commits a restore point any more.

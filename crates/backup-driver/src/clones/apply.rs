@@ -82,9 +82,13 @@ async fn not_provisioned(asked: &CloneFromSnapshot, problem: &Problem, ctx: &Con
     }
     let before = asked.status.clone().unwrap_or_default();
     ctx.publish(asked, &status::working(&before, problem.reason, &problem.message(), ctx.now())).await?;
-    let pause =
-        ctx.pace.after_error(&format!("{}/provision", asked.uid().unwrap_or_default()), retry::controller_pause);
+    let pause = ctx.pace.after_error(&provisioning_of(asked), retry::controller_pause);
     Ok(Next::Look(Action::requeue(pause)))
+}
+
+/// What the failures to provision are counted by.
+fn provisioning_of(asked: &CloneFromSnapshot) -> String {
+    format!("{}/provision", asked.uid().unwrap_or_default())
 }
 
 async fn scratch_claim(
@@ -212,6 +216,12 @@ fn asking_of(asked: &CloneFromSnapshot) -> String {
     format!("{}/disk", asked.uid().unwrap_or_default())
 }
 
+/// Nothing of it is tried again.
+pub(super) fn forget(asked: &CloneFromSnapshot, ctx: &Context) {
+    ctx.pauses.forget(&asking_of(asked));
+    ctx.pace.forget(&provisioning_of(asked));
+}
+
 /// Says what keeps it waiting, and looks again, later each time, or gives up.
 async fn cannot_say(
     asked: &CloneFromSnapshot,
@@ -235,11 +245,7 @@ async fn cannot_say(
             ctx.publish(asked, &status::disk_unknown(&before, &problem, now)).await?;
             Ok(Next::Look(ctx.wake_at(due)))
         }
-        UnknownDisk::IsUnknown(problem) => {
-            let given_up = give_up(asked, &problem, ctx).await?;
-            ctx.pauses.forget(&asking_of(asked));
-            Ok(given_up)
-        }
+        UnknownDisk::IsUnknown(problem) => give_up(asked, &problem, ctx).await,
     }
 }
 
@@ -383,6 +389,7 @@ pub(super) async fn end(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
     let ended = status::ended(&asked.status.clone().unwrap_or_default(), ctx.now());
     let ready = conditions::get(&ended.conditions, READY).cloned();
     ctx.publish(asked, &ended).await?;
+    forget(asked, ctx);
     if ended.progress.is_some() && !looked.seen.writing {
         // beside: nobody waits for it, and a store that is away must not keep the end of others
         let (asked, ctx) = (asked.clone(), ctx.clone());
@@ -404,6 +411,7 @@ pub(super) async fn complete(looked: &Looked, ctx: &Context) -> Result<Next, Err
     let progress = looked.seen.download.as_ref().and_then(|d| d.status.as_ref()).map(|s| s.progress);
     let before = api::CloneFromSnapshotStatus { progress: progress.or(before.progress), ..before };
     ctx.publish(&looked.clone, &status::completed(&before, disk.as_ref(), ctx.now())).await?;
+    forget(&looked.clone, ctx);
     Ok(Next::Look(Action::await_change()))
 }
 

@@ -36,6 +36,7 @@ enum Next {
 pub async fn reconcile(known: Arc<CloneFromSnapshot>, ctx: Arc<Context>) -> Result<Action, Error> {
     for _ in 0..MOST_STEPS {
         let Some(looked) = observe::observe(&known, &ctx).await? else {
+            apply::forget(&known, &ctx);
             ctx.clone_gone.notify_one(); // what we made a moment ago may have come after the sweep
             return Ok(Action::await_change());
         };

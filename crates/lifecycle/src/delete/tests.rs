@@ -50,7 +50,11 @@ fn vanishing(mut seen: Seen) -> Seen {
 }
 
 fn due_in(minutes: i64) -> Seen {
-    Seen { due: Some(noon() + SignedDuration::from_mins(minutes)), ..nothing() }
+    due(nothing(), minutes)
+}
+
+fn due(seen: Seen, minutes: i64) -> Seen {
+    Seen { due: Some(noon() + SignedDuration::from_mins(minutes)), ..seen }
 }
 
 /// What is done, in a word; for a wait, its reason.
@@ -78,6 +82,14 @@ fn a_backup_can_be_deleted_at_every_moment_of_its_life() {
         ("the Upload has no phase yet", delete(ID, 1), with(UploadStatus::default(), false), "CancelUpload"),
         ("copying", delete(ID, 1), written(upload("InProgress", false)), "CancelUpload"),
         ("between two attempts", delete(ID, 1), upload("UploadError", false), "CancelUpload"),
+        (
+            "copying, and we could not look",
+            delete(ID, 90),
+            due(written(upload("InProgress", false)), 4),
+            "WakeAt +240 s",
+        ),
+        ("… and the pause is over", delete(ID, 90), due(written(upload("InProgress", false)), 0), "CancelUpload"),
+        ("asked to stop, and we could not erase", delete(ID, 1), due(upload("InProgress", true), 4), "Await Canceling"),
         ("asked to stop, nobody acts yet", delete(ID, 1), upload("New", true), "Await Canceling"),
         ("stopping", delete(ID, 1), written(upload("Canceling", true)), "Await Canceling"),
         ("no node stops it", delete(ID, 11), upload("New", true), "Await NotStopping"),
