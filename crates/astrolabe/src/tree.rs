@@ -3,7 +3,7 @@
 //! Never touches a key of another disk snapshot: a stream is listed with the `/` behind its name, `peinfo` is one key.
 
 use disk::DiskSnapshot;
-use repository::store::{ErrorKind, Object, S3Store, Store as _};
+use repository::store::{ErrorKind, Multipart, Object, S3Store, Store as _};
 
 use crate::description::Description;
 use crate::error::{Broken, Error};
@@ -107,7 +107,7 @@ impl Tree {
         Segments::of(stream, &objects).map_err(Error::broken(OPEN))
     }
 
-    /// Whether anything lies there of the backup of `snapshot`, finished or not.
+    /// Whether anything lies there of the backup of `snapshot`, finished or not: whatever [`Tree::delete`] would remove.
     ///
     /// # Errors
     /// As the store says.
@@ -118,7 +118,8 @@ impl Tree {
                 return Ok(true);
             }
             for stream in [keys.description(), keys.data()] {
-                if !self.below(stream).await.map_err(failed)?.is_empty() {
+                let there = !self.below(stream).await.map_err(failed)?.is_empty();
+                if there || !self.begun_uploads(stream, false).await.map_err(failed)?.is_empty() {
                     return Ok(true);
                 }
             }
@@ -152,22 +153,25 @@ impl Tree {
         Ok(removed)
     }
 
-    /// Who may not list uploads never began one. A store that cannot list them keeps none, unless something of the backup
-    /// was there: then it may be a fault that passes.
     async fn abort_uploads(&self, stream: &str, was_there: bool) -> Result<usize, Error> {
-        let begun = match self.bucket.uploads(&format!("{stream}/")).await {
-            Ok(begun) => begun,
-            Err(error) if is_unable(error.kind(), was_there) => {
-                let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::warn!(error, "uploads that were begun and never completed cannot be listed; they would stay");
-                return Ok(0);
-            }
-            Err(error) => return Err(Error::store(DELETE)(error)),
-        };
+        let begun = self.begun_uploads(stream, was_there).await.map_err(Error::store(DELETE))?;
         for upload in &begun {
             self.bucket.abort_upload(upload).await.map_err(Error::store(DELETE))?;
         }
         Ok(begun.len())
+    }
+
+    /// The uploads below a stream that were begun. Who may not list uploads never began one. A store that cannot list them keeps none,
+    /// unless something of the backup was there: then it may be a fault that passes.
+    async fn begun_uploads(&self, stream: &str, was_there: bool) -> Result<Vec<Multipart>, repository::store::Error> {
+        match self.bucket.uploads(&format!("{stream}/")).await {
+            Err(error) if is_unable(error.kind(), was_there) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(error, "uploads that were begun and never completed cannot be listed; they would stay");
+                Ok(Vec::new())
+            }
+            listed => listed,
+        }
     }
 
     /// Where the backup of `snapshot` may lie.

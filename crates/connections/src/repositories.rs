@@ -1,7 +1,9 @@
-//! A repository as its BackupRepository describes it, opened once per process and password.
+//! A repository as its BackupRepository describes it, opened once per process and password, and kept while somebody asks for it.
 
-use std::collections::HashMap;
+mod slots;
+
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::parameters::{LEGACY_PREFIX, RepositoryFormat, RepositoryParameters, key};
 use api::velero::BackupStorageLocation;
@@ -15,6 +17,7 @@ use repository::{Credentials, Repository, S3Options};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
+use self::slots::Slots;
 use crate::known::Known;
 use crate::secrets::{of_location, secret, text};
 use crate::settings::Settings;
@@ -33,7 +36,7 @@ const WELL_KNOWN_PASSWORD: &str = "static-passw0rd";
 pub struct Repositories {
     known: Known,
     namespace: String,
-    open: Arc<Mutex<HashMap<Place, Slot>>>,
+    open: Arc<Mutex<Slots<Place, Repository>>>,
 }
 
 /// A repository that was opened, or made.
@@ -53,9 +56,6 @@ pub struct FoundKey {
     /// It is the one that Velero puts where nobody has chosen one: everybody knows it.
     pub well_known: bool,
 }
-
-/// One repository at a time may be opened or initialised at one place.
-type Slot = Arc<Mutex<Option<Repository>>>;
 
 /// Where a repository is and how it is opened. A changed key or password is another place.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -95,7 +95,8 @@ fn folder_of(parameters: &RepositoryParameters) -> String {
 impl Repositories {
     /// Repositories with keys from the Velero namespace.
     pub fn new(client: Client, velero_namespace: &str) -> Self {
-        Self { known: Known::new(client), namespace: velero_namespace.to_owned(), open: Arc::default() }
+        let open = Arc::new(Mutex::new(Slots::new()));
+        Self { known: Known::new(client), namespace: velero_namespace.to_owned(), open }
     }
 
     /// The BackupRepository of that name; `without-backup-repository` is what the storage location `default` says now.
@@ -186,7 +187,7 @@ impl Repositories {
     async fn obtain(&self, described: &BackupRepository, from: &str, make: bool) -> Result<Opened, Problem> {
         let reach = self.reach(described, from).await?;
         let well_known_key = reach.password.expose_secret() == WELL_KNOWN_PASSWORD;
-        let slot = self.open.lock().await.entry(reach.place.clone()).or_default().clone();
+        let slot = self.open.lock().await.of(reach.place, Instant::now());
         let mut slot = slot.lock().await; // twenty first backups at once: one makes it, the others find it open
         let act = format!("open the repository of namespace {from} in bucket {}", reach.options.bucket);
         let failed = |error: repository::Error| from_repository(&act, &error);

@@ -1,6 +1,6 @@
 //! An open repository: its key, its index, its restore points.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ pub(crate) struct Inner {
     renewing_for_writing: tokio::sync::Mutex<Option<Instant>>,
     /// Locks of restic's kind that this process holds through this value and its clones.
     pub(crate) locks_held: AtomicUsize,
-    /// Snapshot files never change, so each is read once. `None`: another program's.
+    /// Snapshot files never change, so each is read once; those that were there at the last look. `None`: another program's.
     points: Mutex<HashMap<[u8; 32], Option<RestorePoint>>>,
     /// Lock files never change either; those that were there at the last look.
     pub(crate) locks: Mutex<HashMap<[u8; 32], LockFile>>,
@@ -148,6 +148,9 @@ impl Repository {
     /// The points of one listing, and how many of it were gone.
     async fn points_once(&self) -> Result<(Points, usize), Error> {
         let ids = unpacked::ids(self.inner.store.as_ref(), Folder::Snapshots).await?;
+        // others remove them as well; one that was written since the listing is only read once more
+        let there: HashSet<_> = ids.iter().copied().collect();
+        self.inner.points.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| there.contains(id));
         let point = |id| async move { (id, self.point(id).await) };
         let mut read = stream::iter(ids).map(point).buffer_unordered(SNAPSHOTS_AT_ONCE);
         let (mut points, mut gone) = (Points { readable: Vec::new(), damaged: Vec::new() }, 0);
@@ -469,4 +472,35 @@ fn plain(
 fn damaged(pack: &PackRef, blob: &Blob, cause: String) -> Error {
     let damage = Damage::Chunk { chunk: hex(&blob.id), pack: hex(&pack.id), offset: u64::from(blob.offset), cause };
     Error::damaged("read a chunk", damage)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a panic is how a test fails
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::store::FolderStore;
+
+    /// What a process keeps of them would grow for ever: the driver removes what has expired, the nodes never do.
+    #[tokio::test]
+    async fn restore_points_that_another_process_removed_take_no_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(FolderStore::new(folder.path()));
+        let repository = crate::initialise(store.clone(), &SecretString::from("a key for tests")).await.unwrap();
+        let mut written = Vec::new();
+        for path in ["/shop/claim-1", "/shop/claim-2"] {
+            let point = NewRestorePoint::new("a-cluster", path, jiff::Timestamp::now(), DiskFacts::of_size(1 << 20));
+            let writer = repository.writer(point, WriterOptions::default()).await.unwrap();
+            writer.put_zero(0..writer.chunk_count()).await.unwrap();
+            written.push(writer.commit().await.unwrap().id);
+        }
+        let kept = || -> HashSet<_> { repository.inner.points.lock().unwrap().keys().copied().collect() };
+        repository.restore_points().await.unwrap();
+        assert_eq!(kept(), written.iter().map(|id| id.0).collect::<HashSet<_>>());
+
+        repository.reopened(store).forget(&written[0]).await.unwrap();
+        assert_eq!(repository.restore_points().await.unwrap().len(), 1);
+        assert_eq!(kept(), HashSet::from([written[1].0]));
+    }
 }

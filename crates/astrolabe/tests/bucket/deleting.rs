@@ -43,6 +43,22 @@ async fn w42_what_was_never_finished_goes_too_with_the_uploads_that_were_begun()
     let removed = bucket.tree.delete(&snapshot("disk:snap")).await.unwrap();
     assert_eq!(removed, Removed { objects: 1, uploads: 2 });
     assert!(bucket.keys().await.is_empty());
+    assert!(!bucket.tree.holds(&snapshot("disk:snap")).await.unwrap(), "what is left is of another");
     let left = bucket.store.uploads("").await.unwrap();
     assert!(left.len() == 2 && left.iter().all(|upload| upload.key.starts_with(other.data())), "{left:?}");
+}
+
+/// A writer that was killed before its first object: its parts are paid for until somebody gives them up.
+#[tokio::test(flavor = "multi_thread")]
+async fn w42_an_upload_of_which_no_object_came_is_found_so_that_a_deletion_by_hand_removes_it() {
+    let bucket = Bucket::new().await;
+    let of = snapshot("disk:snap");
+    for stream in [Keys::new("by-hand", &of).description(), Keys::new(PREFIX, &of).data()] {
+        let upload = bucket.store.begin_multipart(&format!("{stream}/000000-0000000000000000")).await.unwrap();
+        bucket.store.put_part(&upload, 1, noise(5).into()).await.unwrap();
+        assert!(bucket.tree.holds(&of).await.unwrap(), "{stream}");
+        assert!(!bucket.tree.holds(&snapshot("disk:sna")).await.unwrap(), "of another: {stream}");
+        assert_eq!(bucket.tree.delete(&of).await.unwrap(), Removed { objects: 0, uploads: 1 });
+        assert!(!bucket.tree.holds(&of).await.unwrap(), "{stream}");
+    }
 }

@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 use lifecycle::Problem;
 use lifecycle::content::Source;
 use lifecycle::transfer::{Transport, upload as says};
-use repository::{DiskFacts, NewRestorePoint, NoRival, Repository, WriterOptions};
+use repository::{DiskFacts, NewRestorePoint, NoRival, Reader, Repository, RestorePoint, WriterOptions};
 use vsphere::{Disk, SnapshotInfo, Vcenter};
 
 use super::content::{self, Found};
@@ -116,12 +116,13 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     // a copy that was killed may have left its lock: the lease says that it is ours to remove
     repository.remove_locks_of(&name).await.map_err(|e| failed("remove the lock of an earlier attempt", e))?;
     // all restore points are listed once, both for this one and for one to count from
-    let points =
+    let mut points =
         repository.points_of(&snapshot.disk).await.map_err(|e| failed("look for the restore points of the disk", e))?;
-    if let Some(point) = points.iter().rev().find(|point| point.identity().as_ref() == Some(&snapshot)) {
-        tracing::info!(point = %point.id, "the restore point is there already");
+    let there = of_an_earlier_attempt(&repository, &snapshot, &mut points).await;
+    if let Some(there) = there.map_err(|e| failed("read the restore point", e))? {
+        tracing::info!(point = %there.point().id, "the restore point is there already");
         forget_checkpoints(&repository, &name).await;
-        let size = repository.reader(&point.id).await.map_err(|e| failed("read the restore point", e))?.size();
+        let size = there.size();
         let told = upload.status.unwrap_or_default().progress;
         let progress = api::Progress { total_bytes: size, bytes_done: size, ..told };
         return Ok(Copied { snapshot, how: None, progress });
@@ -158,6 +159,24 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
     let (read, why) = source.words();
     ctx.publisher.metrics().content(read, why);
     Ok(Copied { snapshot, how: Some((source, transport)), progress })
+}
+
+/// The restore point of this disk snapshot, where one is listed. Another node may write its snapshot file anew at this moment, under
+/// another name, to tag it; so it is found once more. One that was removed since it was listed is taken from the list.
+async fn of_an_earlier_attempt(
+    repository: &Repository,
+    snapshot: &DiskSnapshot,
+    points: &mut Vec<RestorePoint>,
+) -> Result<Option<Reader>, repository::Error> {
+    let is_of_it = |point: &RestorePoint| point.identity().as_ref() == Some(snapshot);
+    if !points.iter().any(is_of_it) {
+        return Ok(None);
+    }
+    let found = repository.reader_of(snapshot).await?;
+    if found.is_none() {
+        points.retain(|point| !is_of_it(point));
+    }
+    Ok(found)
 }
 
 /// Removes the checkpoints of a transfer to which nobody will come back. What is left goes in a maintenance run, so it holds
@@ -311,4 +330,38 @@ fn new_point(
     ];
     let tags = tags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
     NewRestorePoint { tags, ..NewRestorePoint::new(cluster, format!("/{namespace}/{claim}"), taken.create_time, facts) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a panic is how a test fails
+    use std::sync::Arc;
+
+    use repository::store::FolderStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_backup_that_was_made_does_not_fail_since_another_node_tags_its_restore_point() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(FolderStore::new(folder.path()));
+        let repository = repository::initialise(store, &"a key for tests".into()).await.unwrap();
+        let snapshot: DiskSnapshot = "disk:snap".parse().unwrap();
+        let mut points = Vec::new();
+        assert!(of_an_earlier_attempt(&repository, &snapshot, &mut points).await.unwrap().is_none());
+
+        let facts = DiskFacts { snapshot: Some(snapshot.clone()), ..DiskFacts::of_size(1 << 20) };
+        let point = NewRestorePoint::new("a-cluster", "/shop/claim", api::Timestamp::now(), facts);
+        let writer = repository.writer(point, WriterOptions::default()).await.unwrap();
+        writer.put_zero(0..writer.chunk_count()).await.unwrap();
+        writer.commit().await.unwrap();
+        let mut points = repository.points_of(&snapshot.disk).await.unwrap();
+        repository.tag(&points[0].id, &[("tracking", "doubted")]).await.unwrap();
+        let there = of_an_earlier_attempt(&repository, &snapshot, &mut points).await.unwrap().unwrap();
+        assert_eq!((there.size(), points.len()), (1 << 20, 1));
+
+        repository.forget(&there.point().id).await.unwrap();
+        assert!(of_an_earlier_attempt(&repository, &snapshot, &mut points).await.unwrap().is_none());
+        assert!(points.is_empty(), "nothing can be counted from one that is gone");
+    }
 }

@@ -92,7 +92,8 @@ async fn a_disk_in_which_nothing_changed_is_backed_up_by_a_look_at_two_chunks() 
 async fn changes_that_nobody_tracked_are_found_before_anything_is_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let (source, repository, base) = first(folder.path()).await;
-    write(&source, 0, &random(48 << 20, 4)); // any sample hits it
+    write(&source, 0, &random(48 << 20, 4));
+    write(&source, SIZE - 512, &[8; 512]); // with this any sample of data hits it
     let server = Server::qemu(&source);
     let content = Content::Changed { areas: Ranges::new(), base };
     let error = back_up(&repository, &server.disk().await, content).await.unwrap_err();

