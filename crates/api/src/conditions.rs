@@ -19,9 +19,17 @@ pub const DISK_REMOVED: &str = "DiskRemoved";
 /// there once it is known.
 pub const DISK_KNOWN: &str = "DiskKnown";
 
+/// Condition of a Snapshot that has not begun and of a CloneFromSnapshot: False while it cannot go on for something that may pass, with why,
+/// and since when. Not there once it goes on.
+pub const PROCEEDS: &str = "Proceeds";
+
 /// Condition of a DeleteSnapshot that somebody made by hand without a namespace: True once its backup was found in the original's layout,
 /// which is looked at before anything of it is removed.
 pub const BACKUP_FOUND: &str = "BackupFound";
+
+/// Condition of an Upload whose copy has ended and whose disk snapshot could not be deleted yet, and of its Snapshot: True where the restore
+/// point was written and read back, False where the copy was given up, with why. Not there otherwise.
+pub const STORED: &str = "Stored";
 
 /// The one condition type all our kinds carry: True once the object has reached what it is for.
 /// Its reason answers *why is it waiting, or why did it end*.

@@ -14,7 +14,8 @@ pub const BACKUP_UID: &str = "velero.io/backup-uid";
 pub const SNAPSHOT_BLOB: &str = "velero-plugin-for-vsphere/item-snapshot-blob";
 /// Annotation beside [`SNAPSHOT_BLOB`]: version of the plugin that wrote it.
 pub const PLUGIN_VERSION: &str = "velero-plugin-for-vsphere/plugin-version";
-/// Annotation of a DeleteSnapshot that Velero asks for through the snapshotter of this name, for a backup of plugin 1.0.2 or older.
+/// Annotation of a DeleteSnapshot that Velero asks for through our snapshotter, for a backup of plugin 1.0.2 or older: the object's own
+/// name, so that a copy which somebody makes of it is nobody's but theirs.
 pub const SNAPSHOTTER: &str = "velero-plugin-for-vsphere/snapshotter";
 /// Annotations on claims that a webhook of the CSI driver lets nobody else write.
 pub const VOLUME_HEALTH: [&str; 2] =

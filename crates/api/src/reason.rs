@@ -120,6 +120,9 @@ reasons! {
         ClaimExists: "A claim of that name is already there and was not made by this restore.",
             "The namespace still holds the claim.",
             "Delete or rename it, or restore into another namespace.";
+        BegunByOriginal: "A restore that the original asked for is ended: we do not write onto the disk of a claim that is there.",
+            "It was not done when the original was replaced, or its request was copied.",
+            "Restore again; delete the claim before if all it has is that restore, else restore into another namespace. To write this very disk all the same, make a Download without clonefromSnapshotReference.";
         ForeignDriver: "The volume does not belong to the vSphere CSI driver.",
             "It is of another CSI driver, or an in-tree volume that was not migrated to the vSphere CSI driver.",
             "Back it up by other means, such as Velero's file-system backup.";
@@ -165,6 +168,9 @@ reasons! {
         ClusterForbidden: "The API server does not let our account do that.",
             "A role or binding of the chart was changed or removed.",
             "Apply the chart's roles and bindings again; what waits goes on by itself.";
+        StatusRefused: "The API server refuses what the program has to say about this object.",
+            "The definition of its kind is the original's, or that of another version: it lacks a word or a field.",
+            "Apply the definitions of this version (deploy/crds, or the chart with crds.install=true); it is tried again by itself.";
         RepositoryUnknown: "There is no such BackupRepository.",
             "It was deleted, or the name is wrong.",
             "Check the name; a BackupRepositoryClaim makes a new one.";

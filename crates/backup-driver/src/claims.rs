@@ -1,9 +1,10 @@
 //! BackupRepositoryClaim: gets a BackupRepository of its own and that repository's name, and says when it is of no use.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use api::{BackupRepository, BackupRepositoryClaim, names};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -14,6 +15,7 @@ use lifecycle::claim::{Plan, plan, status};
 use serde_json::json;
 
 use crate::error::is_code;
+use crate::shown::Watches;
 use crate::steps::Step;
 use crate::{Context, Error};
 
@@ -58,14 +60,16 @@ async fn bind(claim: &BackupRepositoryClaim, repository: &str, ctx: &Context) ->
 
 /// Deletes the BackupRepository of each claim that is deleted while we watch. A repository is only a description: the
 /// backups stay in the bucket.
-pub async fn follow_deletions(ctx: Arc<Context>) {
+async fn follow_deletions(ctx: Arc<Context>) -> Infallible {
     let claims: Api<BackupRepositoryClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let mut events = std::pin::pin!(watcher(claims, watcher::Config::default()));
     loop {
-        match events.try_next().await {
-            Ok(Some(watcher::Event::Delete(claim))) => remove_repository(&claim, &ctx).await,
-            Ok(Some(_)) => {}
-            Ok(None) => return,
+        match events.next().await.expect("a watch goes on for ever") {
+            Ok(watcher::Event::Delete(claim)) => {
+                ctx.pace.forget(&claim.uid().unwrap_or_default()); // it may have failed last
+                remove_repository(&claim, &ctx).await;
+            }
+            Ok(_) => {}
             // the watcher starts over by itself; without a pause it would do so at once
             Err(_) => tokio::time::sleep(std::time::Duration::from_secs(5)).await,
         }
@@ -88,17 +92,23 @@ async fn remove_repository(claim: &BackupRepositoryClaim, ctx: &Context) {
 /// Runs the controller until `stop`.
 pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let claims: Api<BackupRepositoryClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let deletions = tokio::spawn(follow_deletions(ctx.clone()));
+    let deletions = follow_deletions(ctx.clone());
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
     let namespace = ctx.namespace.clone();
-    kube::runtime::Controller::new(claims, watcher::Config::default())
+    let mut watches = Watches::of::<BackupRepositoryClaim>();
+    let controller = kube::runtime::Controller::new(claims, watcher::Config::default())
         .watches(repositories, watcher::Config::default(), move |repository| {
             let claim = Some(repository.backup_repository_claim).filter(|name| !name.is_empty())?;
             Some(ObjectRef::<BackupRepositoryClaim>::new(&claim).within(&namespace))
         })
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |claim, error, ctx| ctx.after_error(&*claim, error), ctx)
-        .for_each(|_| std::future::ready(()))
-        .await;
-    deletions.abort();
+        .for_each(|looked| {
+            watches.note(&looked);
+            std::future::ready(())
+        });
+    tokio::select! {
+        () = controller => {}
+        never = deletions => match never {},
+    }
 }

@@ -7,11 +7,12 @@ use api::{Download, Timestamp, Upload};
 use connections::{Migrations, Repositories, Vcenters};
 use kube::runtime::controller::Action;
 use kube::{Client, Resource, ResourceExt};
+use lifecycle::age::{self, SaysWhen};
 use lifecycle::new_disk;
 use lifecycle::orphans::Installation;
 use lifecycle::{Problem, retry};
 use operator::{Guard, Leases, Metrics, Pace, Publisher, Reported};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::Error;
 use crate::lasting::Lasting;
@@ -56,6 +57,8 @@ pub struct Context {
     pub written: Arc<Written>,
     /// A CloneFromSnapshot was deleted: what it has left is to be removed now.
     pub clone_gone: Arc<Notify>,
+    /// Restores that have ended and whose locks are looked for, so many at a time.
+    pub unlocking: Arc<Semaphore>,
     /// Objects of one kind that are worked on at a time.
     pub workers: u16,
 }
@@ -82,11 +85,15 @@ impl Context {
         Ok(written.unwrap_or_else(|| object.clone()))
     }
 
-    /// Whether an object was made less than `age` ago.
-    #[must_use]
-    pub fn is_younger_than<K: Resource>(&self, object: &K, age: Duration) -> bool {
-        let made = object.meta().creation_timestamp.as_ref();
-        made.is_none_or(|made| Duration::try_from(self.now().duration_since(made.0)).is_ok_and(|since| since < age))
+    /// Writes when an object ended whose status says that it has and not when: the day for which it is kept begins. It comes back
+    /// with that change.
+    pub async fn say_when<K: Reported>(&self, object: &K) -> Result<Action, Error>
+    where
+        K::Status: SaysWhen,
+    {
+        let before = object.status().cloned().unwrap_or_default();
+        self.publish(object, &age::said_when(&before, self.now())).await?;
+        Ok(Action::await_change())
     }
 
     /// Looks again at that time.

@@ -56,7 +56,8 @@ pub(crate) fn is_code(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
 }
 
-/// Whether repeating the request cannot help: the API server understood and refused it.
+/// Whether repeating the request cannot help: the API server understood and refused it. Not 403, which is also what one says that has
+/// just started and knows nobody yet, and what a quota says that somebody may raise.
 pub(crate) fn is_refusal(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 403 | 404 | 422))
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 404 | 422))
 }

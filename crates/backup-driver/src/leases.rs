@@ -1,15 +1,16 @@
 //! Removes leases of transfers that have ended: a node that died between its last word on a transfer and the return of its
-//! lease would leave it for good. A lease of a transfer that goes on is never touched, whoever holds it.
+//! lease would leave it for good, and the original leaves each. A lease of a transfer that goes on is never touched, whoever holds it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Download, DownloadPhase, Upload, UploadPhase, labels, names};
+use api::{Download, DownloadPhase, Upload, UploadPhase, names};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::{Api, ResourceExt};
 use lifecycle::Problem;
-use lifecycle::orphans::{Kind, Transfer, lease_goes};
+use lifecycle::orphans::Kind;
+use lifecycle::orphans::leases::{Made, Transfer, goes, made};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::is_code;
@@ -21,14 +22,14 @@ pub(crate) async fn run(ctx: Arc<Context>, every: Duration, stop: CancellationTo
     crate::every::every(every, &stop, missed, async || sweep(&ctx).await).await;
 }
 
-/// One lease that cannot be looked at keeps no other one. There are as many of them as transfers run.
+/// One lease that cannot be looked at keeps no other one. There are as many of them as transfers run, but for those of the original.
 async fn sweep(ctx: &Context) -> Result<(), Error> {
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let ours: Vec<_> = labels::ours().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let listed = leases.list(&ListParams::default().labels(&ours.join(","))).await;
-    let mut removed = 0;
+    let listed = leases.list(&ListParams::default()).await;
+    let (mut removed, now) = (0, ctx.now());
     for lease in &listed.map_err(Error::cluster("list leases of transfers"))?.items {
-        match look(ctx, &leases, lease).await {
+        let Some(made) = made(lease, now) else { continue };
+        match look(ctx, &leases, lease, made).await {
             Ok(is_gone) => removed += usize::from(is_gone),
             Err(error) => {
                 tracing::warn!(lease = lease.name_any(), error = Problem::chain(&error), "a lease was not looked at");
@@ -40,11 +41,11 @@ async fn sweep(ctx: &Context) -> Result<(), Error> {
 }
 
 /// Whether it was left over, and is gone.
-async fn look(ctx: &Context, leases: &Api<Lease>, lease: &Lease) -> Result<bool, Error> {
+async fn look(ctx: &Context, leases: &Api<Lease>, lease: &Lease, made: Made) -> Result<bool, Error> {
     let name = lease.name_any();
     let Some(transfer) = transfer_of(ctx, &name).await? else { return Ok(false) };
     let is_held = ctx.transfers.held_by_another(&name).await?.is_some();
-    let goes = lease_goes(transfer, is_held);
+    let goes = goes(made, transfer, is_held);
     if goes {
         tracing::info!(lease = name, "its transfer has ended; removing the lease");
         forget(leases, lease).await?;

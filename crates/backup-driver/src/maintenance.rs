@@ -24,6 +24,7 @@ use repository::{MaintenanceOptions, Report};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::shown::Watches;
 use crate::{Context, Error};
 
 /// Condition of a BackupRepository: how the last run ended.
@@ -37,11 +38,15 @@ const TRIES: usize = 5;
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
     let shared = Arc::new(Shared { ctx, stop: stop.clone() });
+    let mut watches = Watches::of::<BackupRepository>();
     Controller::new(repositories, watcher::Config::default())
         .with_config(Config::default().concurrency(1))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |repository, error, shared| shared.ctx.after_error(&*repository, error), shared)
-        .for_each(|_| std::future::ready(()))
+        .for_each(|looked| {
+            watches.note(&looked);
+            std::future::ready(())
+        })
         .await;
 }
 

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use operator::{Health, Lease, Leases, Metrics, Pace, Publisher, client, serve, stop, telemetry};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -23,6 +24,8 @@ use crate::{
 
 /// How long work at hand may go on after we were asked to stop. Whatever is cut off is found again at the next start.
 const FAREWELL: Duration = Duration::from_secs(20);
+/// Restores that have ended and whose locks are looked for at a time: each opens a repository.
+const UNLOCKED_AT_A_TIME: usize = 4;
 
 /// Runs the driver until it is asked to stop, or loses the lease.
 pub async fn run(server: Server) -> anyhow::Result<()> {
@@ -62,6 +65,7 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
         downloads,
         written: Arc::default(),
         clone_gone: Arc::default(),
+        unlocking: Arc::new(Semaphore::new(UNLOCKED_AT_A_TIME)),
         workers: server.backup_workers,
     });
     health.set_ready(true);

@@ -5,6 +5,7 @@
 //! the others': a node that does not stop writing holds up nobody else.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use operator::Note;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::clones::{delete, doom, settle_volume};
+use crate::clones::{delete, doom, forget, settle_volume};
 use crate::{Context, Error, leases};
 
 /// Pause between two looks at a node that was asked to stop writing; it sends no event.
@@ -40,13 +41,19 @@ struct Left {
 
 /// Sweeps at once, whenever a clone is deleted, and every `every`, until `stop`.
 pub async fn run(ctx: Arc<Context>, every: Duration, stop: CancellationToken) {
-    let deletions = tokio::spawn(follow_deletions(ctx.clone()));
+    tokio::select! {
+        () = sweeping(&ctx, every, &stop) => {}
+        never = follow_deletions(&ctx) => match never {},
+    }
+}
+
+async fn sweeping(ctx: &Arc<Context>, every: Duration, stop: &CancellationToken) {
     let mut removing = JoinSet::new();
     let mut under_way: HashMap<String, AbortHandle> = HashMap::new();
     while !stop.is_cancelled() {
         while removing.try_join_next().is_some() {}
         under_way.retain(|_, task| !task.is_finished());
-        match left(&ctx).await {
+        match left(ctx).await {
             Ok(left) => {
                 for (uid, left) in left.into_iter().filter(|(uid, _)| !under_way.contains_key(uid)).collect::<Vec<_>>()
                 {
@@ -63,18 +70,25 @@ pub async fn run(ctx: Arc<Context>, every: Duration, stop: CancellationToken) {
             () = tokio::time::sleep(every) => {}
         }
     }
-    deletions.abort();
     removing.shutdown().await; // the next start takes it up
 }
 
 /// Has a sweep follow each deletion of a clone: a controller is told nothing about objects that are gone.
-async fn follow_deletions(ctx: Arc<Context>) {
+async fn follow_deletions(ctx: &Context) -> Infallible {
     let clones: Api<PartialObjectMeta<CloneFromSnapshot>> = Api::all(ctx.client.clone());
     let mut events = pin!(watcher(clones, watcher::Config::default()).default_backoff());
-    while let Some(event) = events.next().await {
-        // a watch that begins anew is not told what was deleted meanwhile
-        if matches!(event, Ok(watcher::Event::Delete(_) | watcher::Event::InitDone)) {
-            ctx.clone_gone.notify_one();
+    loop {
+        match events.next().await.expect("a watch goes on for ever, and its pauses too") {
+            Ok(watcher::Event::Delete(clone)) => {
+                // it may have failed last, and nobody looks at it again
+                let uid = clone.uid().unwrap_or_default();
+                ctx.pace.forget(&uid);
+                forget(&uid, ctx);
+                ctx.clone_gone.notify_one();
+            }
+            // a watch that begins anew is not told what was deleted meanwhile
+            Ok(watcher::Event::InitDone) => ctx.clone_gone.notify_one(),
+            Ok(_) | Err(_) => {}
         }
     }
 }

@@ -28,6 +28,8 @@ const SILENT_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Centers {
     all: Vec<Arc<Center>>,
+    /// Secret and key that they stand in; `None` where the command line names them.
+    source: Option<String>,
     /// Where disks were found last: one entry for each disk of the cluster at most.
     homes: Mutex<HashMap<DiskId, usize>>,
 }
@@ -65,7 +67,17 @@ impl Centers {
         let sections: Vec<_> = sections.into_iter().collect();
         let is_only = sections.len() == 1;
         let center = |(server, client)| Arc::new(Center { server, client, is_only, silent: Mutex::default() });
-        Self { all: sections.into_iter().map(center).collect(), homes: Mutex::default() }
+        Self { all: sections.into_iter().map(center).collect(), source: None, homes: Mutex::default() }
+    }
+
+    /// The same, with the Secret and key that they stand in.
+    pub(crate) fn read_from(self, source: String) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// Secret and key that they stand in; `None` where the command line names them.
+    pub fn source(&self) -> Option<&str> {
+        self.source.as_deref()
     }
 
     /// All of them, in the order of the Secret.

@@ -110,8 +110,15 @@ pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
         kube::Error::Api(status) => status.message.clone(), // the status itself shows as a dump of its fields
         other => Problem::chain(other),
     };
-    Problem::passing(reason, format!("{act}: {cause}"))
+    let quota = matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains(QUOTA));
+    let problem = Problem::passing(reason, format!("{act}: {cause}"));
+    if quota { problem.with_fix(Some(RAISE_THE_QUOTA.to_owned())) } else { problem }
 }
+
+/// What Kubernetes says where a namespace may have no more of something; it answers 403 as where a right is missing.
+const QUOTA: &str = "exceeded quota";
+const RAISE_THE_QUOTA: &str =
+    "Raise that ResourceQuota of the namespace, or delete what it counts and nobody needs; it is tried again.";
 
 #[cfg(test)]
 mod tests {

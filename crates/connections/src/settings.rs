@@ -7,10 +7,12 @@ use api::{Reason, names};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use lifecycle::admission::{self, Budgets, NoBudget};
+use lifecycle::doctor::Finding;
+use lifecycle::doctor::settings::{Mistake, judge, mistakes};
 use lifecycle::flavor::{self, Flavor};
 use lifecycle::limits::{Limits, NoLimits};
 use lifecycle::vcenter::{self, SecretPlace};
-use lifecycle::{Problem, maintenance, orphans};
+use lifecycle::{Problem, flag, maintenance, orphans};
 
 use crate::from_kube;
 use crate::known::Known;
@@ -23,6 +25,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    #[cfg(test)]
+    pub(crate) fn of(config: BTreeMap<String, String>, features: BTreeMap<String, String>) -> Self {
+        Self { config, features }
+    }
+
     /// Reads both ConfigMaps of the Velero namespace.
     ///
     /// # Errors
@@ -38,6 +45,18 @@ impl Settings {
         let maps: Api<ConfigMap> = Api::namespaced(known.client(), velero_namespace);
         let (config, features) = (known.get(&maps, names::CONFIG).await, known.get(&maps, names::FEATURES).await);
         Ok(Self { config: data(names::CONFIG, config)?, features: data(names::FEATURES, features)? })
+    }
+
+    /// What is not followed as it is written, and keys that nobody reads.
+    #[must_use]
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        mistakes(&self.config, &self.features)
+    }
+
+    /// The same, as `doctor` tells it.
+    #[must_use]
+    pub fn judged(&self) -> Vec<Finding> {
+        judge(&self.config, &self.features)
     }
 
     /// Where vCenter's Secret is looked for in a cluster of that flavor, best first.
@@ -88,7 +107,7 @@ impl Settings {
 
     /// When and how the space of deleted backups is freed.
     pub fn maintenance(&self) -> maintenance::Settings {
-        let allowed = set(&self.config, "allow-short-grace").is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        let allowed = flag::set(&self.config, "allow-short-grace", false);
         let (interval, grace) = (set(&self.config, "maintenance-interval"), set(&self.config, "maintenance-grace"));
         maintenance::Settings::read(interval, grace, allowed)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use api::{Reason, names};
@@ -10,11 +10,13 @@ use disk::{DiskId, DiskSnapshot};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, ResourceExt as _};
 use lifecycle::Problem;
+use lifecycle::doctor::settings::Mistake;
 use lifecycle::flavor::{self, Flavor, Found};
+use lifecycle::vcenter::{self, SecretPlace};
 use secrecy::ExposeSecret as _;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use vsphere::{Deleted, Vcenter};
+use vsphere::{Deleted, Trust, Vcenter};
 
 use crate::centers::Centers;
 use crate::flavor::{Looked, detect};
@@ -26,6 +28,8 @@ use crate::{Settings, from_kube, from_vsphere};
 const KEYS: [&str; 2] = ["csi-vsphere.conf", "vsphere-cloud-provider.conf"];
 /// What helps when our account may not read the Secret.
 const MAY_BE_READ: &str = "Give the Secret's namespace and name in `vcenterSecret` of the chart's values.";
+/// Settings whose mistakes are told by whoever follows them.
+const HAVE_THEIR_OWN: [&str; 3] = ["transfer-rate-limit", "uploads-per-datastore", "uploads-per-host"];
 /// Longest time for a look at the flavor of the cluster.
 const FLAVOR_WITHIN: Duration = Duration::from_secs(10);
 
@@ -38,6 +42,14 @@ pub struct Vcenters {
     given: Option<Arc<Centers>>,
     open: Arc<Mutex<Option<Open>>>,
     flavor: Arc<Mutex<Option<Looked>>>,
+    told: Arc<std::sync::Mutex<Told>>,
+}
+
+/// The settings as they were read last, and what the log was told of them.
+#[derive(Default)]
+struct Told {
+    settings: Settings,
+    mistakes: Vec<String>,
 }
 
 struct Open {
@@ -55,13 +67,16 @@ impl Vcenters {
             given: None,
             open: Arc::default(),
             flavor: Arc::default(),
+            told: Arc::default(),
         }
     }
 
     /// This vCenter, whatever a Secret says; settings are read in the Velero namespace.
     pub fn given(client: Client, velero_namespace: &str, vcenter: Vcenter) -> Self {
         let section = (vcenter.config().server(), Ok(vcenter));
-        Self { given: Some(Arc::new(Centers::new([section]))), ..Self::new(client, velero_namespace) }
+        let centers = Centers::new([section]);
+        warn_of_unverified(&centers);
+        Self { given: Some(Arc::new(centers)), ..Self::new(client, velero_namespace) }
     }
 
     /// The vCenters, with the credentials that stand in the Secret now.
@@ -85,6 +100,7 @@ impl Vcenters {
             return Ok(open.centers.clone());
         }
         let centers = Arc::new(connect(&found)?);
+        warn_of_unverified(&centers); // once for each version of the Secret
         if let Some(old) = open.replace(Open { source: version, centers: centers.clone() }) {
             tracing::info!("the vCenter Secret changed; taking the new credentials");
             tokio::spawn(async move { old.centers.logout().await });
@@ -129,7 +145,7 @@ impl Vcenters {
     /// What the user has set, and the flavor that follows from it. One in which every request is refused for good rests on the
     /// settings as they are now: a watch may be late.
     async fn settings_and_flavor(&self) -> Result<(Settings, Found), Problem> {
-        let settings = Settings::known(&self.known, &self.namespace).await?;
+        let settings = self.settings().await?;
         let found = self.flavor_by(&settings).await?;
         if found.flavor != Flavor::Guest {
             return Ok((settings, found));
@@ -171,7 +187,12 @@ impl Vcenters {
     /// # Errors
     /// When the API server does not answer or does not allow it.
     pub async fn settings(&self) -> Result<Settings, Problem> {
-        Settings::known(&self.known, &self.namespace).await
+        let settings = Settings::known(&self.known, &self.namespace).await?;
+        let news = self.told.lock().unwrap_or_else(PoisonError::into_inner).news(&settings);
+        for mistake in news {
+            tracing::warn!(mistake, "a setting is not followed as it is written");
+        }
+        Ok(settings)
     }
 
     /// What the user has set of VMware's disk library: ConfigMap `vddk-config`; empty where there is none.
@@ -221,10 +242,60 @@ impl Vcenters {
             Flavor::Vanilla => String::new(),
             Flavor::Supervisor | Flavor::Guest => format!(" ({flavor})"),
         };
-        Err(Problem::passing(
-            Reason::VCenterSecretMissing,
-            format!("find vCenter: there is no Secret {}{of_flavor}", tried.join(" or ")),
-        ))
+        let cause = format!("find vCenter: there is no Secret {}{of_flavor}", tried.join(" or "));
+        let missing = Problem::passing(Reason::VCenterSecretMissing, cause);
+        Err(missing.with_fix(vcenter::moved(&vcenter::formerly(&places, flavor.flavor, &self.namespace), false)))
+    }
+
+    /// The first Secret that lies where the original found it and nobody looks any more. Our programs' accounts may not look there.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn formerly(&self) -> Result<Option<SecretPlace>, Problem> {
+        let (settings, flavor) = self.settings_and_flavor().await?;
+        let looked = settings.vcenter_secrets(flavor.flavor);
+        for place in vcenter::formerly(&looked, flavor.flavor, &self.namespace) {
+            match secret(&self.known, place.namespace(&self.namespace), &place.name).await {
+                Ok(Some(_)) => return Ok(Some(place)),
+                Ok(None) => {}
+                Err(problem) if problem.reason == Reason::ClusterForbidden => {}
+                Err(problem) => return Err(problem),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Told {
+    /// The mistakes that came with a change of the settings; none while they are as they were.
+    fn news(&mut self, settings: &Settings) -> Vec<String> {
+        if self.settings == *settings {
+            return Vec::new();
+        }
+        let has_its_own = |mistake: &Mistake| mistake.is_read && HAVE_THEIR_OWN.contains(&mistake.key.as_str());
+        let mistakes = settings.mistakes().into_iter().filter(|mistake| !has_its_own(mistake));
+        let now: Vec<String> = mistakes.map(|mistake| mistake.to_string()).collect();
+        self.settings = settings.clone();
+        let before = std::mem::replace(&mut self.mistakes, now.clone());
+        now.into_iter().filter(|mistake| !before.contains(mistake)).collect()
+    }
+}
+
+/// Those whose certificate nobody checks, because their section says so. The password goes to whoever answers in their place.
+fn unverified(centers: &Centers) -> Vec<String> {
+    let configs = centers.all().filter_map(|center| center.client().ok()).map(|vcenter| vcenter.config().clone());
+    configs.filter(|config| config.trust == Trust::Insecure).map(|config| config.host).collect()
+}
+
+fn warn_of_unverified(centers: &Centers) {
+    let source = centers.source().unwrap_or("the command line");
+    for section in unverified(centers) {
+        tracing::warn!(
+            source,
+            section,
+            "insecure-flag: the certificate of this vCenter is not checked, and whoever answers in its place gets the password; \
+             set ca-file or thumbprint"
+        );
     }
 }
 
@@ -251,10 +322,19 @@ fn connect(found: &Secret) -> Result<Centers, Problem> {
     };
     Ok(Centers::new(sections.iter().map(|section| {
         let config = section.config(bundled).map_err(|e| invalid(Problem::chain(&e)));
-        let client = config.and_then(|config| Vcenter::new(config).map_err(|e| invalid(Problem::chain(&e))));
+        let client = config.and_then(|config| {
+            let file = match (&config.trust, &section.ca_file) {
+                (Trust::CaFile(_), Some(file)) => {
+                    format!("[VirtualCenter \"{}\"], `ca-file` `{}`: ", section.host, file.display())
+                }
+                _ => String::new(),
+            };
+            Vcenter::new(config).map_err(|e| invalid(format!("{file}{}", Problem::chain(&e))))
+        });
         let server = client.as_ref().map(|client: &Vcenter| client.config().server());
         (server.unwrap_or_else(|_| format!("{}:{}", section.host, section.port)), client)
-    })))
+    }))
+    .read_from(format!("Secret {place}, key `{key}`")))
 }
 
 #[cfg(test)]
@@ -301,6 +381,44 @@ mod tests {
         let conf = format!("{CONF}ca-file = \"/etc/certs/ca.crt\"\n");
         let missing = connect(&secret_of(&[("csi-vsphere.conf", &conf)])).unwrap().only().unwrap().map(drop);
         assert!(missing.is_err_and(|p| p.cause.contains("/etc/certs/ca.crt")), "named, not found");
+        let empty = [("csi-vsphere.conf", conf.as_str()), ("ca.crt", "no certificate")];
+        let useless = connect(&secret_of(&empty)).unwrap().only().unwrap().map(drop);
+        let words = ["vc.lab", "/etc/certs/ca.crt", "no certificate in PEM form"];
+        let told = useless.expect_err("it holds none").cause;
+        assert!(words.iter().all(|word| told.contains(word)), "{told}");
+    }
+
+    #[test]
+    fn a_setting_that_is_not_followed_is_told_once_for_each_change() {
+        let set = |config: &[(&str, &str)]| {
+            let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            Settings::of(config.collect(), BTreeMap::new())
+        };
+        let many = ("upload-cr-retry-max", "many");
+        let mut told = Told::default();
+        let mut news = |settings: &Settings| -> usize { told.news(settings).len() };
+        assert_eq!(news(&Settings::default()), 0);
+        assert_eq!((news(&set(&[many])), news(&set(&[many]))), (1, 0), "not each time it is read");
+        assert_eq!(news(&set(&[many, ("repository_format", "foo")])), 1, "the new one alone");
+        assert_eq!(news(&set(&[many, ("uploads-per-host", "x")])), 0, "whoever follows it tells of it");
+        assert_eq!((news(&Settings::default()), news(&set(&[many]))), (0, 1), "it came back");
+    }
+
+    #[test]
+    fn w32_a_vcenter_whose_certificate_nobody_checks_is_told_with_its_secret_and_section() {
+        let pinned = format!("{CONF}insecure-flag = true\nthumbprint = \"{}\"\n", ["AB"; 20].join(":"));
+        let cases = [
+            ("the flag", format!("{CONF}insecure-flag = true\n"), vec!["vc.lab"]),
+            ("the flag alone on its line", format!("{CONF}insecure-flag\n"), vec!["vc.lab"]),
+            ("for all of them", format!("[Global]\ninsecure-flag = 1\n{CONF}"), vec!["vc.lab"]),
+            ("a thumbprint counts more", pinned, vec![]),
+            ("switched off", format!("{CONF}insecure-flag = \"false\"\n"), vec![]),
+        ];
+        for (situation, conf, want) in cases {
+            let centers = connect(&secret_of(&[("csi-vsphere.conf", &conf)])).unwrap();
+            assert_eq!(unverified(&centers), want, "{situation}");
+            assert!(centers.source().is_some_and(|source| source.contains("key `csi-vsphere.conf`")), "{situation}");
+        }
     }
 
     #[test]

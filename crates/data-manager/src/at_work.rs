@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use futures::channel::mpsc;
 use futures::stream::Stream;
@@ -15,7 +16,15 @@ pub(crate) struct AtWork(Arc<Inner>);
 struct Inner {
     slots: usize,
     running: Mutex<HashMap<String, Running>>,
+    /// By name, and whether it was being cancelled.
+    refused: Mutex<HashMap<(String, bool), Refused>>,
     ended: mpsc::UnboundedSender<()>,
+}
+
+/// A transfer whose outcome the API server refused for good: work that is done once more would end the same.
+struct Refused {
+    times: u32,
+    until: Instant,
 }
 
 struct Running {
@@ -35,7 +44,7 @@ impl AtWork {
     /// Room for `slots` copies, and a stream with an item for each transfer that ends.
     pub(crate) fn new(slots: usize) -> (Self, impl Stream<Item = ()>) {
         let (ended, news) = mpsc::unbounded();
-        (Self(Arc::new(Inner { slots, running: Mutex::default(), ended })), news)
+        (Self(Arc::new(Inner { slots, running: Mutex::default(), refused: Mutex::default(), ended })), news)
     }
 
     /// Copies that may still start.
@@ -57,6 +66,13 @@ impl AtWork {
     /// The transfers this process is at work on.
     pub(crate) fn names(&self) -> Vec<String> {
         self.0.running.lock().expect("no panic while it is held").keys().cloned().collect()
+    }
+
+    /// How long it is to be left alone, since the API server refused its outcome.
+    pub(crate) fn refused_for(&self, name: &str, is_cancelled: bool) -> Option<Duration> {
+        let refused = self.0.refused.lock().expect("no panic while it is held");
+        let left = refused.get(&(name.to_owned(), is_cancelled))?.until.checked_duration_since(Instant::now());
+        left.filter(|left| !left.is_zero())
     }
 
     /// Asks a transfer to stop.
@@ -82,6 +98,22 @@ impl AtWork {
         let stop = CancellationToken::new();
         running.insert(name.to_owned(), Running { copies, stop: stop.clone() });
         Some(Place { at_work: self.clone(), name: name.to_owned(), stop })
+    }
+}
+
+impl Place {
+    /// Notes whether the API server took the outcome: where it refused it for good, nobody here works on it for a while.
+    pub(crate) fn note(&self, was_refused: bool, is_cancelled: bool) {
+        let mut refused = self.at_work.0.refused.lock().expect("no panic while it is held");
+        let key = (self.name.clone(), is_cancelled);
+        if !was_refused {
+            refused.remove(&key);
+            return;
+        }
+        let times = refused.get(&key).map_or(1, |before| before.times.saturating_add(1));
+        let pause = lifecycle::retry::refused_pause(times);
+        tracing::warn!(name = self.name, minutes = pause.as_secs() / 60, "looked at again after a pause");
+        refused.insert(key, Refused { times, until: Instant::now() + pause });
     }
 }
 
@@ -111,6 +143,24 @@ mod tests {
         assert!(!at_work.is_idle());
         drop(cancelling);
         assert!(at_work.is_idle());
+    }
+
+    #[test]
+    fn w30_a_transfer_whose_outcome_is_refused_gives_its_slot_to_others_and_waits() {
+        let (at_work, _ended) = AtWork::new(1);
+        let place = at_work.begin("refused", true).expect("a slot is free");
+        place.note(true, false);
+        drop(place);
+        assert!(at_work.begin("another", true).is_some(), "the slot is free for others");
+        let minute = Duration::from_secs(60);
+        assert!(at_work.refused_for("refused", false).is_some_and(|left| left <= minute));
+        assert_eq!(at_work.refused_for("refused", true), None, "who cancels it does not wait");
+        assert_eq!(at_work.refused_for("another", false), None);
+        let place = at_work.begin("refused", true).expect("a slot is free");
+        place.note(true, false);
+        assert!(at_work.refused_for("refused", false).is_some_and(|left| left > minute), "longer each time");
+        place.note(false, false);
+        assert_eq!(at_work.refused_for("refused", false), None, "the definitions were applied");
     }
 
     #[test]

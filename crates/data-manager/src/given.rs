@@ -84,7 +84,10 @@ impl Given {
             (None, None) => Trust::SystemRoots,
         };
         let config = Config { port: self.vcenter_port.unwrap_or(443), trust, ..Config::new(host, user, password) };
-        Vcenter::new(config).map(Some).context("use the vCenter that the flags name")
+        Vcenter::new(config).map(Some).with_context(|| match &self.vcenter_ca_file {
+            Some(file) => format!("use the vCenter that the flags name, with --vcenter-ca-file {}", file.display()),
+            None => "use the vCenter that the flags name".to_owned(),
+        })
     }
 
     /// What a user would miss who names a vCenter without saying that it counts; a sentence for the log.

@@ -35,6 +35,9 @@ pub(crate) async fn reconcile<K: Kind>(object: Arc<K>, ctx: Arc<Context>) -> Res
             Ok(Action::await_change())
         }
         Plan::Claim(work) => {
+            if let Some(pause) = ctx.at_work.refused_for(&object.name_any(), work == Work::Cancel) {
+                return Ok(Action::requeue(pause));
+            }
             start(&ctx, object, work);
             Ok(Action::requeue(LOOK_AGAIN))
         }
@@ -87,6 +90,9 @@ fn start<K: Kind>(ctx: &Arc<Context>, object: Arc<K>, work: Work) {
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(error = %Problem::chain(&error), "could not claim the transfer");
+                if error.answer().is_some_and(|(code, _)| lifecycle::retry::is_final(code)) {
+                    place.note(true, work == Work::Cancel);
+                }
                 // the place is kept so long: giving it up makes us look at all transfers again
                 tokio::select! {
                     () = ctx.shutdown.cancelled() => {}

@@ -1,11 +1,13 @@
 //! What a transfer says about itself while it runs: its object as last written, and how far it is.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use api::Timestamp;
+use api::{Reason, Timestamp};
 use k8s_openapi::serde_json::{Value, json};
 use kube::{Api, Client, ResourceExt as _};
-use operator::{Guard, Publisher, Reported};
+use lifecycle::Problem;
+use operator::{Guard, Note, Publisher, Reported};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +26,7 @@ pub(crate) struct Report<K: Reported> {
     objects: Api<K>,
     told: Mutex<Told<K>>,
     lease_lost: CancellationToken,
+    was_refused: AtomicBool,
 }
 
 /// What the API server is known to have.
@@ -42,12 +45,20 @@ pub(crate) enum Said {
     Gone,
     /// The lease is lost: another node may speak by now, and nothing was written over its words.
     NotOurs,
+    /// The API server refuses it, and would refuse it again: an event says why.
+    Refused,
 }
 
 impl<K: Reported> Report<K> {
     pub(crate) fn new(publisher: Publisher, client: Client, object: K, lease_lost: CancellationToken) -> Self {
         let objects = Api::namespaced(client, &object.namespace().unwrap_or_default());
-        Self { publisher, objects, told: Mutex::new(Told { object, sent: Vec::new() }), lease_lost }
+        let told = Mutex::new(Told { object, sent: Vec::new() });
+        Self { publisher, objects, told, lease_lost, was_refused: AtomicBool::new(false) }
+    }
+
+    /// Whether the API server has refused the last word for good.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.was_refused.load(Ordering::Relaxed)
     }
 
     /// The object as it was last read or written.
@@ -60,14 +71,26 @@ impl<K: Reported> Report<K> {
         self.lease_lost.is_cancelled()
     }
 
-    /// Writes what `change` makes of the present status, until the API server takes it, the object is gone, or the
-    /// lease is lost.
+    /// Writes what `change` makes of the present status, until the API server takes it or refuses it for good, the object
+    /// is gone, or the lease is lost.
     pub(crate) async fn say(&self, change: impl Fn(&K::Status, Timestamp) -> K::Status) -> Said {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.try_say(&change).await {
-                Ok(said) => return said,
-                Err(error) => tracing::warn!(error = %lifecycle::Problem::chain(&error), "the status was not taken"),
+            let error = match self.try_say(&change).await {
+                Ok(said) => {
+                    self.was_refused.store(false, Ordering::Relaxed);
+                    return said;
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(error = %Problem::chain(&error), "the status was not taken");
+            if let Some((_, cause)) = error.answer().filter(|(code, _)| lifecycle::retry::is_final(*code)) {
+                // said for ever it would keep lease and slot
+                self.was_refused.store(true, Ordering::Relaxed);
+                let problem = Problem::lasting(Reason::StatusRefused, cause);
+                let note = Note { reason: problem.reason, message: problem.message(), warning: true };
+                self.publisher.note(&self.object().await, &note).await;
+                return Said::Refused;
             }
             tokio::select! {
                 () = self.lease_lost.cancelled() => return Said::NotOurs,
@@ -140,7 +163,7 @@ impl<K: Reported> Report<K> {
                 let so_far = meter.read(progress);
                 if let Err(error) = self.try_say(|status, _| change(status, so_far)).await {
                     let name = self.told.lock().await.object.name_any();
-                    tracing::debug!(name, error = %lifecycle::Problem::chain(&error), "progress was not taken");
+                    tracing::debug!(name, error = %Problem::chain(&error), "progress was not taken");
                 }
             }
         };

@@ -9,7 +9,7 @@ use api::{Download, Upload};
 use connections::{Repositories, Vcenters};
 use futures::{Stream, StreamExt as _};
 use kube::core::PartialObjectMeta;
-use kube::runtime::{Controller, WatchStreamExt as _, watcher};
+use kube::runtime::{Controller, WatchStreamExt as _, controller, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use operator::{Health, Leases, Metrics, Pace, Publisher};
 use tokio_util::sync::CancellationToken;
@@ -150,7 +150,14 @@ async fn control<K: Kind>(ctx: &Arc<Context>, ended: impl Stream<Item = ()> + Se
         .reconcile_all_on(ended)
         .graceful_shutdown_on(ctx.shutdown.clone().cancelled_owned())
         .run(reconcile::<K>, after_error::<K>, ctx.clone())
-        .for_each(|_| std::future::ready(())); // errors are logged where they are counted
+        .for_each(|looked| {
+            // those of looks are logged where they are counted
+            if let Err(controller::Error::QueueError(error)) = looked {
+                let error = lifecycle::Problem::chain(&error);
+                tracing::debug!(kind = %K::kind(&()), error, "changes are not heard of at the moment; trying again");
+            }
+            std::future::ready(())
+        });
     tokio::select! {
         () = controller => {}
         () = deletions => unreachable!("it watches until it is dropped"),

@@ -1,6 +1,9 @@
 //! How old things may get: when an object without a phase counts as asked for, and when a finished one goes.
 
-use api::{Time, Timestamp, labels};
+use api::{
+    CloneFromSnapshotStatus, DeleteSnapshotStatus, DownloadStatus, SnapshotStatus, Time, Timestamp, UploadStatus,
+    labels,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::SignedDuration;
 
@@ -27,8 +30,9 @@ pub fn begins_at(metadata: &ObjectMeta, now: Timestamp) -> Option<Timestamp> {
 /// What becomes of a finished object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
-    /// It has no completion time, so nobody knows how long it has been finished: it stays.
-    Keep,
+    /// It does not say when, as the original's ends that are no good ones do not, nor a clone whose plugin died: that has to be
+    /// [written](said_when) first. Its day begins then; and the original dies of a good end without it.
+    Untold,
     /// It goes at that time.
     KeepUntil(Timestamp),
     /// It goes now.
@@ -38,16 +42,42 @@ pub enum Finished {
 /// What becomes of an object that finished at `completed`.
 pub fn finished(completed: Option<&Time>, now: Timestamp) -> Finished {
     match completed.and_then(|t| t.0.checked_add(KEPT).ok()) {
-        None => Finished::Keep,
+        None => Finished::Untold,
         Some(at) if at > now => Finished::KeepUntil(at),
         Some(_) => Finished::Remove,
     }
+}
+
+/// A status that says when its object ended.
+pub trait SaysWhen: Clone {
+    /// When that was.
+    fn completed(&mut self) -> &mut Option<Time>;
+}
+
+macro_rules! says_when {
+    ($($status:ident),*) => {$(
+        impl SaysWhen for $status {
+            fn completed(&mut self) -> &mut Option<Time> {
+                &mut self.completion_timestamp
+            }
+        }
+    )*};
+}
+
+says_when!(SnapshotStatus, CloneFromSnapshotStatus, DeleteSnapshotStatus, UploadStatus, DownloadStatus);
+
+/// The same, ended at `now`: nobody knows better.
+pub fn said_when<S: SaysWhen>(before: &S, now: Timestamp) -> S {
+    let mut status = before.clone();
+    *status.completed() = Some(Time(now));
+    status
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use api::{ClonePhase, DeletePhase, DownloadPhase, SnapshotPhase, UploadPhase};
 
     #[test]
     fn velero_waits_five_seconds_for_no_claim_of_ours() {
@@ -64,13 +94,54 @@ mod tests {
         let hour = SignedDuration::from_hours(1);
         let at = |hours: i32| Time(noon - hour * hours);
         let cases = [
-            ("no completion time", None, Finished::Keep),
+            ("no completion time", None, Finished::Untold),
+            ("a time past all counting", Some(Time(Timestamp::MAX)), Finished::Untold),
             ("just finished", Some(at(0)), Finished::KeepUntil(noon + KEPT)),
             ("23 hours ago", Some(at(23)), Finished::KeepUntil(noon + hour)),
             ("24 hours ago", Some(at(24)), Finished::Remove),
         ];
         for (situation, completed, want) in cases {
             assert_eq!(finished(completed.as_ref(), noon), want, "{situation}");
+        }
+    }
+
+    /// What the status says then, and what becomes of its object when it is met, then, and a day later.
+    fn told<S: SaysWhen>(mut met: S, noon: Timestamp) -> (S, [Finished; 3]) {
+        let at_first = finished(met.completed().as_ref(), noon);
+        let mut said = said_when(&met, noon);
+        let then = finished(said.completed().as_ref(), noon);
+        let a_day_later = finished(said.completed().as_ref(), noon + KEPT);
+        (said, [at_first, then, a_day_later])
+    }
+
+    #[test]
+    fn what_the_original_ended_without_a_time_goes_a_day_after_it_was_met_and_keeps_its_end() {
+        let noon: Timestamp = "2026-01-02T12:00:00Z".parse().unwrap();
+        let goes = [Finished::Untold, Finished::KeepUntil(noon + KEPT), Finished::Remove];
+        for phase in [SnapshotPhase::SnapshotFailed, SnapshotPhase::Canceled, SnapshotPhase::UploadFailedAfterRetry] {
+            let status = SnapshotStatus { phase: Some(phase.clone()), ..SnapshotStatus::default() };
+            let (said, found) = told(status, noon);
+            assert_eq!((said.phase, found), (Some(phase.clone()), goes), "a Snapshot that is {phase}");
+        }
+        for phase in [ClonePhase::Completed, ClonePhase::Failed, ClonePhase::Canceled] {
+            let status = CloneFromSnapshotStatus { phase: Some(phase.clone()), ..CloneFromSnapshotStatus::default() };
+            let (said, found) = told(status, noon);
+            assert_eq!((said.phase, found), (Some(phase.clone()), goes), "a CloneFromSnapshot that is {phase}");
+        }
+        for phase in [DeletePhase::Completed, DeletePhase::Failed] {
+            let status = DeleteSnapshotStatus { phase: Some(phase.clone()), ..DeleteSnapshotStatus::default() };
+            let (said, found) = told(status, noon);
+            assert_eq!((said.phase, found), (Some(phase.clone()), goes), "a DeleteSnapshot that is {phase}");
+        }
+        for phase in [UploadPhase::Completed, UploadPhase::Canceled, UploadPhase::UploadFailedAfterRetry] {
+            let status = UploadStatus { phase: Some(phase.clone()), ..UploadStatus::default() };
+            let (said, found) = told(status, noon);
+            assert_eq!((said.phase, found), (Some(phase.clone()), goes), "an Upload that is {phase}");
+        }
+        for phase in [DownloadPhase::Completed, DownloadPhase::Failed] {
+            let status = DownloadStatus { phase: Some(phase.clone()), ..DownloadStatus::default() };
+            let (said, found) = told(status, noon);
+            assert_eq!((said.phase, found), (Some(phase.clone()), goes), "a Download that is {phase}");
         }
     }
 

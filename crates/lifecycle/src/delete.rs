@@ -2,8 +2,9 @@
 //!
 //! Velero forgets a backup as soon as its delete action returns, whatever it returned, so this object alone carries the
 //! duty: it is tried again with growing pauses until both are gone, and only a request that nobody can understand ends as
-//! `Failed`. Every step may be repeated, also by another `DeleteSnapshot` of the same snapshot at the same time: what is
-//! gone already counts as deleted. What the status says is in [`status`].
+//! `Failed`; so does one made by hand that does not say in which repository its backup is, where [none is found](not_found). Every
+//! step may be repeated, also by another `DeleteSnapshot` of the same snapshot at the same time: what is gone already counts as
+//! deleted. What the status says is in [`status`].
 
 pub mod status;
 
@@ -56,6 +57,8 @@ pub enum Plan {
     Rest,
     /// Nothing until then.
     WakeAt(Timestamp),
+    /// It has ended and does not say when, as the original leaves it: write that.
+    SayWhen,
     /// It has been finished for a day: delete it.
     Remove,
     /// It cannot be done.
@@ -111,8 +114,10 @@ pub fn namespace(delete: &DeleteSnapshot, target: &Target, allowed: &[String]) -
 /// which stays. Velero's plugin asks so for backups of versions up to 1.0.2 alone, and what is gone counts as deleted. What was found once
 /// may be half removed by now.
 pub fn is_to_be_found(delete: &DeleteSnapshot, from: Option<&str>) -> bool {
-    let velero_asks = delete.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(labels::SNAPSHOTTER));
-    let found = delete.status.as_ref().is_some_and(|s| conditions::get(&s.conditions, BACKUP_FOUND).is_some());
+    let annotated = delete.metadata.annotations.as_ref().and_then(|a| a.get(labels::SNAPSHOTTER));
+    let velero_asks = annotated.is_some() && annotated == delete.metadata.name.as_ref(); // a copy has another name
+    let said = delete.status.as_ref().and_then(|s| conditions::get(&s.conditions, BACKUP_FOUND));
+    let found = said.is_some_and(|said| said.observed_generation == delete.metadata.generation); // of this very spec
     from.is_none() && !velero_asks && !found
 }
 
@@ -127,7 +132,7 @@ pub fn not_found(target: &Target) -> Problem {
 }
 
 const NAME_THE_NAMESPACE: &str = "Make a new one with the id that status.snapshotID of the Snapshot says: it begins with `pvc:` and names \
-                                  the namespace. A backup that is gone needs none.";
+                                  the namespace. If the backup is gone already, there is nothing to do.";
 
 /// Whether only the disk snapshot is to be deleted: local mode.
 pub fn is_local(delete: &DeleteSnapshot) -> bool {
@@ -142,7 +147,7 @@ pub fn plan(delete: &DeleteSnapshot, seen: &Seen, now: Timestamp) -> Plan {
     let status = delete.status.clone().unwrap_or_default();
     if status.phase.as_ref().is_some_and(DeletePhase::is_terminal) {
         return match age::finished(status.completion_timestamp.as_ref(), now) {
-            Finished::Keep => Plan::Rest,
+            Finished::Untold => Plan::SayWhen,
             Finished::KeepUntil(at) => Plan::WakeAt(at),
             Finished::Remove => Plan::Remove,
         };

@@ -4,9 +4,11 @@
 //! A mark names cluster, Velero namespace, purpose and Snapshot. Anything else in a description is somebody else's,
 //! marks of earlier versions included: they named no purpose, and in local mode the disk snapshot is the backup.
 //!
-//! The other kinds of leftovers have a module each: [`points`], [`parts`], [`repositories`], [`claims`], [`new_disks`]; [`Settings`] are the user's.
+//! The other kinds of leftovers have a module each: [`points`], [`parts`], [`repositories`], [`claims`], [`leases`], [`new_disks`];
+//! [`Settings`] are the user's.
 
 pub mod claims;
+pub mod leases;
 pub mod new_disks;
 pub mod parts;
 pub mod points;
@@ -122,34 +124,6 @@ pub fn find(taken: Vec<Taken>, snapshots: &[Snapshot], uploads: &[Upload]) -> Ve
     taken.into_iter().filter(is_orphan).collect()
 }
 
-/// The transfer that a lease is named after.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transfer {
-    /// It may still be worked on.
-    GoesOn,
-    /// It is in a terminal phase.
-    Ended,
-    /// There is none of that name.
-    Gone,
-}
-
-impl Transfer {
-    /// From whether it has ended; `None` when it is not there.
-    pub fn of(has_ended: Option<bool>) -> Self {
-        match has_ended {
-            Some(false) => Self::GoesOn,
-            Some(true) => Self::Ended,
-            None => Self::Gone,
-        }
-    }
-}
-
-/// Whether a lease is left over. One that is held stays even when its transfer is gone: its holder has not stopped yet. One that
-/// has run out stays while its transfer goes on: the next node takes it.
-pub fn lease_goes(transfer: Transfer, is_held: bool) -> bool {
-    !is_held && transfer != Transfer::GoesOn
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -223,20 +197,6 @@ mod tests {
         for (situation, snapshots, uploads, left) in cases {
             let taken = Taken { disk_snapshot: "d:s".parse().unwrap(), snapshot_uid: "u1".to_owned() };
             assert_eq!(!find(vec![taken], &snapshots, &uploads).is_empty(), left, "{situation}");
-        }
-    }
-
-    #[test]
-    fn a_lease_goes_only_when_nobody_holds_it_and_nobody_will_take_it() {
-        for (has_ended, is_held, goes) in [
-            (Some(false), true, false),
-            (Some(false), false, false),
-            (Some(true), true, false),
-            (Some(true), false, true),
-            (None, true, false),
-            (None, false, true),
-        ] {
-            assert_eq!(lease_goes(Transfer::of(has_ended), is_held), goes, "{has_ended:?}, held {is_held}");
         }
     }
 }

@@ -55,6 +55,17 @@ pub fn download_due(failures: u32, now: Timestamp) -> Option<Timestamp> {
     (failures < LAST_DOWNLOAD_FAILURE).then(|| now + DOWNLOAD_PAUSE)
 }
 
+/// Whether the API server's answer with that code stays the same however often it is asked: something has to be changed first, such as the
+/// definition of a kind. One that starts, is busy or lacks a role for a moment says 401, 403, 408, 410 or 429; 404 and 409 tell of the object.
+pub fn is_final(code: u16) -> bool {
+    matches!(code, 400..=499) && !matches!(code, 401 | 403 | 404 | 408 | 409 | 410 | 429)
+}
+
+/// Pause after the n-th time in a row that a transfer's outcome was refused for good: as after a failed Upload.
+pub fn refused_pause(times: u32) -> Duration {
+    Duration::from_secs(60 * u64::from(upload_back_off_minutes(times)))
+}
+
 /// Pause of a controller after the n-th error in a row with one object: 1 s doubling to 5 min.
 pub fn controller_pause(errors: u32) -> Duration {
     let seconds = 1u64.checked_shl(errors.saturating_sub(1)).unwrap_or(u64::MAX).min(300);
@@ -95,6 +106,17 @@ mod tests {
         let noon: Timestamp = "2026-01-02T12:00:00Z".parse().unwrap();
         assert_eq!(download_due(6, noon), Some(noon + DOWNLOAD_PAUSE));
         assert_eq!(download_due(7, noon), None);
+    }
+
+    #[test]
+    fn w30_a_refusal_that_stays_is_told_apart_from_one_that_passes() {
+        for code in [400, 405, 406, 413, 415, 422] {
+            assert!(is_final(code), "{code}");
+        }
+        for code in [200, 401, 403, 404, 408, 409, 410, 429, 500, 502, 503, 504] {
+            assert!(!is_final(code), "{code}");
+        }
+        assert_eq!([1, 2, 9].map(|times| refused_pause(times).as_secs()), [60, 120, 3600]);
     }
 
     #[test]

@@ -48,6 +48,13 @@ impl Error {
         Self::Api { act: act.into(), source: Box::new(source) }
     }
 
+    /// The status code of the API server's answer, and what it says to what was being done; `None` where it gave none.
+    pub fn answer(&self) -> Option<(u16, String)> {
+        let Self::Api { act, source } = self else { return None };
+        let kube::Error::Api(status) = &**source else { return None };
+        Some((status.code, format!("{act}: {}", status.message)))
+    }
+
     /// Whether the object changed in between: read it again and decide anew.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Api { source, .. } if is_code(source, 409))

@@ -275,7 +275,7 @@ impl Cause {
             Self::CertificateUntrusted { presented, .. } => {
                 let pin = presented.map(|t| format!(" = \"{t}\"")).unwrap_or_default();
                 format!(
-                    "set `ca-file` (the CA that signed it) or, after comparing it with the server's, `thumbprint`{pin} under [VirtualCenter \"…\"] in the vCenter Secret; `insecure-flag = true` switches the check off"
+                    "set `ca-file` (the CA that signed it) or, after comparing it with the server's, `thumbprint`{pin} under [VirtualCenter \"…\"] in the vCenter Secret; `insecure-flag = true` would let anybody in its place have the password"
                 )
             }
             Self::Unreachable { server, .. } => {

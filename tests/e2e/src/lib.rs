@@ -43,7 +43,7 @@ pub use control::{Control, DiskFault, Disks};
 pub use explained::{explained, warned};
 pub use left::{nothing_left, nothing_left_at_all, nothing_left_of_the_dead, still_there};
 pub use midway::written_for_good;
-pub use namespace::{Clone, Namespace, Snapshot};
+pub use namespace::{BY_HAND, Clone, Namespace, Snapshot};
 pub use put_right::{delete_if_there, put_right};
 pub use requests::{Program, Request, tally};
 pub use restic::Restic;

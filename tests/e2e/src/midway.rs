@@ -63,6 +63,16 @@ impl Snapshot {
         Ok(done(seen.as_ref()))
     }
 
+    /// Cancels it as Velero's plugin does, and waits until it says so.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn cancel_as_the_plugin(&self) -> Result<()> {
+        let stop = Patch::Merge(json!({"spec": {"snapshotCancel": true}}));
+        self.api().patch(&self.name, &PatchParams::default(), &stop).await?;
+        self.wait_for(SnapshotPhase::Canceled).await.map(drop)
+    }
+
     /// Asks the Upload to stop and waits until both objects say so.
     ///
     /// # Errors

@@ -19,6 +19,9 @@ use crate::explained::event_with;
 use crate::world::LOOK;
 use crate::{Claim, DEADLINE, World, wait_until};
 
+/// How the names of the claims begin that scenarios make: with keys in clear, as the original's.
+pub const BY_HAND: &str = "brc-by-hand-";
+
 /// A namespace of its own for one scenario.
 #[derive(Clone)]
 pub struct Namespace {
@@ -107,7 +110,7 @@ impl Namespace {
     /// # Errors
     /// When the driver does not answer.
     pub async fn repository_with(&self, changed: &[(&str, &str)]) -> Result<String> {
-        let mut claim = BackupRepositoryClaim::new(&format!("brc-{}", Uuid::new_v4()));
+        let mut claim = BackupRepositoryClaim::new(&format!("{BY_HAND}{}", Uuid::new_v4()));
         claim.repository_parameters = self.parameters();
         for (key, value) in changed {
             claim.repository_parameters.insert((*key).to_owned(), (*value).to_owned());

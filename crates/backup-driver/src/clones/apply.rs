@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::conditions::{self, READY};
 use api::{BackupRepository, CloneFromSnapshot, Download, Reason, Timestamp, labels};
-use connections::{from_original, from_repository, restore_point};
+use connections::{from_kube, from_original, from_repository, restore_point};
 use disk::DiskSnapshot;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -14,7 +14,8 @@ use kube::{Api, ResourceExt};
 use lifecycle::clone::claims::{self, class};
 use lifecycle::clone::volumes::{self, UnknownDisk};
 use lifecycle::clone::{self, is_ours, status};
-use lifecycle::{Again, Problem, flavor, new_disk, retry};
+use lifecycle::patience::Patience;
+use lifecycle::{Problem, flavor, new_disk, retry};
 use operator::Note;
 use serde_json::{Value, json};
 
@@ -28,8 +29,6 @@ use crate::{Context, Error};
 const LOOKING: Duration = Duration::from_secs(60);
 /// Longest time in which a lock is looked for that nobody needs any more.
 const UNLOCKING: Duration = Duration::from_secs(10);
-/// A store that does not answer is asked again this long after the clone was made.
-const PATIENCE: Duration = Duration::from_secs(600);
 /// How often it is looked whether the CSI driver has recorded the disk of a volume that it made in the in-tree driver's name.
 const RECORDING: Duration = Duration::from_secs(3);
 /// How often a node that was asked to stop writing is looked at; it sends no event.
@@ -40,14 +39,17 @@ const REMOVING: Duration = Duration::from_secs(5);
 /// Looks for the restore point; if it is there, makes the scratch claim.
 pub(super) async fn provision(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
     let asked = &looked.clone;
+    // what an attempt says comes back as an event, and is no reason for another one
+    if let Some(due) = ctx.pauses.due(&provisioning_of(&uid_of(asked))).filter(|due| *due > ctx.now()) {
+        return Ok(Next::Look(look_by(asked, Some(due), ctx)));
+    }
     let before = asked.status.clone().unwrap_or_default();
-    let message = "looking for the restore point and making an empty volume";
     match ctx.vcenters.flavor().await.map(|found| flavor::refusal(&found, "restore a claim")) {
         Ok(None) => {}
         Ok(Some(refused)) => return give_up(asked, &refused, ctx).await,
         Err(problem) => return not_provisioned(asked, &problem, ctx).await,
     }
-    let asked = &ctx.publish(asked, &status::working(&before, Reason::Provisioning, message, ctx.now())).await?;
+    let asked = &ctx.publish(asked, &status::provisioning(&before, ctx.now())).await?;
     let scratch = match scratch_claim(asked, looked.seen.target.as_ref(), ctx).await {
         Ok(scratch) => scratch,
         Err(problem) => return not_provisioned(asked, &problem, ctx).await,
@@ -60,35 +62,73 @@ pub(super) async fn provision(looked: &Looked, ctx: &Context) -> Result<Next, Er
             let problem = Problem::lasting(Reason::InvalidSpec, format!("make the scratch claim: {e}"));
             return give_up(asked, &problem, ctx).await;
         }
-        Err(e) => return Err(Error::cluster("make the scratch claim")(e)),
+        Err(e) => return not_provisioned(asked, &from_kube("make the scratch claim", &e), ctx).await,
     }
     Step::ScratchMade.done();
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::provisioned(&before, ctx.now())).await?;
+    ctx.pauses.forget(&provisioning_of(&uid_of(asked)));
     Ok(Next::Step)
 }
 
-/// A store that does not answer may come back; everything else needs somebody.
+/// It is tried again for a while, or ends.
 async fn not_provisioned(asked: &CloneFromSnapshot, problem: &Problem, ctx: &Context) -> Result<Next, Error> {
-    let passing = matches!(
-        problem.reason,
-        Reason::StoreUnreachable
-            | Reason::StoreFailed
-            | Reason::RepositoryLocked
-            | Reason::ClusterForbidden
-            | Reason::Internal
-            | Reason::ClusterUnreachable
-    ) && problem.again == Again::Later;
-    if !(passing && ctx.is_younger_than(asked, PATIENCE)) {
-        return give_up(asked, problem, ctx).await;
-    }
-    let before = asked.status.clone().unwrap_or_default();
-    ctx.publish(asked, &status::working(&before, problem.reason, &problem.message(), ctx.now())).await?;
-    let pause = ctx.pace.after_error(&provisioning_of(asked), retry::controller_pause);
-    Ok(Next::Look(Action::requeue(pause)))
+    let attempts = provisioning_of(&uid_of(asked));
+    let last = clone::begins_until(asked, problem, ctx.pauses.due(&attempts), ctx.now());
+    hindered(asked, problem, clone::BEGINNING, last, &attempts, ctx).await
 }
 
-/// What the failures to provision are counted by.
-fn provisioning_of(asked: &CloneFromSnapshot) -> String {
-    format!("{}/provision", asked.uid().unwrap_or_default())
+/// The API server does not take the claim of a volume that is written.
+pub(super) async fn not_handed(asked: &CloneFromSnapshot, problem: &Problem, ctx: &Context) -> Result<Next, Error> {
+    let attempts = handing_of(&uid_of(asked));
+    let last = clone::hands_until(asked, problem, ctx.pauses.due(&attempts), ctx.now());
+    hindered(asked, problem, clone::HANDING, last, &attempts, ctx).await
+}
+
+/// Says what keeps it from going on, and tries again, later each time and for the `last` time then; or gives up.
+async fn hindered(
+    asked: &CloneFromSnapshot,
+    problem: &Problem,
+    patience: Patience,
+    last: Option<Timestamp>,
+    attempts: &str,
+    ctx: &Context,
+) -> Result<Next, Error> {
+    let Some(last) = last else { return give_up(asked, problem, ctx).await };
+    let now = ctx.now();
+    // noted before it is said: it was tried, whatever becomes of the word
+    let pause = |errors| retry::controller_pause(errors).min(retry::wake(last, now));
+    let due = ctx.pauses.after_failure(attempts, now, pause);
+    let before = asked.status.clone().unwrap_or_default();
+    ctx.publish(asked, &status::hindered(&before, patience, problem, now)).await?;
+    tracing::warn!(clone = asked.name_any(), %problem, again_at = %due, "a restore does not go on");
+    Ok(Next::Look(look_by(asked, Some(due), ctx)))
+}
+
+fn uid_of(asked: &CloneFromSnapshot) -> String {
+    asked.uid().unwrap_or_default()
+}
+
+/// What the attempts to begin are counted by.
+fn provisioning_of(uid: &str) -> String {
+    format!("{uid}/provision")
+}
+
+/// What the attempts to make the claim of a written volume are counted by.
+pub(super) fn handing_of(uid: &str) -> String {
+    format!("{uid}/hand")
+}
+
+/// What the looks for the disk of a restore's volume are counted by.
+fn asking_of(uid: &str) -> String {
+    format!("{uid}/disk")
+}
+
+/// Nothing of a clone with that uid is tried again.
+pub(crate) fn forget(uid: &str, ctx: &Context) {
+    for attempts in [provisioning_of(uid), handing_of(uid), asking_of(uid)] {
+        ctx.pauses.forget(&attempts);
+    }
 }
 
 async fn scratch_claim(
@@ -163,7 +203,7 @@ async fn original_size(
 async fn node_for(like: &PersistentVolumeClaim, ctx: &Context) -> Result<Option<String>, Problem> {
     let class = class(like);
     let classes: Api<StorageClass> = Api::all(ctx.client.clone());
-    let read = classes.get_opt(class).await.map_err(|e| connections::from_kube("read the storage class", &e))?;
+    let read = classes.get_opt(class).await.map_err(|e| from_kube("read the storage class", &e))?;
     let Some(found) = read else {
         return Err(Problem::lasting(Reason::StorageClassMissing, format!("storage class `{class}` does not exist")));
     };
@@ -171,7 +211,7 @@ async fn node_for(like: &PersistentVolumeClaim, ctx: &Context) -> Result<Option<
         return Ok(None);
     }
     let nodes: Api<Node> = Api::all(ctx.client.clone());
-    let all = nodes.list(&ListParams::default()).await.map_err(|e| connections::from_kube("list nodes", &e))?;
+    let all = nodes.list(&ListParams::default()).await.map_err(|e| from_kube("list nodes", &e))?;
     let usable = |n: &&Node| n.spec.as_ref().is_none_or(|s| s.unschedulable != Some(true));
     let of_the_pod = like.annotations().get(claims::SELECTED_NODE);
     let chosen = all.items.iter().filter(usable).max_by_key(|n| (n.metadata.name.as_ref() == of_the_pod, is_ready(n)));
@@ -193,10 +233,10 @@ pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Err
         Ok(disk) => disk,
         Err(problem) => return cannot_say(&looked.clone, volume, problem, now, ctx).await,
     };
-    ctx.pauses.forget(&asking_of(&looked.clone));
+    ctx.pauses.forget(&asking_of(&uid_of(&looked.clone)));
     let before = looked.clone.status.clone().unwrap_or_default();
     // first: what is not told later has its own time
-    let asked = &ctx.publish(&looked.clone, &status::disk_known(&before)).await?;
+    let asked = &ctx.publish(&looked.clone, &status::goes_on(&before)).await?;
     let wanted = match claims::source(asked) {
         Ok(source) => claims::download(asked, &source, &disk, ctx.now()),
         Err(problem) => return give_up(asked, &problem, ctx).await,
@@ -211,17 +251,6 @@ pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Err
     Ok(Next::Step)
 }
 
-/// What the looks for the disk of a restore's volume are counted by.
-fn asking_of(asked: &CloneFromSnapshot) -> String {
-    format!("{}/disk", asked.uid().unwrap_or_default())
-}
-
-/// Nothing of it is tried again.
-pub(super) fn forget(asked: &CloneFromSnapshot, ctx: &Context) {
-    ctx.pauses.forget(&asking_of(asked));
-    ctx.pace.forget(&provisioning_of(asked));
-}
-
 /// Says what keeps it waiting, and looks again, later each time, or gives up.
 async fn cannot_say(
     asked: &CloneFromSnapshot,
@@ -231,7 +260,7 @@ async fn cannot_say(
     ctx: &Context,
 ) -> Result<Next, Error> {
     let before = asked.status.clone().unwrap_or_default();
-    match volumes::unknown_disk(asked, volume, problem, ctx.pauses.due(&asking_of(asked)), now) {
+    match volumes::unknown_disk(asked, volume, problem, ctx.pauses.due(&asking_of(&uid_of(asked))), now) {
         UnknownDisk::IsRecorded(at) => {
             let message =
                 format!("waiting until {at} for the CSI driver to record the disk of volume {}", volume.name_any());
@@ -241,7 +270,7 @@ async fn cannot_say(
         UnknownDisk::MayPass(problem, last) => {
             // noted before it is said: it was asked, whatever becomes of the word
             let pause = |errors| retry::controller_pause(errors).min(retry::wake(last, now));
-            let due = ctx.pauses.after_failure(&asking_of(asked), ctx.now(), pause);
+            let due = ctx.pauses.after_failure(&asking_of(&uid_of(asked)), ctx.now(), pause);
             ctx.publish(asked, &status::disk_unknown(&before, &problem, now)).await?;
             Ok(Next::Look(ctx.wake_at(due)))
         }
@@ -389,11 +418,15 @@ pub(super) async fn end(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
     let ended = status::ended(&asked.status.clone().unwrap_or_default(), ctx.now());
     let ready = conditions::get(&ended.conditions, READY).cloned();
     ctx.publish(asked, &ended).await?;
-    forget(asked, ctx);
+    forget(&uid_of(asked), ctx);
     if ended.progress.is_some() && !looked.seen.writing {
         // beside: nobody waits for it, and a store that is away must not keep the end of others
         let (asked, ctx) = (asked.clone(), ctx.clone());
-        tokio::spawn(async move { unlock(&asked, &ctx).await });
+        tokio::spawn(async move {
+            // a thousand restores may be cancelled at once, and each of them opens a repository
+            let Ok(_turn) = ctx.unlocking.acquire().await else { return }; // nobody closes it
+            unlock(&asked, &ctx).await;
+        });
     }
     let left = looked.seen.target.as_ref().filter(|t| asked.spec.claim_creator.is_some() && is_ours(asked, t));
     let reason = ready.as_ref().and_then(|c| Reason::from_word(&c.reason));
@@ -411,7 +444,7 @@ pub(super) async fn complete(looked: &Looked, ctx: &Context) -> Result<Next, Err
     let progress = looked.seen.download.as_ref().and_then(|d| d.status.as_ref()).map(|s| s.progress);
     let before = api::CloneFromSnapshotStatus { progress: progress.or(before.progress), ..before };
     ctx.publish(&looked.clone, &status::completed(&before, disk.as_ref(), ctx.now())).await?;
-    forget(&looked.clone, ctx);
+    forget(&uid_of(&looked.clone), ctx);
     Ok(Next::Look(Action::await_change()))
 }
 

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use api::{Reason, labels};
+use connections::from_kube;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
@@ -89,6 +90,10 @@ async fn drop_scratch(looked: &Looked, volume: &PersistentVolume, ctx: &Context)
 }
 
 async fn create_claim(looked: &Looked, volume: &PersistentVolume, ctx: &Context) -> Result<Next, Error> {
+    let attempts = apply::handing_of(&looked.clone.uid().unwrap_or_default());
+    if let Some(due) = ctx.pauses.due(&attempts).filter(|due| *due > ctx.now()) {
+        return Ok(Next::Look(ctx.wake_at(due)));
+    }
     let like = match wanted(&looked.clone) {
         Ok(like) => like,
         Err(problem) => return apply::give_up(&looked.clone, &problem, ctx).await,
@@ -104,8 +109,13 @@ async fn create_claim(looked: &Looked, volume: &PersistentVolume, ctx: &Context)
             let problem = Problem::lasting(Reason::InvalidSpec, format!("make claim {}: {e}", claim.name_any()));
             return apply::give_up(&looked.clone, &problem, ctx).await;
         }
-        Err(e) => return Err(Error::cluster(format!("make claim {}", claim.name_any()))(e)),
+        // the data is written: a quota, or a server that has just started and knows nobody yet, must not cost it
+        Err(e) => {
+            let problem = from_kube(&format!("make claim {}", claim.name_any()), &e);
+            return apply::not_handed(&looked.clone, &problem, ctx).await;
+        }
     }
+    ctx.pauses.forget(&attempts);
     Step::ClaimMade.done();
     Ok(Next::Step)
 }

@@ -16,9 +16,10 @@ use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use lifecycle::clone::{Plan, plan};
 
-pub(crate) use apply::{delete, doom};
+pub(crate) use apply::{delete, doom, forget};
 pub(crate) use hand::settle_volume;
 
+use crate::shown::Watches;
 use crate::{Context, Error};
 
 /// A restore takes fewer steps than this; one that takes more is looked at again later.
@@ -36,7 +37,7 @@ enum Next {
 pub async fn reconcile(known: Arc<CloneFromSnapshot>, ctx: Arc<Context>) -> Result<Action, Error> {
     for _ in 0..MOST_STEPS {
         let Some(looked) = observe::observe(&known, &ctx).await? else {
-            apply::forget(&known, &ctx);
+            forget(&known.uid().unwrap_or_default(), &ctx);
             ctx.clone_gone.notify_one(); // what we made a moment ago may have come after the sweep
             return Ok(Action::await_change());
         };
@@ -45,6 +46,7 @@ pub async fn reconcile(known: Arc<CloneFromSnapshot>, ctx: Arc<Context>) -> Resu
         let next = match planned {
             Plan::Rest => Next::Look(Action::await_change()),
             Plan::WakeAt(at) => Next::Look(ctx.wake_at(at)),
+            Plan::SayWhen => Next::Look(ctx.say_when(&looked.clone).await?),
             Plan::Remove => apply::remove(&looked.clone, &ctx).await?,
             Plan::Provision => apply::provision(&looked, &ctx).await?,
             Plan::AwaitVolume(at) => Next::Look(apply::look_by(&looked.clone, Some(at), &ctx)),
@@ -76,6 +78,7 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let marked = || watcher::Config::default().labels(labels::SCRATCH_FOR);
     let controller = Controller::new(Api::<CloneFromSnapshot>::all(client.clone()), watcher::Config::default());
     let (of_claims, of_volumes) = (controller.store(), controller.store());
+    let mut watches = Watches::of::<CloneFromSnapshot>();
     controller
         .with_config(Config::default().concurrency(ctx.workers))
         .watches(downloads, watcher::Config::default(), |download| clone_of(&download))
@@ -83,7 +86,10 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
         .watches(volumes, marked(), move |volume| worked_for(&of_volumes, &volume))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |clone, error, ctx| ctx.after_error(&*clone, error), ctx.clone())
-        .for_each(|_| std::future::ready(()))
+        .for_each(|looked| {
+            watches.note(&looked);
+            std::future::ready(())
+        })
         .await;
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn cancel_upload(asked: &DeleteSnapshot, seen: &Seen, ctx: &Con
     let asked = &match find_first(asked, &target, ctx).await {
         Ok(true) => {
             let before = asked.status.clone().unwrap_or_default();
-            ctx.publish(asked, &status::found(&before, ctx.now())).await?
+            ctx.publish(asked, &status::found(&before, asked.metadata.generation, ctx.now())).await?
         }
         Ok(false) => asked.clone(),
         Err(problem) => return not_erased(asked, &problem, ctx).await,
@@ -90,7 +90,7 @@ pub(super) async fn erase(asked: &DeleteSnapshot, ctx: &Context) -> Result<Actio
     }
     let before = asked.status.clone().unwrap_or_default();
     let before = match find_first(asked, &target, ctx).await {
-        Ok(true) => status::found(&before, ctx.now()),
+        Ok(true) => status::found(&before, asked.metadata.generation, ctx.now()),
         Ok(false) => before,
         Err(problem) => return not_erased(asked, &problem, ctx).await,
     };
@@ -118,7 +118,7 @@ async fn not_erased(asked: &DeleteSnapshot, problem: &Problem, ctx: &Context) ->
     Ok(ctx.wake_at(due))
 }
 
-/// Looks for the backup where it must be found before anything of it is removed, and notes that it was. An attempt that could not look
+/// Looks for the backup where it must be found before anything of it is removed: whether it was found now. An attempt that could not look
 /// removes nothing.
 async fn find_first(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<bool, Problem> {
     let named = target.namespace.as_deref();

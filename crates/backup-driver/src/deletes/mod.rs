@@ -28,6 +28,7 @@ pub async fn reconcile(known: Arc<DeleteSnapshot>, ctx: Arc<Context>) -> Result<
     match planned {
         Plan::Rest => Ok(Action::await_change()),
         Plan::WakeAt(at) => Ok(ctx.wake_at(at)),
+        Plan::SayWhen => ctx.say_when(&delete).await,
         Plan::Remove => apply::remove(&delete, &ctx).await,
         Plan::Fail(problem) => apply::fail(&delete, &problem, &ctx).await,
         Plan::CancelUpload => apply::cancel_upload(&delete, &seen, &ctx).await,

@@ -86,7 +86,7 @@ async fn not_made(download: &Download, problem: &Problem, ctx: &Context) -> Resu
 }
 
 /// Says that it failed.
-pub(super) async fn end(download: &Download, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
+pub(crate) async fn end(download: &Download, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
     let before = download.status.clone().unwrap_or_default();
     ctx.publish(download, &says::ended(&before, problem, ctx.now())).await?;
     Ok(Action::await_change())

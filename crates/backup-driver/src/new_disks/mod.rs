@@ -17,19 +17,21 @@ use kube::runtime::controller::{Action, Config};
 use lifecycle::new_disk::{self, Plan};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use apply::condemn;
+pub(crate) use apply::{condemn, end};
 
 use crate::shown::{look_at, named};
 use crate::{Context, Error};
 
 /// Runs until `stop`.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
-    let deletions = tokio::spawn(gone::follow_deletions(ctx.clone()));
+    let deletions = gone::follow_deletions(ctx.clone());
     let changed = ctx.downloads.changes().map(|change| named(&change));
     let after_error = |download: Arc<Download>, error: &Error, ctx: Arc<Context>| ctx.after_error(&*download, error);
     let all = ctx.downloads.objects().clone();
-    look_at(all, changed, reconcile, after_error, ctx, Config::default(), stop).await;
-    deletions.abort();
+    tokio::select! {
+        () = look_at(all, changed, reconcile, after_error, ctx, Config::default(), stop) => {}
+        () = deletions => unreachable!("changes are told as long as the context is there"),
+    }
 }
 
 /// Moves one Download one step on.

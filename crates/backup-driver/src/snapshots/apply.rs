@@ -6,16 +6,16 @@ use std::time::Duration;
 use api::entity::{EntityId, PvcSnapshotId};
 use api::metadata::Blob;
 use api::parameters::RepositoryFormat;
-use api::{Reason, Snapshot, Upload};
-use connections::{Centers, from_original, from_vsphere};
+use api::{BackupRepository, Reason, Snapshot, Timestamp, Upload};
+use connections::{Centers, from_kube, from_original, from_repository, from_vsphere};
 use disk::{DiskId, DiskSnapshot};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use lifecycle::admission::{self, Turn};
 use lifecycle::snapshot::status::{self, Record};
-use lifecycle::snapshot::{self, Source, is_local, source};
-use lifecycle::{Again, Problem, flavor};
+use lifecycle::snapshot::{self, Source, Undo, WithoutUpload, is_local, source};
+use lifecycle::{Problem, flavor, retry};
 use operator::Note;
 use serde_json::json;
 use vsphere::{ReasonKind, Vcenter};
@@ -27,13 +27,19 @@ use crate::{Context, Error};
 
 /// The repository has to be open within this time (design D5b): until then nothing exists.
 const OPENING: Duration = Duration::from_secs(30);
-/// How long vCenter and the API server may refuse for passing reasons before the Snapshot fails.
+/// How long vCenter may refuse for passing reasons before the Snapshot fails.
 const TAKING: Duration = Duration::from_secs(600);
 /// How long a disk snapshot that nobody will use is worth trying to delete.
 const UNDOING: Duration = Duration::from_secs(120);
+/// How long one look may take whether a backup is in the store.
+const LOOKING: Duration = Duration::from_secs(60);
 
 /// Checks, opens the repository, takes the disk snapshot, makes the Upload and says so.
 pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Error> {
+    // what an attempt says comes back as an event, and is no reason for another one
+    if let Some(due) = ctx.pauses.due(&attempts_of(asked)).filter(|due| *due > ctx.now()) {
+        return Ok(ctx.wake_at(due));
+    }
     let act = format!("back up claim {}", asked.spec.resource_handle.name);
     match ctx.vcenters.flavor().await {
         Ok(found) => {
@@ -90,6 +96,7 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
         let record = record(asked, &taken, ctx).await?;
         let before = asked.status.clone().unwrap_or_default();
         ctx.publish(asked, &status::kept_in_vsphere(&before, record, ctx.now())).await?;
+        ctx.pauses.forget(&attempts_of(asked));
         return Ok(Action::await_change());
     }
     let turn = turn(&centers, &vcenter, &disk, ctx).await;
@@ -105,7 +112,13 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
     let before = asked.status.clone().unwrap_or_default();
     ctx.publish(asked, &status::followed(&before, &upload, Some(record), ctx.now())).await?;
     Step::SnapshotRecorded.done();
+    ctx.pauses.forget(&attempts_of(asked));
     Ok(Action::await_change())
+}
+
+/// What the attempts to begin are counted by.
+pub(super) fn attempts_of(asked: &Snapshot) -> String {
+    format!("{}/begin", asked.uid().unwrap_or_default())
 }
 
 /// Repository open and vCenter known, before anything is made.
@@ -161,7 +174,7 @@ async fn turn(centers: &Centers, vcenter: &Vcenter, disk: &DiskId, ctx: &Context
     admission::turn(budgets, datastore)
 }
 
-/// Makes the Upload; finds the one that is there already. The inner error is final.
+/// Makes the Upload; finds the one that is there already. After the inner error there is none.
 async fn make_upload(
     asked: &Snapshot,
     taken: &DiskSnapshot,
@@ -181,6 +194,8 @@ async fn make_upload(
             let cause = format!("make Upload {}: {e}", wanted.name_any());
             Ok(Err(Problem::lasting(Reason::Internal, cause)))
         }
+        // as long as it lasts, no disk snapshot is held
+        Err(e) if is_code(&e, 403) => Ok(Err(from_kube(&format!("make Upload {}", wanted.name_any()), &e))),
         Err(e) => Err(Error::cluster("make the Upload")(e)),
     }
 }
@@ -199,46 +214,60 @@ async fn record(asked: &Snapshot, taken: &DiskSnapshot, ctx: &Context) -> Result
 /// Deletes what may have been taken under our token: a Snapshot that failed leaves no disk snapshot. What cannot be
 /// deleted now is left to the sweep of [`crate::orphans`].
 async fn undo(vcenter: &Vcenter, disk: &DiskId, token: &str) {
+    if let Err(problem) = delete_marked(vcenter, disk, token).await {
+        tracing::warn!(%disk, %problem, "a disk snapshot that nobody needs may be there until it is swept");
+    }
+}
+
+/// Deletes the disk snapshots of a disk that carry our token.
+async fn delete_marked(vcenter: &Vcenter, disk: &DiskId, token: &str) -> Result<(), Problem> {
     let found = match vcenter.list_snapshots(disk).await {
         Ok(found) => found,
-        Err(error) if error.reason_kind() == ReasonKind::NotFound => return, // gone, and its snapshots with it
-        Err(error) => {
-            let error = Problem::chain(&error);
-            tracing::warn!(%disk, error, "whether a disk snapshot was taken is not known; the sweep will look for it");
-            return;
-        }
+        Err(error) if error.reason_kind() == ReasonKind::NotFound => return Ok(()), // gone, and its snapshots with it
+        Err(error) => return Err(from_vsphere("look for a disk snapshot that was taken", &error)),
     };
     for left in found.into_iter().filter(|s| s.description.trim() == token) {
         let left = DiskSnapshot { disk: disk.clone(), snapshot: left.id };
-        if let Err(error) = vcenter.delete_snapshot(&left, UNDOING).await {
-            let error = Problem::chain(&error);
-            tracing::warn!(disk_snapshot = %left, error, "a disk snapshot that nobody needs stays until it is swept");
-        }
+        let deleted = vcenter.delete_snapshot(&left, UNDOING).await;
+        deleted.map_err(|e| from_vsphere("delete a disk snapshot that nobody needs", &e))?;
+        tracing::info!(disk_snapshot = %left, "deleted a disk snapshot that nobody needs");
     }
+    Ok(())
 }
 
-/// Nothing is there yet, so every problem is the end, but for those of the API server: they are said, and a while is waited.
+/// It is tried again for a while, or ends.
 async fn fail(asked: &Snapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
-    let of_the_cluster =
-        matches!(problem.reason, Reason::Internal | Reason::ClusterForbidden | Reason::ClusterUnreachable);
-    end_or_wait(asked, problem, of_the_cluster, ctx).await
+    let last = snapshot::begins_until(asked, problem, ctx.pauses.due(&attempts_of(asked)), ctx.now());
+    end_or_wait(asked, problem, last, ctx).await
 }
 
-/// None of several vCenters says that it has the disk. One that is silent is waited for as a single one is, but not here: the
-/// Snapshots of the others' disks have their turn meanwhile.
+/// None of several vCenters says that it has the disk. It is not waited for here: the Snapshots of the others' disks have their turn
+/// meanwhile.
 async fn not_found(asked: &Snapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
-    let is_silent = matches!(problem.reason, Reason::VCenterUnreachable | Reason::VCenterFailed);
-    end_or_wait(asked, problem, is_silent, ctx).await
+    let last = snapshot::disk_looked_for_until(asked, problem, ctx.pauses.due(&attempts_of(asked)), ctx.now());
+    end_or_wait(asked, problem, last, ctx).await
 }
 
-async fn end_or_wait(asked: &Snapshot, problem: &Problem, passes: bool, ctx: &Context) -> Result<Action, Error> {
-    let before = asked.status.clone().unwrap_or_default();
-    if passes && problem.again == Again::Later && ctx.is_younger_than(asked, TAKING) {
-        ctx.publish(asked, &status::waiting(&before, problem, ctx.now())).await?;
-        return Err(problem.clone().into());
-    }
-    ctx.publish(asked, &status::failed(&before, problem, ctx.now())).await?;
-    Ok(Action::await_change())
+/// Says why it does not begin, and tries again, later each time and for the last time at `last`; without one it ends.
+async fn end_or_wait(
+    asked: &Snapshot,
+    problem: &Problem,
+    last: Option<Timestamp>,
+    ctx: &Context,
+) -> Result<Action, Error> {
+    let (before, now) = (asked.status.clone().unwrap_or_default(), ctx.now());
+    let Some(last) = last else {
+        ctx.publish(asked, &status::failed(&before, problem, now)).await?;
+        ctx.pauses.forget(&attempts_of(asked));
+        return Ok(Action::await_change());
+    };
+    // noted before it is said: it was tried, whatever becomes of the word
+    let pause = |errors| retry::controller_pause(errors).min(retry::wake(last, now));
+    let due = ctx.pauses.after_failure(&attempts_of(asked), now, pause);
+    ctx.publish(asked, &status::waiting(&before, problem, now)).await?;
+    let namespace = asked.namespace().unwrap_or_default();
+    tracing::warn!(namespace, name = asked.name_any(), %problem, again_at = %due, "a Snapshot does not begin");
+    Ok(ctx.wake_at(due))
 }
 
 /// Says what the Upload says, and fills in what a killed driver could not write.
@@ -275,22 +304,168 @@ pub(super) async fn stop_upload(seen: &Seen, ctx: &Context) -> Result<Action, Er
     follow(seen, ctx).await
 }
 
-/// It was cancelled before anything existed.
-pub(super) async fn cancel(asked: &Snapshot, ctx: &Context) -> Result<Action, Error> {
+/// It was cancelled, and no Upload runs: what it has left in vSphere goes first.
+pub(super) async fn cancel(asked: &Snapshot, undo: &Undo, ctx: &Context) -> Result<Action, Error> {
+    if let Some(due) = ctx.pauses.due(&attempts_to_end(asked)).filter(|due| *due > ctx.now()) {
+        return Ok(ctx.wake_at(due));
+    }
+    let undoing = async {
+        match undo {
+            Undo::Nothing => Ok(()),
+            Undo::Marked => delete_taken(asked, ctx).await,
+            Undo::Recorded(taken) => {
+                ctx.vcenters.delete_snapshot("delete the disk snapshot", taken, UNDOING).await?;
+                tracing::info!(disk_snapshot = %taken, snapshot = asked.name_any(), "cancelled; deleted the disk snapshot");
+                Ok(())
+            }
+        }
+    };
+    let undone = tokio::time::timeout(UNDOING, undoing).await.unwrap_or_else(|_| {
+        let cause = format!("delete the disk snapshot: it was not gone within {} seconds", UNDOING.as_secs());
+        Err(Error::Problem(Problem::passing(Reason::VCenterFailed, cause)))
+    });
+    let left = match undone {
+        Ok(()) => None,
+        Err(error) => {
+            let problem = match error {
+                Error::Problem(problem) => problem,
+                error => match error.forbidden() {
+                    Some(problem) => problem,
+                    None => return Err(error),
+                },
+            };
+            if snapshot::is_undone_later(asked, &problem) {
+                return end_later(asked, &problem, ctx).await;
+            }
+            tracing::warn!(snapshot = asked.name_any(), %problem, "cancelled; its disk snapshot may be left");
+            Some(problem)
+        }
+    };
+    // what was taken for an Upload is swept
+    let told = left.as_ref().filter(|_| is_local(asked));
     let before = asked.status.clone().unwrap_or_default();
-    ctx.publish(asked, &status::canceled(&before, ctx.now())).await?;
+    ctx.publish(asked, &status::canceled(&before, undo, told, ctx.now())).await?;
+    ctx.pauses.forget(&attempts_to_end(asked));
     Ok(Action::await_change())
 }
 
-/// Its Upload was deleted before it ended: nobody will delete the disk snapshot but us.
+/// Deletes what was taken for a Snapshot and not recorded.
+async fn delete_taken(asked: &Snapshot, ctx: &Context) -> Result<(), Error> {
+    let (claim, volume) = observe::claim_and_volume(asked, ctx).await?;
+    let source = source(asked, claim.as_ref(), volume.as_ref())?;
+    let disk = ctx.migrations.disk(&source.backing).await?;
+    let vcenter = match ctx.vcenters.of_disk(&disk).await {
+        Ok(vcenter) => vcenter,
+        Err(problem) if problem.reason == Reason::DiskMissing => return Ok(()), // gone, and its snapshots with it
+        Err(problem) => return Err(problem.into()),
+    };
+    Ok(delete_marked(&vcenter, &disk, &ctx.installation().token(asked)).await?)
+}
+
+/// What the attempts to end are counted by.
+pub(super) fn attempts_to_end(asked: &Snapshot) -> String {
+    format!("{}/end", asked.uid().unwrap_or_default())
+}
+
+/// Says why it does not end yet, and tries again, later each time.
+async fn end_later(asked: &Snapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
+    let (before, now) = (asked.status.clone().unwrap_or_default(), ctx.now());
+    // noted before it is said: what we say comes back as an event, and is no reason to try at once
+    let due = ctx.pauses.after_failure(&attempts_to_end(asked), now, retry::controller_pause);
+    ctx.publish(asked, &status::held_up(&before, problem, now)).await?;
+    let namespace = asked.namespace().unwrap_or_default();
+    tracing::warn!(namespace, name = asked.name_any(), %problem, again_at = %due, "a Snapshot does not end");
+    Ok(ctx.wake_at(due))
+}
+
+/// Its Upload is gone and had not ended, as far as we know: nobody will delete the disk snapshot but us. Whether the backup is there the
+/// store says.
 pub(super) async fn abandon(asked: &Snapshot, ctx: &Context) -> Result<Action, Error> {
-    let id = asked.status.as_ref().and_then(|s| s.snapshot_id.clone()).unwrap_or_default();
-    if let Ok(taken) = id.parse::<EntityId>().and_then(|id| id.disk_snapshot()) {
-        ctx.vcenters.delete_snapshot("delete the disk snapshot of a deleted Upload", &taken, UNDOING).await?;
+    if let Some(due) = ctx.pauses.due(&attempts_to_end(asked)).filter(|due| *due > ctx.now()) {
+        return Ok(ctx.wake_at(due));
     }
-    let before = asked.status.clone().unwrap_or_default();
-    ctx.publish(asked, &status::abandoned(&before, ctx.now())).await?;
+    let id = asked.status.as_ref().and_then(|s| s.snapshot_id.clone()).unwrap_or_default();
+    let found = match id.parse::<EntityId>().and_then(|id| id.disk_snapshot()) {
+        Ok(taken) => {
+            let act = "delete the disk snapshot of a deleted Upload";
+            if let Err(problem) = ctx.vcenters.delete_snapshot(act, &taken, UNDOING).await {
+                return end_later(asked, &problem, ctx).await;
+            }
+            let found = tokio::time::timeout(LOOKING, is_stored(asked, &taken, ctx)).await;
+            found.unwrap_or_else(|_| {
+                let cause = format!("look for the backup: no answer within {} seconds", LOOKING.as_secs());
+                Err(Problem::passing(Reason::StoreUnreachable, cause))
+            })
+        }
+        Err(_) => Ok(false), // it names none
+    };
+    let (before, now) = (asked.status.clone().unwrap_or_default(), ctx.now());
+    let ended = match snapshot::without_upload(asked, found) {
+        WithoutUpload::LookAgain(problem) => return end_later(asked, &problem, ctx).await,
+        WithoutUpload::Uploaded => status::uploaded(&before, now),
+        WithoutUpload::Abandoned(unknown) => status::abandoned(&before, unknown.as_ref(), now),
+    };
+    ctx.publish(asked, &ended).await?;
+    ctx.pauses.forget(&attempts_to_end(asked));
     Ok(Action::await_change())
+}
+
+/// Whether the backup of a disk snapshot is in the store, in either format. Reads only.
+async fn is_stored(asked: &Snapshot, taken: &DiskSnapshot, ctx: &Context) -> Result<bool, Problem> {
+    let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
+    let theirs = is_in_originals_layout(&described, taken, ctx).await;
+    if let Ok(true) = theirs {
+        return Ok(true);
+    }
+    let ours = is_in_repository(&described, &asked.namespace().unwrap_or_default(), taken, ctx).await?;
+    Ok(ours || theirs?)
+}
+
+async fn is_in_originals_layout(
+    described: &BackupRepository,
+    taken: &DiskSnapshot,
+    ctx: &Context,
+) -> Result<bool, Problem> {
+    let error = match ctx.repositories.original(described).await?.open(taken).await {
+        Ok(found) => return Ok(found.is_some()),
+        Err(error) => error,
+    };
+    let problem = from_original("look for the backup", &error);
+    match problem.reason {
+        Reason::BucketMissing => Ok(false),
+        Reason::OldBackupIncomplete => {
+            tracing::warn!(%problem, "what is there is no whole backup");
+            Ok(false)
+        }
+        // keys for our folder alone have never written there
+        Reason::StoreAccessDenied
+            if matches!(ctx.repositories.format(described).await, Ok(RepositoryFormat::Restic)) =>
+        {
+            Ok(false)
+        }
+        _ => Err(problem),
+    }
+}
+
+async fn is_in_repository(
+    described: &BackupRepository,
+    from: &str,
+    taken: &DiskSnapshot,
+    ctx: &Context,
+) -> Result<bool, Problem> {
+    let repository = match ctx.repositories.open(described, from).await {
+        Ok(repository) => repository,
+        Err(problem) if matches!(problem.reason, Reason::RepositoryMissing | Reason::BucketMissing) => {
+            return Ok(false);
+        }
+        // who has only backups of the original may never have had a key
+        Err(problem) if problem.reason == Reason::RepositoryPasswordMissing => {
+            return if ctx.repositories.is_made(described, from).await? { Err(problem) } else { Ok(false) };
+        }
+        Err(problem) => return Err(problem),
+    };
+    let found = repository.find(taken).await.map_err(|e| from_repository("look for the backup", &e))?;
+    Ok(found.is_some())
 }
 
 /// Deletes a Snapshot that has been finished for a day.

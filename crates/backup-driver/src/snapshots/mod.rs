@@ -13,6 +13,7 @@ use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use lifecycle::snapshot::{Plan, plan};
+use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::unheard::Unheard;
@@ -45,9 +46,10 @@ async fn reconcile(known: Arc<Snapshot>, look: Arc<Look>) -> Result<Action, Erro
     let action = match planned {
         Plan::Rest => Action::await_change(),
         Plan::WakeAt(at) => ctx.wake_at(at),
+        Plan::SayWhen => ctx.say_when(&seen.snapshot).await?,
         Plan::Remove => apply::remove(&seen.snapshot, ctx).await?,
         Plan::Begin => apply::begin(&seen.snapshot, ctx).await?,
-        Plan::Cancel => apply::cancel(&seen.snapshot, ctx).await?,
+        Plan::Cancel(undo) => apply::cancel(&seen.snapshot, &undo, ctx).await?,
         Plan::StopUpload => apply::stop_upload(&seen, ctx).await?,
         Plan::Follow => apply::follow(&seen, ctx).await?,
         Plan::Abandon => apply::abandon(&seen.snapshot, ctx).await?,
@@ -60,12 +62,15 @@ async fn reconcile(known: Arc<Snapshot>, look: Arc<Look>) -> Result<Action, Erro
 pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let (snapshots, watching) = Shown::new(Api::<Snapshot>::all(ctx.client.clone()));
     let unheard = Arc::new(Unheard::default());
-    let (telling, pace) = (unheard.clone(), ctx.pace.clone());
+    let (telling, forgetting) = (unheard.clone(), ctx.clone());
     let asked = snapshots.changes().inspect(move |change| match change {
         Change::There(snapshot) => telling.shown(snapshot),
         Change::Gone(snapshot) => {
             telling.looked_at(snapshot);
-            pace.forget(&snapshot.uid().unwrap_or_default()); // it may have failed last
+            // it may have failed last
+            forgetting.pace.forget(&snapshot.uid().unwrap_or_default());
+            forgetting.pauses.forget(&apply::attempts_of(snapshot));
+            forgetting.pauses.forget(&apply::attempts_to_end(snapshot));
         }
     });
     let queue = changes(asked, ctx.uploads.changes());
@@ -74,10 +79,15 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let look = Arc::new(Look { ctx: ctx.clone(), unheard: unheard.clone() });
     let looking = look_at(snapshots.objects().clone(), queue, reconcile, after_error, look, config, stop);
     // a task of its own: the queue of a thousand Snapshots does not keep them from hearing of it
-    let _telling = AbortOnDropHandle::new(tokio::spawn(async move { unheard.tell(&ctx).await }));
+    let telling = AbortOnDropHandle::new(tokio::spawn(async move { unheard.tell(&ctx).await }));
     tokio::select! {
         () = looking => {}
         never = watching => match never {},
+        told = telling => match told.map_err(JoinError::try_into_panic) {
+            Ok(never) => match never {},
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_)) => {} // the process is about to end
+        }
     }
 }
 

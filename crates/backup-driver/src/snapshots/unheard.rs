@@ -2,6 +2,7 @@
 //! and a few are begun at a time; whoever is begun soon is not written to, as that costs a request.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -62,7 +63,7 @@ impl Unheard {
     }
 
     /// Lets them say so, for ever. What cannot be written is left: the look at the Snapshot will tell.
-    pub(super) async fn tell(&self, ctx: &Context) {
+    pub(super) async fn tell(&self, ctx: &Context) -> Infallible {
         let tell = |snapshot: Arc<Snapshot>| async move {
             let before = snapshot.status.clone().unwrap_or_default();
             if let Err(error) = ctx.publish(&*snapshot, &status::queued(&before, ctx.now())).await {

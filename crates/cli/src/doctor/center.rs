@@ -8,9 +8,11 @@ use connections::{Center, Centers, Vcenters, from_vsphere};
 use futures::{StreamExt as _, stream};
 use lifecycle::Problem;
 use lifecycle::doctor::privileges::{self, Asked, On};
+use lifecycle::doctor::trust::{self, Certificate};
 use lifecycle::doctor::{Finding, Matter, tracking};
 use lifecycle::tracking::Facts;
-use vsphere::{Entity, Vcenter};
+use lifecycle::vcenter;
+use vsphere::{Entity, Trust, Vcenter};
 
 use super::Doctor;
 use crate::tracking::observe::{Seen, observe};
@@ -22,10 +24,17 @@ const OPERATION: &str = "vsphere-backup doctor";
 
 impl Doctor {
     pub(super) async fn look_at_vcenter(&mut self, centers: &Vcenters) -> Result<(), Problem> {
-        let centers = centers.centers().await?;
+        let centers = match centers.centers().await {
+            Err(problem) if problem.reason == Reason::VCenterSecretMissing => {
+                let there = centers.formerly().await.ok().flatten();
+                let fix = there.and_then(|there| vcenter::moved(&[there], true));
+                return Err(if fix.is_some() { problem.with_fix(fix) } else { problem });
+            }
+            found => found?,
+        };
         let mut answering = Vec::new();
         for center in centers.all() {
-            match self.look_at_center(center, centers.only().is_some()).await {
+            match self.look_at_center(center, &centers).await {
                 Ok(vcenter) => answering.push(vcenter),
                 Err(problem) if centers.only().is_some() => return Err(problem),
                 Err(problem) => self.find(Finding::of(Matter::VCenter, &problem)),
@@ -54,17 +63,24 @@ impl Doctor {
     }
 
     /// Whether one vCenter is reached, trusted and logged in to, and what time it is there.
-    async fn look_at_center(&mut self, center: &Center, is_the_only_one: bool) -> Result<Vcenter, Problem> {
+    async fn look_at_center(&mut self, center: &Center, centers: &Centers) -> Result<Vcenter, Problem> {
         let vcenter = center.client()?.for_operation(OPERATION);
         let (server, user) = (vcenter.config().server(), vcenter.config().user.clone());
         let about = vcenter.about().await.map_err(|e| from_vsphere("reach vCenter", &e))?;
-        let seen = format!("vCenter {server} answers and its certificate is trusted: API {}", about.api_version);
-        self.find(Finding::ok(Matter::VCenter, seen));
+        let is_unchecked = vcenter.config().trust == Trust::Insecure;
+        let presented = if is_unchecked { vcenter.server_thumbprint().await.ok() } else { None }; // to compare, no more
+        let certificate = if is_unchecked {
+            let (source, section) = (centers.source().unwrap_or_default(), vcenter.config().host.as_str());
+            Certificate::Unchecked { source, section, presented: presented.as_deref() }
+        } else {
+            Certificate::Verified
+        };
+        self.find(trust::judge(&server, &about.api_version, certificate));
         vcenter.log_in().await.map_err(|e| from_vsphere("log in to vCenter", &e))?;
         self.find(Finding::ok(Matter::VCenter, format!("account {user} may log in to vCenter {server}")));
         let asked = Timestamp::now();
         let time = vcenter.current_time().await.map_err(|e| from_vsphere("ask vCenter what time it is", &e))?;
-        let whose = if is_the_only_one { "vCenter".to_owned() } else { format!("vCenter {server}") };
+        let whose = if centers.only().is_some() { "vCenter".to_owned() } else { format!("vCenter {server}") };
         self.note_clock(&whose, time, asked, Timestamp::now());
         Ok(vcenter)
     }

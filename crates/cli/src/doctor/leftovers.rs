@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{BackupRepository, DownloadPhase, Reason, Upload, UploadPhase, labels, names};
+use api::{BackupRepository, DownloadPhase, Reason, Upload, UploadPhase, names};
 use connections::{Repositories, Vcenters, from_kube, from_repository, leftovers};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::SignedDuration;
@@ -11,7 +11,8 @@ use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::doctor::leftovers::{Left, judge};
 use lifecycle::doctor::{Finding, Matter};
-use lifecycle::orphans::{Installation, Transfer, lease_goes};
+use lifecycle::orphans::Installation;
+use lifecycle::orphans::leases::{Transfer, goes, made};
 
 use repository::store::Store as _;
 
@@ -76,13 +77,13 @@ impl Doctor {
         Ok(found.iter().map(|taken| taken.disk_snapshot.to_string()).collect())
     }
 
-    /// Leases whose transfer has ended and that have run out.
+    /// Leases whose transfer has ended and that have run out, and those that the original has left.
     async fn left_leases(&self) -> Result<Vec<String>, Problem> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.velero_namespace);
-        let ours: Vec<_> = labels::ours().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let leases = leases.list(&ListParams::default().labels(&ours.join(","))).await;
+        let leases = leases.list(&ListParams::default()).await;
         let leases = leases.map_err(|e| from_kube("list leases of transfers", &e))?.items;
-        if leases.is_empty() {
+        let now = self.cluster_time();
+        if leases.iter().all(|lease| made(lease, now).is_none()) {
             return Ok(Vec::new());
         }
         let (uploads, downloads) = (self.all::<Upload>().await?, self.all::<api::Download>().await?);
@@ -95,6 +96,7 @@ impl Doctor {
             Transfer::of(found.map(|download| download.phase().is_some_and(DownloadPhase::is_terminal)))
         };
         let is_left = |lease: &&Lease| {
+            let Some(made) = made(lease, now) else { return false };
             let name = lease.name_any();
             let transfer =
                 match (name.strip_prefix(&names::upload_lease("")), name.strip_prefix(&names::download_lease(""))) {
@@ -102,7 +104,7 @@ impl Doctor {
                     (None, Some(download)) => of_download(download),
                     (None, None) => return false,
                 };
-            lease_goes(transfer, self.is_held(lease))
+            goes(made, transfer, self.is_held(lease))
         };
         Ok(leases.iter().filter(is_left).map(|lease| lease.name_any()).collect())
     }

@@ -11,13 +11,14 @@ mod stores;
 use std::time::Duration;
 
 use anyhow::Result;
-use api::{Reason, Timestamp, names};
+use api::Timestamp;
 use connections::{Repositories, Settings, Vcenters, from_kube};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::doctor::clocks::{self, Clock};
-use lifecycle::doctor::{Finding, Matter, definitions, flavor, library, storage};
+use lifecycle::doctor::{Finding, Matter, definitions, flavor, library, settings, storage};
 
 use crate::args::{DoctorArguments, Output};
 use shown::Report;
@@ -87,6 +88,7 @@ impl Doctor {
         // its waits are bounded one by one: a probe that was cut off would leave its objects
         let looked = self.look_at_stores(&repositories).await;
         self.conclude(Matter::Storage, looked);
+        self.in_time(Matter::Storage, async |doctor| doctor.look_for_clear_keys().await).await;
         self.in_time(Matter::Leftovers, async |doctor| doctor.look_for_leftovers(&centers, &repositories).await).await;
         centers.close().await;
         self.findings.push(clocks::judge(&self.clocks));
@@ -155,18 +157,13 @@ impl Doctor {
         self.settings = Settings::read(&self.client, &self.velero_namespace).await?;
         let found = centers.flavor().await?;
         self.find(flavor::judge(&found, self.settings.cluster_flavor()));
-        let (_, budgets) = self.settings.budgets();
-        let refused = [self.settings.maintenance().refused, self.settings.orphans().refused].concat();
-        let limits = self.settings.limits().err().map(|wrong| wrong.to_string());
-        let wrong: Vec<String> =
-            limits.into_iter().chain(budgets.iter().map(ToString::to_string)).chain(refused).collect();
-        if wrong.is_empty() {
-            self.find(Finding::ok(Matter::Settings, format!("ConfigMap {} can be followed", names::CONFIG)));
-        }
-        for seen in wrong {
-            let (why, fix) = ("It is not followed as it is written.", Reason::SettingsInvalid.fix());
-            self.find(Finding::warning(Matter::Settings, seen, why, fix).because(Reason::SettingsInvalid));
-        }
+        self.findings.extend(self.settings.judged());
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.velero_namespace);
+        let labeled = maps.list_metadata(&ListParams::default().labels(settings::LIBRARY_LABEL)).await;
+        let labeled =
+            labeled.map_err(|e| from_kube(&format!("list ConfigMaps with {}", settings::LIBRARY_LABEL), &e))?;
+        let labeled: Vec<String> = labeled.iter().map(|map| map.name_any()).collect();
+        self.findings.extend(settings::judge_library_maps(&labeled));
         Ok(())
     }
 
@@ -192,7 +189,7 @@ impl Doctor {
     where
         K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
     {
-        let listed = Api::<K>::all(self.client.clone()).list(&kube::api::ListParams::default()).await;
+        let listed = Api::<K>::all(self.client.clone()).list(&ListParams::default()).await;
         Ok(listed.map_err(|e| from_kube(&format!("list {}", K::plural(&())), &e))?.items)
     }
 }

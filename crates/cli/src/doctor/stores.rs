@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use api::velero::BackupStorageLocation;
-use api::{BackupRepository, CredentialSecret, Reason, Timestamp, names};
+use api::{BackupRepository, BackupRepositoryClaim, CredentialSecret, Reason, Timestamp, names};
 use connections::{Repositories, from_kube, from_repository, leftovers};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
-use lifecycle::doctor::storage::{Ability, Did, judge_probe};
+use lifecycle::doctor::storage::{Ability, Did, judge_clear_keys, judge_probe};
 use lifecycle::doctor::{Finding, Matter, Verdict};
 use lifecycle::velero::parameters::{DefaultCredentials, wanted};
 use repository::store::{self, S3Store, Store as _};
@@ -44,6 +44,14 @@ impl Doctor {
                 self.find(Finding::of_look(Matter::Storage, &Problem { cause, ..problem }));
             }
         }
+        Ok(())
+    }
+
+    /// Descriptions of the original, which hold their keys in clear.
+    pub(super) async fn look_for_clear_keys(&mut self) -> Result<(), Problem> {
+        let (repositories, claims) =
+            (self.all::<BackupRepository>().await?, self.all::<BackupRepositoryClaim>().await?);
+        self.findings.extend(judge_clear_keys(&repositories, &claims));
         Ok(())
     }
 

@@ -20,6 +20,7 @@ pub(super) async fn perform(ctx: &Context, Claimed { object, found, work, lease 
         let report = Report::new(ctx.publisher.clone(), ctx.client.clone(), object, lease.lost());
         let interrupt = Interrupt::new(place.stop.clone(), lease.lost(), ctx.shutdown.clone());
         copy(ctx, &report, &interrupt, touched).await;
+        place.note(report.was_refused(), false);
     }
     Step::DownloadTold.done();
     lease.release().await;

@@ -24,6 +24,10 @@ struct Server {
     /// Told of each write, which is answered unless `falls_silent`.
     asked: Arc<Notify>,
     falls_silent: bool,
+    /// A phase that its definition does not list.
+    unlisted: Arc<Mutex<Option<&'static str>>>,
+    /// Reason and note of each event.
+    events: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl Server {
@@ -34,7 +38,13 @@ impl Server {
             "metadata": {"name": "upload-a", "namespace": "velero", "uid": "u", "resourceVersion": "1"}, "spec": {},
         });
         let object: Upload = k8s_openapi::serde_json::from_value(upload.clone()).unwrap();
-        let server = Self { upload: Arc::new(Mutex::new(upload)), asked: Arc::default(), falls_silent };
+        let server = Self {
+            upload: Arc::new(Mutex::new(upload)),
+            asked: Arc::default(),
+            falls_silent,
+            unlisted: Arc::default(),
+            events: Arc::default(),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = server.clone();
@@ -86,7 +96,12 @@ impl Server {
                 }
                 self.patched(&k8s_openapi::serde_json::from_str(&body).unwrap())
             }
-            _ => ("201 Created", k8s_openapi::serde_json::from_str(&body).unwrap()), // an event
+            _ => {
+                let event: Value = k8s_openapi::serde_json::from_str(&body).unwrap();
+                let told = ["reason", "note"].map(|field| event[field].as_str().unwrap_or_default().to_owned());
+                self.events.lock().unwrap().push(told.into());
+                ("201 Created", event)
+            }
         };
         let answer = answer.to_string();
         let head = format!("HTTP/1.1 {code}\r\ncontent-type: application/json\r\ncontent-length: {}", answer.len());
@@ -100,6 +115,12 @@ impl Server {
             let refusal = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": "the object has been modified", "reason": "Conflict", "code": 409});
             return ("409 Conflict", refusal);
+        }
+        let unlisted = *self.unlisted.lock().unwrap();
+        if unlisted.is_some_and(|phase| patch["status"]["phase"] == phase) {
+            let refusal = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "status.phase: Unsupported value", "reason": "Invalid", "code": 422});
+            return ("422 Unprocessable Entity", refusal);
         }
         self.changed(patch);
         ("200 OK", self.upload.lock().unwrap().clone())
@@ -176,4 +197,19 @@ fn what_an_earlier_attempt_did_makes_nobody_faster() {
     let counts = data_path::Counts { total: 100, settled: 100, resumed: 80, ..data_path::Counts::default() };
     let end = at_the_end(&counts, Duration::from_secs(2));
     assert_eq!((end.bytes_done, end.bytes_per_second), (100, 10));
+}
+
+#[tokio::test]
+async fn w30_a_word_that_the_definition_does_not_list_is_not_said_for_ever() {
+    let (server, report, lost) = Server::start(false).await;
+    *server.unlisted.lock().unwrap() = Some("InProgress");
+    assert_eq!(started(&report).await, Said::Refused);
+    assert!(report.was_refused() && !lost.is_cancelled(), "the lease is given back, not lost");
+    let events = server.events.lock().unwrap().clone();
+    let [(reason, note)] = &events[..] else { panic!("one event: {events:?}") };
+    assert_eq!(reason, Reason::StatusRefused.as_str());
+    assert!(note.contains("Unsupported value") && note.contains("deploy/crds"), "{note}");
+    *server.unlisted.lock().unwrap() = None; // the definitions of this version were applied
+    assert_eq!(started(&report).await, Said::Taken);
+    assert!(!report.was_refused());
 }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use api::parameters::RepositoryFormat;
 use api::{Reason, Upload, names};
-use astrolabe::Tree;
 use connections::{Settings, from_repository};
 use disk::DiskSnapshot;
 use kube::ResourceExt as _;
 use lifecycle::Problem;
 use lifecycle::retry::UploadRetries;
-use lifecycle::transfer::Work;
 use lifecycle::transfer::upload::{self as says, AfterFailure};
+use lifecycle::transfer::{Leftover, Work, leftover};
 use repository::Repository;
 
 use super::copy::{self, Copied};
@@ -40,6 +40,7 @@ pub(super) async fn perform(ctx: &Context, Claimed { object, work, lease, .. }: 
         Work::CleanUp => clean_up(ctx, &report).await,
         Work::Cancel => cancel(ctx, &report).await,
     }
+    place.note(report.was_refused(), work == Work::Cancel);
     Step::UploadTold.done();
     lease.release().await;
 }
@@ -70,7 +71,7 @@ async fn finish(ctx: &Context, report: &Report<Upload>, copied: &Copied) {
             report
                 .say(|status, now| {
                     let status = says::progressed(&copied.told(status, now), copied.progress);
-                    says::cleanup_failed(&status, &problem, now)
+                    says::cleanup_failed(&says::stored(&status, now), &problem, now)
                 })
                 .await;
         }
@@ -124,26 +125,39 @@ async fn forget_unfinished(ctx: &Context, upload: &Upload) {
 
 /// Deletes the disk snapshot of a copy that has ended; whether the upload is done is what the repository says.
 async fn clean_up(ctx: &Context, report: &Report<Upload>) {
-    let outcome = async {
-        let upload = report.object().await;
-        let snapshot = copy::snapshot_of(&upload)?;
-        delete_snapshot(ctx, &snapshot).await?;
-        // in either format: somebody may have chosen the other one since
-        if original::is_there(ctx, &upload, &snapshot).await? {
-            return Ok(true);
+    let upload = report.object().await;
+    let found = match copy::snapshot_of(&upload) {
+        Err(problem) => Err(problem), // it names none
+        Ok(snapshot) => {
+            if let Err(problem) = delete_snapshot(ctx, &snapshot).await {
+                report.say(|status, now| says::cleanup_failed(status, &problem, now)).await;
+                return;
+            }
+            is_stored(ctx, &upload, &snapshot).await
         }
-        let repository = match copy::repository_of(ctx, &upload).await {
-            Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
-            opened => opened?,
-        };
-        copy::forget_checkpoints(&repository, &upload.name_any()).await;
-        let found = repository.find(&snapshot).await;
-        found.map(|point| point.is_some()).map_err(|e| from_repository("look for the restore point", &e))
     };
-    match outcome.await {
-        Ok(is_there) => report.say(|status, now| says::cleaned(status, is_there, now)).await,
-        Err(problem) => report.say(|status, now| says::cleanup_failed(status, &problem, now)).await,
+    report.say(|status, now| says::cleaned(status, found.as_ref().copied(), now)).await;
+}
+
+/// Whether the backup of a disk snapshot is in the store, in either format: somebody may have chosen the other one since.
+async fn is_stored(ctx: &Context, upload: &Upload, snapshot: &DiskSnapshot) -> Result<bool, Problem> {
+    if original::is_there(ctx, upload, snapshot).await? {
+        return Ok(true);
+    }
+    let repository = match copy::repository_of(ctx, upload).await {
+        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
+        // who writes the original's layout may never have had a key
+        Err(problem)
+            if problem.reason == Reason::RepositoryPasswordMissing
+                && format_in_use(ctx, upload).await == Some(RepositoryFormat::Legacy) =>
+        {
+            return Ok(false);
+        }
+        opened => opened?,
     };
+    copy::forget_checkpoints(&repository, &upload.name_any()).await;
+    let found = repository.find(snapshot).await;
+    found.map(|point| point.is_some()).map_err(|e| from_repository("look for the restore point", &e))
 }
 
 /// Removes what there is of an upload that nobody wants any more.
@@ -160,48 +174,49 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
         }
         let name = upload.name_any();
         // in both formats: somebody may have chosen the other one between two attempts
-        let theirs = match original::any_tree_of(ctx, &upload).await {
-            Ok(tree) => forget_original(&tree, &upload, snapshot.as_ref()).await,
-            Err(problem) => nothing_there(problem, &upload),
+        let in_use = format_in_use(ctx, &upload).await;
+        let removed = async {
+            let tree = original::any_tree_of(ctx, &upload).await?;
+            original::forget(&tree, &name, snapshot.as_ref()).await
         };
+        let theirs = what_stays(&upload, RepositoryFormat::Legacy, in_use, removed.await);
         let ours = match copy::repository_of(ctx, &upload).await {
-            Ok(repository) => forget(&repository, &name, snapshot.as_ref()).await,
-            Err(problem) => nothing_there(problem, &upload),
+            Ok(repository) => forget(&repository, &name, snapshot.as_ref()).await.map(|()| None),
+            Err(problem) => what_stays(&upload, RepositoryFormat::Restic, in_use, Err(problem)),
         };
-        ours.and(theirs)
+        Ok::<Option<Problem>, Problem>(ours?.or(theirs?))
     };
     match outcome.await {
-        Ok(()) => report.say(says::canceled).await,
+        Ok(left) => report.say(|status, now| says::canceled(status, left.as_ref(), now)).await,
         Err(problem) => report.say(|status, now| says::cancel_waits(status, &problem, now)).await,
     };
 }
 
-/// A store that is away for a moment may hold what was stored; one that cannot be opened at all never did.
-fn nothing_there(problem: Problem, upload: &Upload) -> Result<(), Problem> {
-    if is_away(&problem) && began(upload) {
-        return Err(problem);
+/// How backups are written now where an Upload goes; `None` where nobody can tell.
+async fn format_in_use(ctx: &Context, upload: &Upload) -> Option<RepositoryFormat> {
+    let described = copy::describe_repository(ctx, upload.spec.backup_repository.as_deref()).await.ok()?;
+    ctx.repositories.format(&described).await.ok()
+}
+
+/// What is left in the store after a removal: nothing, or what nobody can see to any more.
+///
+/// # Errors
+/// The problem, where something may be left that can be removed later.
+fn what_stays(
+    upload: &Upload,
+    format: RepositoryFormat,
+    in_use: Option<RepositoryFormat>,
+    removed: Result<(), Problem>,
+) -> Result<Option<Problem>, Problem> {
+    let Err(problem) = removed else { return Ok(None) };
+    match leftover(upload, &problem, format, in_use) {
+        Leftover::Stays => Err(problem),
+        Leftover::OutOfReach => Ok(Some(problem)),
+        Leftover::Nothing => {
+            tracing::info!(%problem, "nothing to remove from the store");
+            Ok(None)
+        }
     }
-    tracing::info!(%problem, "nothing to remove from the store");
-    Ok(())
-}
-
-/// Removes what a cancelled copy has stored in the original's layout, unless there is no place where it could lie.
-async fn forget_original(tree: &Tree, upload: &Upload, snapshot: Option<&DiskSnapshot>) -> Result<(), Problem> {
-    match original::forget(tree, &upload.name_any(), snapshot).await {
-        Err(problem) => nothing_there(problem, upload),
-        Ok(()) => Ok(()),
-    }
-}
-
-/// Whether a repository cannot be reached for a while, in contrast to one that is not there or not ours.
-fn is_away(problem: &Problem) -> bool {
-    use Reason::{ClusterUnreachable, Internal, RepositoryLocked, StoreFailed, StoreUnreachable};
-    matches!(problem.reason, StoreUnreachable | StoreFailed | RepositoryLocked | ClusterUnreachable | Internal)
-}
-
-/// Whether a node has begun to copy.
-fn began(upload: &Upload) -> bool {
-    upload.status.as_ref().is_some_and(|status| status.start_timestamp.is_some())
 }
 
 /// Removes the lock and the checkpoints of a copy that was killed, and the restore point of one that was cancelled as it finished. A restore

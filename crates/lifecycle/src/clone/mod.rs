@@ -14,7 +14,7 @@ pub mod ownership;
 pub mod status;
 pub mod volumes;
 
-use api::conditions;
+use api::conditions::{self, PROCEEDS};
 use api::{CloneFromSnapshot, ClonePhase, Download, DownloadPhase, Reason, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::SignedDuration;
@@ -22,8 +22,9 @@ use k8s_openapi::jiff::SignedDuration;
 pub use ownership::{is_bound, is_ours};
 pub use volumes::is_marked;
 
-use crate::Problem;
 use crate::age::{self, Finished};
+use crate::patience::Patience;
+use crate::{Again, Problem};
 use ownership::Target;
 
 /// How long the CSI driver has to make a volume.
@@ -34,6 +35,11 @@ pub const UNTAKEN: SignedDuration = SignedDuration::from_hours(1);
 pub const REMOVAL: SignedDuration = SignedDuration::from_mins(10);
 /// How long Velero has to create the claim.
 pub const CLAIM_AWAITED: SignedDuration = SignedDuration::from_hours(1);
+
+/// How long what the restore point is looked for with, and the volume made with, may be away.
+pub const BEGINNING: Patience = Patience { condition: PROCEEDS, within: SignedDuration::from_mins(10) };
+/// How long the API server may refuse the claim of a volume that is written already: somebody may have to raise a quota.
+pub const HANDING: Patience = Patience { condition: PROCEEDS, within: SignedDuration::from_hours(1) };
 
 /// How often Velero's claim is looked at while its data is on the way.
 const CLAIM_LOOK: SignedDuration = SignedDuration::from_secs(30);
@@ -62,6 +68,8 @@ pub enum Plan {
     Rest,
     /// Nothing until then.
     WakeAt(Timestamp),
+    /// It has ended and does not say when, as the original leaves it: write that.
+    SayWhen,
     /// It has been finished for a day: delete it.
     Remove,
     /// Look for the restore point; if it is there, make the scratch claim.
@@ -115,7 +123,7 @@ pub fn plan(clone: &CloneFromSnapshot, seen: &Seen, now: Timestamp) -> Plan {
     let before = clone.status.clone().unwrap_or_default();
     if before.phase.as_ref().is_some_and(ClonePhase::is_terminal) {
         return match age::finished(before.completion_timestamp.as_ref(), now) {
-            Finished::Keep => Plan::Rest,
+            Finished::Untold => Plan::SayWhen,
             Finished::KeepUntil(at) => Plan::WakeAt(at),
             Finished::Remove => Plan::Remove,
         };
@@ -255,11 +263,57 @@ pub fn look_by(clone: &CloneFromSnapshot, at: Option<Timestamp>, now: Timestamp)
     }
 }
 
-/// Whether the backup may lie in the original's layout, since `problem` says that it has no restore point. Without the key of
-/// a repository nobody here ever made one.
+/// Until when a restore is tried again that met `problem` before it had a volume; `None`: it ends. What does not answer may come back;
+/// everything else needs somebody. `due` as in [`Patience::until`].
+pub fn begins_until(
+    clone: &CloneFromSnapshot,
+    problem: &Problem,
+    due: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    use Reason::{
+        ClusterForbidden, ClusterUnreachable, Internal, RepositoryLocked, StoreFailed, StoreUnreachable,
+        VCenterUnreachable,
+    };
+    let passes = matches!(
+        problem.reason,
+        StoreUnreachable
+            | StoreFailed
+            | RepositoryLocked
+            | VCenterUnreachable
+            | ClusterForbidden
+            | ClusterUnreachable
+            | Internal
+    );
+    hindered_until(clone, BEGINNING, problem, due, now).filter(|_| passes)
+}
+
+/// The same for one whose volume is written, and whose claim the API server does not take for something that may pass.
+pub fn hands_until(
+    clone: &CloneFromSnapshot,
+    problem: &Problem,
+    due: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    hindered_until(clone, HANDING, problem, due, now)
+}
+
+fn hindered_until(
+    clone: &CloneFromSnapshot,
+    patience: Patience,
+    problem: &Problem,
+    due: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let said = clone.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    patience.until(said, due, now).filter(|_| problem.again == Again::Later)
+}
+
+/// Whether the backup may lie in the original's layout, since `problem` says that it has no restore point, or that damage hides whether
+/// it has one. Without the key of a repository nobody here ever made one.
 pub fn may_be_of_the_original(problem: &Problem) -> bool {
-    use Reason::{RepositoryMissing, RepositoryPasswordMissing, RestorePointMissing};
-    matches!(problem.reason, RepositoryMissing | RepositoryPasswordMissing | RestorePointMissing)
+    use Reason::{RepositoryDamaged, RepositoryMissing, RepositoryPasswordMissing, RestorePointMissing};
+    matches!(problem.reason, RepositoryMissing | RepositoryDamaged | RepositoryPasswordMissing | RestorePointMissing)
 }
 
 /// Whether an end was decided and is being prepared.

@@ -90,7 +90,23 @@ pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
 fn in_the_way(clone: &CloneFromSnapshot, claim: &PersistentVolumeClaim) -> Problem {
     let name = claim.metadata.name.clone().or_else(|| claims::name(clone)).unwrap_or_default();
     let namespace = clone.metadata.namespace.as_deref().unwrap_or_default();
-    Problem::lasting(Reason::ClaimExists, format!("claim {namespace}/{name} is already there and is not overwritten"))
+    let cause = format!("claim {namespace}/{name} is already there and is not overwritten");
+    let problem = Problem::lasting(Reason::ClaimExists, cause);
+    match clone.spec.claim_creator {
+        None if is_younger(clone, claim) => problem.with_fix(Some(where_half_written())),
+        _ => problem,
+    }
+}
+
+/// Whether the claim was made after the clone, as the original makes it for a restore.
+fn is_younger(clone: &CloneFromSnapshot, claim: &PersistentVolumeClaim) -> bool {
+    let (claim, clone) = (claim.metadata.creation_timestamp.as_ref(), clone.metadata.creation_timestamp.as_ref());
+    claim.zip(clone).is_some_and(|(claim, clone)| claim.0 > clone.0)
+}
+
+fn where_half_written() -> String {
+    let begun = "If the original had begun this restore, the claim may hold a part of the backup only";
+    format!("{begun}: delete it and restore again. Else: {}", Reason::ClaimExists.fix())
 }
 
 fn deleted(claim: &PersistentVolumeClaim) -> Problem {

@@ -1,10 +1,12 @@
 //! What the status of a CloneFromSnapshot says.
 
-use api::conditions::{self, DISK_KNOWN, READY, Status};
+use api::conditions::{self, PROCEEDS, READY, Status};
 use api::{CloneFromSnapshotStatus, ClonePhase, Download, Reason, ResourceHandle, Time, Timestamp};
 use disk::DiskId;
 
-use super::volumes::ANSWERED_WITHIN;
+use super::BEGINNING;
+use super::volumes::ANSWERED;
+use crate::patience::Patience;
 use crate::{Again, Problem};
 
 /// Condition that is there while an end is decided and things are still being removed; its reason is the end's.
@@ -28,20 +30,43 @@ pub fn working(
     status
 }
 
-/// The volume is there, and nobody can tell which disk it is: says why, and since when in a condition of its own. A time that is over and
-/// ended nothing begins anew: nobody has asked meanwhile.
-pub fn disk_unknown(before: &CloneFromSnapshotStatus, problem: &Problem, now: Timestamp) -> CloneFromSnapshotStatus {
+/// It looks for the restore point and makes a volume. What kept an earlier attempt from it stays said meanwhile: the next one may end the
+/// same.
+pub fn provisioning(before: &CloneFromSnapshotStatus, now: Timestamp) -> CloneFromSnapshotStatus {
+    if conditions::get(&before.conditions, PROCEEDS).is_some() {
+        return before.clone();
+    }
+    working(before, Reason::Provisioning, "looking for the restore point and making an empty volume", now)
+}
+
+/// Its scratch claim is there: the CSI driver makes the volume.
+pub fn provisioned(before: &CloneFromSnapshotStatus, now: Timestamp) -> CloneFromSnapshotStatus {
+    provisioning(&goes_on(before), now)
+}
+
+/// It cannot go on, for something that may pass: says why, and since when in a condition of its own.
+pub fn hindered(
+    before: &CloneFromSnapshotStatus,
+    patience: Patience,
+    problem: &Problem,
+    now: Timestamp,
+) -> CloneFromSnapshotStatus {
     let mut status = working(before, problem.reason, &problem.message(), now);
-    let is_over = |since: &Time| now.duration_since(since.0) >= ANSWERED_WITHIN;
-    status.conditions.retain(|c| c.type_ != DISK_KNOWN || !is_over(&c.last_transition_time));
-    conditions::set(&mut status.conditions, DISK_KNOWN, Status::False, problem.reason, &problem.message(), now);
+    patience.note(&mut status.conditions, problem, now);
     status
 }
 
-/// It is known which disk the volume is.
-pub fn disk_known(before: &CloneFromSnapshotStatus) -> CloneFromSnapshotStatus {
+/// The volume is there, and nobody can tell which disk it is.
+pub fn disk_unknown(before: &CloneFromSnapshotStatus, problem: &Problem, now: Timestamp) -> CloneFromSnapshotStatus {
+    hindered(before, ANSWERED, problem, now)
+}
+
+/// What kept it from going on is over.
+pub fn goes_on(before: &CloneFromSnapshotStatus) -> CloneFromSnapshotStatus {
     let mut status = before.clone();
-    status.conditions.retain(|c| c.type_ != DISK_KNOWN);
+    for kept in [BEGINNING, ANSWERED] {
+        kept.over(&mut status.conditions);
+    }
     status
 }
 
@@ -51,7 +76,7 @@ pub fn followed(before: &CloneFromSnapshotStatus, download: &Download, now: Time
     let ready = conditions::get(&theirs.conditions, READY);
     let reason = ready.and_then(|c| Reason::ALL.iter().find(|r| r.as_str() == c.reason)).copied();
     let message = ready.map(|c| c.message.clone()).unwrap_or_default();
-    let mut status = disk_known(&working(before, reason.unwrap_or(Reason::Downloading), &message, now));
+    let mut status = goes_on(&working(before, reason.unwrap_or(Reason::Downloading), &message, now));
     status.progress = Some(theirs.progress);
     status
 }
@@ -89,7 +114,7 @@ pub fn stopping(before: &CloneFromSnapshotStatus, now: Timestamp) -> CloneFromSn
 
 /// Everything is removed: the end that was noted.
 pub fn ended(before: &CloneFromSnapshotStatus, now: Timestamp) -> CloneFromSnapshotStatus {
-    let mut status = before.clone();
+    let mut status = goes_on(before);
     let noted = super::ending(&before.conditions).cloned();
     status.conditions.retain(|c| c.type_ != ENDING);
     let reason = noted.as_ref().and_then(|c| Reason::ALL.iter().find(|r| r.as_str() == c.reason)).copied();
@@ -103,12 +128,12 @@ pub fn ended(before: &CloneFromSnapshotStatus, now: Timestamp) -> CloneFromSnaps
 
 /// The claim is bound and holds the data, on that disk where it can be told.
 pub fn completed(before: &CloneFromSnapshotStatus, disk: Option<&DiskId>, now: Timestamp) -> CloneFromSnapshotStatus {
-    let mut status = before.clone();
+    let mut status = goes_on(before);
     status.phase = Some(ClonePhase::Completed);
     status.message = Some("Download completed".to_owned());
     status.resource_handle = disk.map(|disk| ResourceHandle::claim(&format!("ivd:{disk}")));
     status.completion_timestamp = Some(Time(now));
-    status.conditions.retain(|c| c.type_ != ENDING && c.type_ != DISK_KNOWN);
+    status.conditions.retain(|c| c.type_ != ENDING);
     tell(&mut status, Status::True, Reason::Completed, "the claim is bound and holds the data", now);
     status
 }

@@ -4,6 +4,7 @@
 mod velero;
 
 use super::*;
+use crate::transfer::of_the_original::is_of_the_original;
 use api::metadata::Blob;
 use api::{CloneFromSnapshotSpec, CloneFromSnapshotStatus, DownloadSpec, DownloadStatus, Time, labels};
 use serde_json::json;
@@ -171,6 +172,18 @@ fn what_ends_a_restore_is_noted_before_anything_is_removed() {
 }
 
 #[test]
+fn a_restore_that_the_original_ended_without_a_time_is_told_one_and_never_run_again() {
+    for phase in [ClonePhase::Completed, ClonePhase::Failed, ClonePhase::Canceled] {
+        let status = CloneFromSnapshotStatus { phase: Some(phase.clone()), ..CloneFromSnapshotStatus::default() };
+        let ended = with(status);
+        assert_eq!(plan(&ended, &nothing(), noon()), Plan::SayWhen, "{phase}");
+        let told = with(age::said_when(ended.status.as_ref().unwrap(), noon()));
+        assert_eq!(told.phase(), Some(&phase), "its end stays");
+        assert_eq!(plan(&told, &nothing(), noon()), Plan::WakeAt(noon() + age::KEPT), "{phase}");
+    }
+}
+
+#[test]
 fn a_restore_that_is_asked_to_stop_removes_what_it_made() {
     let mut clone = clone();
     clone.spec.clone_cancel = true;
@@ -184,11 +197,27 @@ fn a_restore_that_is_asked_to_stop_removes_what_it_made() {
     assert_eq!(status::ended(clone.status.as_ref().unwrap(), noon()).phase, Some(ClonePhase::Canceled));
 }
 
+/// W-02: the original makes the claim first, and writes its disk after that.
+#[test]
+fn a_claim_that_the_original_may_have_written_to_the_half_is_not_called_whole() {
+    let told = |minutes_ago| {
+        let seen = Seen { target: claim("Bound", "c", None, minutes_ago), ..nothing() };
+        match plan(&clone(), &seen, noon()) {
+            Plan::GiveUp(problem) => problem.message(),
+            other => unreachable!("it should give up, not {other:?}"),
+        }
+    };
+    let (older, younger) = (told(5), told(1));
+    assert!(older.ends_with(Reason::ClaimExists.fix()) && !older.contains("a part of the backup"), "{older}");
+    assert!(younger.contains("a part of the backup only: delete it and restore again"), "{younger}");
+}
+
 /// M-1-5, M-1-8: what scripts and the original's plugin read of a restore.
 #[test]
 fn a_download_and_the_end_of_its_restore_are_as_the_originals() {
     let (source, disk) = (claims::source(&clone()).unwrap(), "6f2f7f4f".parse().unwrap());
     let made = claims::download(&clone(), &source, &disk, noon());
+    assert!(!is_of_the_original(&made), "it would be ended");
     assert_eq!(made.metadata.labels.unwrap()["velero.io/exclude-from-backup"], "true");
     assert_eq!(made.metadata.name.as_deref(), Some("download-snap-u-1"));
     assert_eq!(made.spec.protected_entity_id.as_deref(), Some("ivd:6f2f7f4f"));
@@ -212,4 +241,61 @@ fn a_restored_claim_keeps_what_is_its_users_and_drops_what_was_the_old_ones() {
     let spec = made.spec.unwrap();
     assert_eq!(spec.volume_name.as_deref(), Some("pv-1"));
     assert_eq!(spec.resources, backed_up().spec.unwrap().resources);
+}
+
+#[test]
+fn a_store_that_is_away_ends_a_restore_after_ten_minutes_in_which_it_was_asked_however_old_the_restore_is() {
+    let away = Problem::passing(Reason::StoreUnreachable, "read snapshots/: timed out");
+    let said = |minutes| with(status::hindered(&CloneFromSnapshotStatus::default(), BEGINNING, &away, ago(minutes).0));
+    let cases = [
+        ("it waited an hour for its claim", clone(), &away, Some(10)),
+        ("it has failed for three minutes", said(3), &away, Some(7)),
+        ("it has failed for ten", said(10), &away, None),
+        ("nobody can pass it", clone(), &Problem::lasting(Reason::RestorePointMissing, "none"), None),
+        ("keys that are refused need somebody", clone(), &Problem::passing(Reason::StoreAccessDenied, "403"), None),
+    ];
+    for (situation, clone, problem, left) in cases {
+        let until = begins_until(&clone, problem, Some(noon()), noon());
+        assert_eq!(until.map(|at| at.duration_since(noon()).as_mins()), left, "{situation}");
+    }
+}
+
+#[test]
+fn a_quota_that_keeps_the_claim_from_being_made_does_not_cost_the_data_that_is_written() {
+    let quota = Problem::passing(Reason::ClusterForbidden, "make claim data-0: exceeded quota: storage");
+    let before = status::hindered(&CloneFromSnapshotStatus::default(), HANDING, &quota, ago(59).0);
+    assert!(hands_until(&with(before.clone()), &quota, Some(noon()), noon()).is_some());
+    assert!(hands_until(&with(before), &quota, Some(noon()), noon() + SignedDuration::from_mins(1)).is_none());
+}
+
+/// Each attempt would be two events, and what it writes would bring the next attempt at once.
+#[test]
+fn an_attempt_says_nothing_new_while_the_last_trouble_may_still_be_there() {
+    let away = Problem::passing(Reason::StoreUnreachable, "read snapshots/: timed out");
+    let fresh = CloneFromSnapshotStatus::default();
+    let told = status::hindered(&fresh, BEGINNING, &away, noon());
+    assert_eq!(status::provisioning(&told, noon()), told);
+    let reason = |status: &CloneFromSnapshotStatus| {
+        conditions::get(&status.conditions, conditions::READY).unwrap().reason.clone()
+    };
+    let made = status::provisioned(&told, noon());
+    assert_eq!((reason(&made), made.conditions.len()), ("Provisioning".to_owned(), 1));
+    let begun = status::provisioning(&fresh, noon());
+    assert_eq!(status::provisioned(&begun, noon()), begun, "no write where nothing was wrong");
+    let ended = status::ended(&status::giving_up(&told, &away, noon()), noon());
+    assert_eq!((reason(&ended), ended.conditions.len()), ("StoreUnreachable".to_owned(), 1));
+}
+
+/// One unreadable snapshot file must not hide a whole backup that lies elsewhere.
+#[test]
+fn a_damaged_repository_is_no_reason_not_to_look_where_an_old_backup_lies() {
+    for (reason, elsewhere) in [
+        (Reason::RepositoryDamaged, true),
+        (Reason::RepositoryMissing, true),
+        (Reason::RestorePointMissing, true),
+        (Reason::RestorePointDamaged, false),
+        (Reason::StoreUnreachable, false),
+    ] {
+        assert_eq!(may_be_of_the_original(&Problem::passing(reason, "x")), elsewhere, "{reason}");
+    }
 }

@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use api::conditions::{self, DISK_KNOWN};
+use api::conditions::DISK_KNOWN;
 use api::{CloneFromSnapshot, Reason, Timestamp, labels};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::SignedDuration;
 
 use super::{Seen, until};
+use crate::patience::Patience;
 use crate::{Again, Problem};
 
 /// How long the CSI driver has to record the disk of a volume that it made in the in-tree driver's name.
 pub const RECORDED_WITHIN: SignedDuration = SignedDuration::from_mins(5);
 /// How long the records of the CSI driver are asked for again, from when they could not be read for the first time.
-pub const ANSWERED_WITHIN: SignedDuration = SignedDuration::from_mins(15);
-/// A look that comes so long after it was due shows that nobody has asked meanwhile.
-const LATE: SignedDuration = SignedDuration::from_mins(5);
+pub const ANSWERED: Patience = Patience { condition: DISK_KNOWN, within: SignedDuration::from_mins(15) };
 
 /// Labels that say where a volume can be used: the new one's own count.
 const PLACES: [&str; 2] = ["topology.kubernetes.io/", "failure-domain.beta.kubernetes.io/"];
@@ -65,9 +64,8 @@ pub enum UnknownDisk {
     IsUnknown(Problem),
 }
 
-/// Which it is. What may pass has its time from when the restore said it first ([`DISK_KNOWN`]): a volume may be as old as it likes. That
-/// time begins anew where it passed while nobody asked: `due` is when this process was to ask again, if it has asked before and was not
-/// told.
+/// Which it is. What may pass has its [time](ANSWERED) from when the restore said it first: a volume may be as old as it likes. `due` is
+/// when this process was to ask again, if it has asked before and was not told.
 pub fn unknown_disk(
     clone: &CloneFromSnapshot,
     volume: &PersistentVolume,
@@ -90,16 +88,14 @@ fn may_pass(
     due: Option<Timestamp>,
     now: Timestamp,
 ) -> UnknownDisk {
-    let said = clone.status.as_ref().and_then(|status| conditions::get(&status.conditions, DISK_KNOWN));
-    let left = until(said.map(|said| &said.last_transition_time), ANSWERED_WITHIN, now);
-    let has_asked = due.is_some_and(|due| now.duration_since(due) < LATE);
-    let left = left.or_else(|| (!has_asked).then_some(now + ANSWERED_WITHIN));
+    let said = clone.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let left = ANSWERED.until(said, due, now);
     let tries = if left.is_some() { "tried again for" } else { "tried for" };
     let name = volume.metadata.name.as_deref().unwrap_or_default();
     let cause = format!(
         "find the disk of volume {name}: {} ({tries} {} minutes)",
         problem.cause.trim_end_matches('.'),
-        ANSWERED_WITHIN.as_mins()
+        ANSWERED.within.as_mins()
     );
     match left {
         Some(at) => UnknownDisk::MayPass(Problem { cause, ..problem }, at),
@@ -140,6 +136,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::clone::status;
+    use api::conditions;
     use api::{CloneFromSnapshotSpec, CloneFromSnapshotStatus, Download, Time};
 
     fn noon() -> Timestamp {
@@ -172,7 +169,7 @@ mod tests {
         for (minutes_old, problem) in [(0, &away), (60, &away), (60, &forbidden)] {
             let found = unknown_disk(&said(None), &volume(minutes_old), problem.clone(), None, noon());
             let UnknownDisk::MayPass(told, at) = found else { panic!("{minutes_old} minutes: {problem}: {found:?}") };
-            assert_eq!((told.reason, told.again, at), (problem.reason, Again::Later, noon() + ANSWERED_WITHIN));
+            assert_eq!((told.reason, told.again, at), (problem.reason, Again::Later, noon() + ANSWERED.within));
             assert!(told.cause.contains("pv-1") && told.cause.contains(&problem.cause), "{}", told.cause);
         }
     }
@@ -183,7 +180,7 @@ mod tests {
         for (minutes, passes) in [(0, true), (14, true), (15, false), (600, false)] {
             let told = match unknown_disk(&said(Some(minutes)), &volume(700), forbidden(), Some(noon()), noon()) {
                 UnknownDisk::MayPass(told, at) if passes => {
-                    assert_eq!(at, noon() + ANSWERED_WITHIN - SignedDuration::from_mins(minutes));
+                    assert_eq!(at, noon() + ANSWERED.within - SignedDuration::from_mins(minutes));
                     told
                 }
                 UnknownDisk::IsUnknown(told) if !passes => {
@@ -223,7 +220,7 @@ mod tests {
             let Some((problem, at)) = found else { continue };
             let told = status::disk_unknown(&clone.status.unwrap(), &problem, noon());
             let since = conditions::get(&told.conditions, DISK_KNOWN).unwrap().last_transition_time.0;
-            assert_eq!(since + ANSWERED_WITHIN, at, "{situation}: the next look goes by it");
+            assert_eq!(since + ANSWERED.within, at, "{situation}: the next look goes by it");
         }
     }
 
@@ -239,7 +236,7 @@ mod tests {
         assert_eq!(ready.reason, Reason::ClusterForbidden.as_str(), "the first word that is looked at");
         let download = Download::new("d", api::DownloadSpec::default());
         let followed = status::followed(&later, &download, noon());
-        for known in [status::disk_known(&later), followed, status::completed(&later, None, noon())] {
+        for known in [status::goes_on(&later), followed, status::completed(&later, None, noon())] {
             assert_eq!(conditions::get(&known.conditions, DISK_KNOWN), None);
         }
     }

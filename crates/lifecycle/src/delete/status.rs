@@ -21,11 +21,15 @@ pub fn erasing(before: &DeleteSnapshotStatus, now: Timestamp) -> DeleteSnapshotS
     working(before, Reason::Deleting, "deleting the disk snapshot and the restore point", now)
 }
 
-/// Its backup lies in the original's layout; what is removed of it later was there.
-pub fn found(before: &DeleteSnapshotStatus, now: Timestamp) -> DeleteSnapshotStatus {
+/// Its backup lies in the original's layout; what is removed of it later was there. `generation` is that of the request: one that somebody
+/// corrects means another backup.
+pub fn found(before: &DeleteSnapshotStatus, generation: Option<i64>, now: Timestamp) -> DeleteSnapshotStatus {
     let mut status = before.clone();
     let message = "the backup lies in the original's layout";
     conditions::set(&mut status.conditions, BACKUP_FOUND, Status::True, Reason::Deleting, message, now);
+    for said in status.conditions.iter_mut().filter(|said| said.type_ == BACKUP_FOUND) {
+        said.observed_generation = generation;
+    }
     status
 }
 

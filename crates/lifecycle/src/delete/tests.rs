@@ -75,6 +75,7 @@ fn a_backup_can_be_deleted_at_every_moment_of_its_life() {
         ("of a version up to 1.0.2", delete("ivd:disk:snap", 1), nothing(), "Erase"),
         ("local mode", of_repository(""), nothing(), "Erase"),
         ("stored, the disk snapshot stays", delete(ID, 1), upload("CleanupFailed", false), "Erase"),
+        ("stored, cancelled too late, the disk snapshot stays", delete(ID, 1), upload("CleanupFailed", true), "Erase"),
         ("gave up uploading", delete(ID, 1), upload("UploadFailedAfterRetry", false), "Erase"),
         ("cancelled before", delete(ID, 1), upload("Canceled", true), "Erase"),
         ("cancelled before, long ago", delete(ID, 61), upload("Canceled", true), "Erase"),
@@ -118,6 +119,10 @@ fn a_finished_deletion_stays_finished_and_goes_after_a_day() {
     for ended in [status::completed, |b: &_, now| status::failed(b, &Problem::lasting(Reason::InvalidSpec, "x"), now)] {
         assert_eq!(does(&with(ended(&before, noon() - hours)), &in_flight), format!("WakeAt +{} s", 23 * 3600));
         assert_eq!(plan(&with(ended(&before, noon() - hours * 24)), &in_flight, noon()), Plan::Remove);
+    }
+    for phase in [DeletePhase::Failed, DeletePhase::Completed] {
+        let of_the_original = with(DeleteSnapshotStatus { phase: Some(phase), ..before.clone() });
+        assert_eq!(plan(&of_the_original, &in_flight, noon()), Plan::SayWhen, "the original says no time of a bad end");
     }
     let failed = status::failed(&before, &invalid, noon());
     assert!(failed.completion_timestamp.is_some(), "every end carries its time");
@@ -184,10 +189,16 @@ fn only_a_backup_that_was_seen_is_called_deleted_where_nobody_says_in_which_repo
     let mut copied = by_hand.clone();
     copied.metadata.labels = Some(labels::ours());
     let mut of_velero = by_hand.clone();
-    of_velero.metadata.annotations = Some([(labels::SNAPSHOTTER.to_owned(), "velero.io/vsphere".to_owned())].into());
+    of_velero.metadata.annotations = Some([(labels::SNAPSHOTTER.to_owned(), "delete-1".to_owned())].into());
+    let mut copied_whole = of_velero.clone();
+    copied_whole.metadata.name = Some("delete-2".to_owned());
     let mut begun = by_hand.clone();
     let problem = Problem::passing(Reason::VCenterUnreachable, "delete the disk snapshot");
-    begun.status = Some(status::not_yet(&status::found(&DeleteSnapshotStatus::default(), noon()), &problem, noon()));
+    begun.status =
+        Some(status::not_yet(&status::found(&DeleteSnapshotStatus::default(), Some(1), noon()), &problem, noon()));
+    begun.metadata.generation = Some(1);
+    let mut corrected = begun.clone();
+    corrected.metadata.generation = Some(2);
     let mut tried = by_hand.clone();
     tried.status = Some(status::not_yet(&DeleteSnapshotStatus::default(), &problem, noon()));
     let cases = [
@@ -195,6 +206,8 @@ fn only_a_backup_that_was_seen_is_called_deleted_where_nobody_says_in_which_repo
         ("the repository of its namespace is looked in", &by_hand, Some("shop"), false),
         ("it was copied from one of ours", &copied, None, true),
         ("Velero deletes a backup of 1.0.2 again, which is gone", &of_velero, None, false),
+        ("it was copied from one of Velero's, annotations and all", &copied_whole, None, true),
+        ("it was found, and somebody corrected the id", &corrected, None, true),
         ("an attempt that found it may have removed it", &begun, None, false),
         ("an attempt that could not look has found nothing", &tried, None, true),
     ];

@@ -11,8 +11,10 @@ pub mod library;
 pub mod privileges;
 pub mod programs;
 pub mod rights;
+pub mod settings;
 pub mod storage;
 pub mod tracking;
+pub mod trust;
 
 use api::Reason;
 use serde::Serialize;

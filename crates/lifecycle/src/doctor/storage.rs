@@ -1,8 +1,14 @@
 //! Keys of repositories, and what a store can do.
 
-use api::Reason;
+use std::collections::BTreeMap;
+
+use api::parameters::key;
+use api::{BackupRepository, BackupRepositoryClaim, Reason};
 
 use super::{Finding, Matter};
+
+/// How many objects with keys in clear are named.
+const NAMED: usize = 5;
 
 /// One finding about the key of the repositories, which was found in that Secret.
 pub fn judge_key(secret: &str, well_known: bool) -> Finding {
@@ -16,6 +22,34 @@ pub fn judge_key(secret: &str, well_known: bool) -> Finding {
         "Secret {secret} holds the key of the repositories; without it nobody can read them: keep a copy elsewhere"
     );
     Finding::ok(Matter::Key, seen)
+}
+
+/// One finding about objects that hold S3 keys in clear, as the original writes them; `None` where there are none. They are never left
+/// over: nobody can tell whether their keys are still needed.
+pub fn judge_clear_keys(repositories: &[BackupRepository], claims: &[BackupRepositoryClaim]) -> Option<Finding> {
+    let is_clear = |parameters: &BTreeMap<String, String>| {
+        parameters.get(key::SECRET_ACCESS_KEY).is_some_and(|secret| !secret.is_empty())
+    };
+    let name = |name: &Option<String>| name.clone().unwrap_or_default();
+    let of_claims = claims.iter().filter(|claim| is_clear(&claim.repository_parameters)).map(|claim| {
+        let (namespace, name) = (name(&claim.metadata.namespace), name(&claim.metadata.name));
+        format!("BackupRepositoryClaim {namespace}/{name}")
+    });
+    let repositories = repositories.iter().filter(|repository| is_clear(&repository.repository_parameters));
+    let found: Vec<String> =
+        repositories.map(|found| format!("BackupRepository {}", name(&found.metadata.name))).chain(of_claims).collect();
+    if found.is_empty() {
+        return None;
+    }
+    let more = found.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    let named: Vec<&str> = found.iter().take(NAMED).map(String::as_str).collect();
+    let count = if found.len() == 1 { "1 object holds".to_owned() } else { format!("{} objects hold", found.len()) };
+    let seen = format!("{count} S3 keys in clear, as the original writes them: {}{more}", named.join(", "));
+    let why = "Whoever may read these kinds, or a backup of the cluster's own objects, has the keys of the bucket until they are replaced.";
+    let fix = "Once no unfinished Snapshot, Upload, Download or DeleteSnapshot names them: put new keys into the Secret of the storage \
+               location, take the old ones away at the store, and delete these objects. Ours name the Secret.";
+    Some(Finding::warning(Matter::Storage, seen, why, fix))
 }
 
 /// Something that a store was asked to do, and that we do with every backup or some.
@@ -131,6 +165,35 @@ mod tests {
         let old = Did::Otherwise("it is ignored".to_owned());
         assert_eq!(verdicts(&[(Ability::Put, Did::Well), (Ability::PutNew, old)]), [Verdict::Warning]);
         assert_eq!(verdicts(&[(Ability::Multipart, refused())]), [Verdict::Warning]);
+    }
+
+    #[test]
+    fn w31_descriptions_with_keys_in_clear_are_named_with_what_to_do() {
+        let parameters = |secret: &str| BTreeMap::from([(key::SECRET_ACCESS_KEY.to_owned(), secret.to_owned())]);
+        let repository = |name: &str, secret: &str| {
+            let mut described = BackupRepository::new(name);
+            described.repository_parameters = parameters(secret);
+            described
+        };
+        let mut claim = BackupRepositoryClaim::new("brc-1");
+        claim.metadata.namespace = Some("shop".to_owned());
+        let (clear, named) = (repository("br-1", "hunter2"), repository("br-2", ""));
+        assert_eq!(judge_clear_keys(&[], &[]), None);
+        assert_eq!(
+            judge_clear_keys(std::slice::from_ref(&named), std::slice::from_ref(&claim)),
+            None,
+            "they name a Secret"
+        );
+        claim.repository_parameters = parameters("hunter2");
+        let told = judge_clear_keys(&[clear, named], &[claim]).expect("two of them");
+        assert_eq!(told.verdict, Verdict::Warning);
+        assert!(told.seen.contains("2 objects"), "{}", told.seen);
+        assert!(told.seen.contains("BackupRepository br-1, BackupRepositoryClaim shop/brc-1"), "{}", told.seen);
+        assert!(told.fix.contains("new keys"), "{}", told.fix);
+        let whole = [told.seen, told.why, told.fix].concat();
+        assert!(!whole.contains("hunter2") && !whole.contains("br-2"), "{whole}");
+        let many: Vec<_> = (0..7).map(|n| repository(&format!("br-{n}"), "hunter2")).collect();
+        assert!(judge_clear_keys(&many, &[]).is_some_and(|told| told.seen.ends_with("br-4, and 2 more")));
     }
 
     #[test]

@@ -7,15 +7,22 @@ mod migrated;
 mod source;
 pub mod status;
 
-use api::conditions::{self, READY};
+use api::conditions::{self, PROCEEDS, READY};
+use api::entity::EntityId;
 use api::{Reason, Snapshot, SnapshotPhase, SnapshotStatus, Timestamp, Upload, UploadPhase, labels, names};
 use disk::DiskSnapshot;
+use k8s_openapi::jiff::SignedDuration;
 
 pub use migrated::{Backing, Migrated, Migration};
 pub use source::{Source, backing, disk_of, source};
 
 use crate::admission::Turn;
 use crate::age::{self, Finished};
+use crate::patience::Patience;
+use crate::{Again, Problem};
+
+/// How long what a Snapshot begins with may be away.
+pub const BEGINNING: Patience = Patience { condition: PROCEEDS, within: SignedDuration::from_mins(10) };
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,18 +31,42 @@ pub enum Plan {
     Rest,
     /// Nothing until then.
     WakeAt(Timestamp),
+    /// It has ended and does not say when, as the original leaves it: write that.
+    SayWhen,
     /// It has been finished for a day: delete it.
     Remove,
     /// Check, take the disk snapshot, make the Upload.
     Begin,
-    /// It was cancelled before anything existed.
-    Cancel,
+    /// It was cancelled, and no Upload runs: what it has left goes first.
+    Cancel(Undo),
     /// It was cancelled while its Upload runs: ask that to stop, and follow it to its end.
     StopUpload,
     /// Its Upload exists: say what the Upload says.
     Follow,
-    /// Its Upload was deleted before it ended: delete the disk snapshot and give up.
+    /// Its Upload is gone and had not ended: delete the disk snapshot, look whether the backup is there, and end by [`without_upload`].
     Abandon,
+}
+
+/// What a Snapshot that was cancelled may have left in vSphere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undo {
+    /// Nothing: nobody has begun it.
+    Nothing,
+    /// A disk snapshot of its claim's disk that carries its mark: nobody has recorded it.
+    Marked,
+    /// In local mode: the disk snapshot that is recorded.
+    Recorded(DiskSnapshot),
+}
+
+/// How a Snapshot goes on whose Upload is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WithoutUpload {
+    /// The backup is there: the original removes an Upload a day after it ended well, and no driver may have heard of that.
+    Uploaded,
+    /// There is none, or nobody can say for the reason that is given.
+    Abandoned(Option<Problem>),
+    /// It is looked for again.
+    LookAgain(Problem),
 }
 
 /// Decides. `upload` is the Upload made for this Snapshot, if there is one.
@@ -47,7 +78,7 @@ pub fn plan(snapshot: &Snapshot, upload: Option<&Upload>, now: Timestamp) -> Pla
     let phase = status.phase.as_ref();
     if phase.is_some_and(SnapshotPhase::is_terminal) {
         return match age::finished(status.completion_timestamp.as_ref(), now) {
-            Finished::Keep => Plan::Rest,
+            Finished::Untold => Plan::SayWhen,
             Finished::KeepUntil(at) => Plan::WakeAt(at),
             Finished::Remove => Plan::Remove,
         };
@@ -62,19 +93,81 @@ pub fn plan(snapshot: &Snapshot, upload: Option<&Upload>, now: Timestamp) -> Pla
     }
     let begun = status.snapshot_id.is_some();
     match phase {
-        // in local mode the disk snapshot is all there is; a late `New` finds it again by its token
-        _ if is_local(snapshot) && begun && phase == Some(&SnapshotPhase::Snapshotted) => Plan::Rest,
         _ if begun && !is_local(snapshot) => Plan::Abandon,
+        // in local mode the disk snapshot is all there is; a late `New` finds it again by its token
+        Some(SnapshotPhase::Snapshotted) if begun && snapshot.spec.snapshot_cancel && is_of_ours(&status) => {
+            Plan::Cancel(undo(&status))
+        }
         None | Some(SnapshotPhase::New | SnapshotPhase::InProgress | SnapshotPhase::Other(_)) => {
-            if snapshot.spec.snapshot_cancel { Plan::Cancel } else { Plan::Begin }
+            if snapshot.spec.snapshot_cancel { Plan::Cancel(undo(&status)) } else { Plan::Begin }
         }
         Some(_) => Plan::Rest,
     }
 }
 
-/// Whether nobody has asked an Upload to stop that still could.
+/// Whether we wrote a status. The original leaves a backup in local mode alone that was cancelled too late, and so do we.
+fn is_of_ours(status: &SnapshotStatus) -> bool {
+    conditions::get(&status.conditions, READY).is_some()
+}
+
+fn undo(status: &SnapshotStatus) -> Undo {
+    let recorded = status.snapshot_id.as_deref().and_then(|id| id.parse::<EntityId>().ok()?.disk_snapshot().ok());
+    match recorded {
+        Some(taken) => Undo::Recorded(taken),
+        None if was_begun(status) => Undo::Marked,
+        None => Undo::Nothing,
+    }
+}
+
+/// Whether a cancelled Snapshot waits until what it has left can be deleted. What was taken for an Upload goes in the sweep as well; what
+/// local mode has left would stay for good, so that ends only where no later look can find it.
+pub fn is_undone_later(snapshot: &Snapshot, problem: &Problem) -> bool {
+    is_local(snapshot) && problem.again == Again::Later
+}
+
+/// Decides what becomes of a Snapshot whose Upload is gone, by what a look into the store has found. Who cancels it waits for no store.
+pub fn without_upload(snapshot: &Snapshot, found: Result<bool, Problem>) -> WithoutUpload {
+    match found {
+        Ok(true) => WithoutUpload::Uploaded,
+        Ok(false) => WithoutUpload::Abandoned(None),
+        Err(problem) if problem.again == Again::Later && !snapshot.spec.snapshot_cancel => {
+            WithoutUpload::LookAgain(problem)
+        }
+        Err(problem) => WithoutUpload::Abandoned(Some(problem)),
+    }
+}
+
+/// Until when a Snapshot is tried again that met `problem` before it had begun; `None`: it ends. Nothing is there yet, so every problem is
+/// the end, but for those of the API server. `due` as in [`Patience::until`].
+pub fn begins_until(
+    snapshot: &Snapshot,
+    problem: &Problem,
+    due: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let passes = matches!(problem.reason, Reason::Internal | Reason::ClusterForbidden | Reason::ClusterUnreachable);
+    hindered_until(snapshot, problem, due, now).filter(|_| passes)
+}
+
+/// The same where none of several vCenters says that it has the disk: one that is silent is waited for as a single one is.
+pub fn disk_looked_for_until(
+    snapshot: &Snapshot,
+    problem: &Problem,
+    due: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let is_silent = matches!(problem.reason, Reason::VCenterUnreachable | Reason::VCenterFailed);
+    hindered_until(snapshot, problem, due, now).filter(|_| is_silent)
+}
+
+fn hindered_until(snapshot: &Snapshot, problem: &Problem, due: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    let said = snapshot.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    BEGINNING.until(said, due, now).filter(|_| problem.again == Again::Later)
+}
+
+/// Whether nobody has asked an Upload to stop that still could. One that only deletes its disk snapshot does that in any case.
 fn may_stop(upload: &Upload) -> bool {
-    let ended = upload.phase().is_some_and(UploadPhase::is_terminal);
+    let ended = upload.phase().is_some_and(|phase| phase.is_terminal() || *phase == UploadPhase::CleanupFailed);
     !ended && !upload.spec.upload_cancel && upload.metadata.deletion_timestamp.is_none()
 }
 
@@ -86,12 +179,15 @@ pub fn is_local(snapshot: &Snapshot) -> bool {
 /// Whether anything was ever done for a Snapshot, or is to be undone: before the first step its condition says so. One that says no
 /// more than that it waits for its turn is not begun.
 pub fn has_begun(snapshot: &Snapshot) -> bool {
-    let waits = |status: &SnapshotStatus| match conditions::get(&status.conditions, READY) {
+    snapshot.spec.snapshot_cancel || snapshot.status.as_ref().is_some_and(was_begun)
+}
+
+fn was_begun(status: &SnapshotStatus) -> bool {
+    let waits = match conditions::get(&status.conditions, READY) {
         Some(ready) => ready.reason == Reason::Queued.as_str(),
         None => status.conditions.is_empty(),
     };
-    let begun = |status: &SnapshotStatus| status.snapshot_id.is_some() || !waits(status);
-    snapshot.spec.snapshot_cancel || snapshot.status.as_ref().is_some_and(begun)
+    status.snapshot_id.is_some() || !waits
 }
 
 /// Whether an Upload was made for this very Snapshot: by its label, or by reference where the original made it. A name
@@ -202,6 +298,12 @@ mod tests {
         snapshot
     }
 
+    fn saying(mut snapshot: Snapshot, reason: Reason) -> Snapshot {
+        let status = snapshot.status.get_or_insert_default();
+        conditions::set(&mut status.conditions, READY, conditions::Status::False, reason, "", noon());
+        snapshot
+    }
+
     fn young(mut snapshot: Snapshot) -> Snapshot {
         snapshot.metadata.creation_timestamp = Some(Time(noon()));
         snapshot
@@ -221,17 +323,52 @@ mod tests {
         let stopping = Upload::new("upload-s", api::UploadSpec { upload_cancel: true, ..api::UploadSpec::default() });
         let mut uploaded = upload.clone();
         uploaded.status.get_or_insert_default().phase = Some(UploadPhase::Completed);
+        let mut cleaning = upload.clone();
+        cleaning.status.get_or_insert_default().phase = Some(UploadPhase::CleanupFailed);
+        let taken = || Plan::Cancel(Undo::Recorded("d:s".parse().unwrap()));
         let cases = [
             ("asked for", at("New"), None, Plan::Begin),
             ("applied by hand, young", young(fresh()), None, settles),
             ("applied by hand", fresh(), None, Plan::Begin),
             ("a phase nobody knows", at("Paused"), None, Plan::Begin),
-            ("cancelled before it began", cancelled(at("New")), None, Plan::Cancel),
+            ("cancelled before it began", cancelled(at("New")), None, Plan::Cancel(Undo::Nothing)),
+            ("cancelled in its turn", cancelled(saying(at("New"), Reason::Queued)), None, Plan::Cancel(Undo::Nothing)),
+            (
+                "cancelled while the disk snapshot is taken",
+                cancelled(saying(at("New"), Reason::Snapshotting)),
+                None,
+                Plan::Cancel(Undo::Marked),
+            ),
+            (
+                "the same in local mode",
+                local(cancelled(saying(at("New"), Reason::Snapshotting))),
+                None,
+                Plan::Cancel(Undo::Marked),
+            ),
+            (
+                "local mode, cancelled when it was done",
+                local(cancelled(saying(with_id(at("Snapshotted")), Reason::Snapshotted))),
+                None,
+                taken(),
+            ),
+            ("local mode, cancelled, a late New", local(cancelled(with_id(at("New")))), None, taken()),
+            (
+                "local mode, cancelled too late for the original",
+                local(cancelled(with_id(at("Snapshotted")))),
+                None,
+                Plan::Rest,
+            ),
             ("killed after the Upload was made", at("New"), Some(&upload), Plan::Follow),
             ("cancelled after it began", cancelled(at("New")), Some(&upload), Plan::StopUpload),
             ("cancelled while it uploads", cancelled(with_id(at("Uploading"))), Some(&upload), Plan::StopUpload),
             ("its Upload is being stopped", cancelled(with_id(at("Uploading"))), Some(&stopping), Plan::Follow),
             ("cancelled too late", cancelled(with_id(at("Uploading"))), Some(&uploaded), Plan::Follow),
+            (
+                "cancelled when it is stored and only its disk snapshot is left",
+                cancelled(with_id(at("CleanupAfterUploadFailed"))),
+                Some(&cleaning),
+                Plan::Follow,
+            ),
             ("a late New", with_id(at("New")), Some(&upload), Plan::Follow),
             ("a late New in local mode", local(with_id(at("New"))), None, Plan::Begin),
             ("local mode, done", local(with_id(at("Snapshotted"))), None, Plan::Rest),
@@ -243,7 +380,9 @@ mod tests {
                 Some(&upload),
                 Plan::WakeAt(noon() + SignedDuration::from_hours(23)),
             ),
-            ("failed by the original, without a time", at("SnapshotFailed"), None, Plan::Rest),
+            ("failed by the original, without a time", at("SnapshotFailed"), None, Plan::SayWhen),
+            ("cancelled by the original", with_id(at("Canceled")), Some(&upload), Plan::SayWhen),
+            ("given up by the original", with_id(at("UploadFailedAfterRetry")), None, Plan::SayWhen),
             ("uploaded a day ago", ended("Uploaded", 24), None, Plan::Remove),
         ];
         for (situation, snapshot, upload, want) in cases {
@@ -252,13 +391,35 @@ mod tests {
     }
 
     #[test]
+    fn a_backup_whose_upload_is_gone_is_called_failed_only_where_it_is_not_there() {
+        let away = || Problem::passing(Reason::StoreUnreachable, "look for the backup");
+        let unknown = || Problem::lasting(Reason::RepositoryUnknown, "find BackupRepository br-1");
+        let (running, stopped) = (with_id(at("Uploading")), cancelled(with_id(at("Uploading"))));
+        let cases = [
+            ("the original had removed it", &running, Ok(true), WithoutUpload::Uploaded),
+            ("cancelled, and there", &stopped, Ok(true), WithoutUpload::Uploaded),
+            ("deleted in the middle", &running, Ok(false), WithoutUpload::Abandoned(None)),
+            ("the store is away", &running, Err(away()), WithoutUpload::LookAgain(away())),
+            ("cancelled, the store is away", &stopped, Err(away()), WithoutUpload::Abandoned(Some(away()))),
+            ("nobody can look", &running, Err(unknown()), WithoutUpload::Abandoned(Some(unknown()))),
+        ];
+        for (situation, snapshot, found, want) in cases {
+            assert_eq!(without_upload(snapshot, found), want, "{situation}");
+        }
+    }
+
+    #[test]
+    fn a_cancelled_backup_in_local_mode_waits_for_vcenter_since_no_sweep_deletes_what_it_has_left() {
+        let away = Problem::passing(Reason::VCenterUnreachable, "list the snapshots of the disk");
+        let unknown = Problem::lasting(Reason::ClaimNotFound, "claim shop/data-0 does not exist");
+        assert!(is_undone_later(&local(at("New")), &away));
+        assert!(!is_undone_later(&local(at("New")), &unknown), "no later look will find the disk");
+        assert!(!is_undone_later(&at("New"), &away), "the sweep finds it");
+    }
+
+    #[test]
     fn a_snapshot_that_waits_for_its_turn_is_not_looked_up_and_one_that_was_begun_always_is() {
-        let saying = |reason: Reason| {
-            let mut snapshot = at("New");
-            let status = snapshot.status.get_or_insert_default();
-            conditions::set(&mut status.conditions, READY, conditions::Status::False, reason, "", noon());
-            snapshot
-        };
+        let saying = |reason: Reason| saying(at("New"), reason);
         let cases = [
             ("nobody has seen it", fresh(), false),
             ("asked for", at("New"), false),

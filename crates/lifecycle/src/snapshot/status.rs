@@ -1,9 +1,10 @@
 //! What the status of a Snapshot says. An end is written once and stays; the rest follows the Upload and never goes back.
 
-use api::conditions::{self, INCREMENTAL, READY, Status};
+use api::conditions::{self, INCREMENTAL, READY, STORED, Status};
 use api::metadata::Blob;
 use api::{Reason, Snapshot, SnapshotPhase, SnapshotStatus, Time, Timestamp, Upload, UploadPhase, Weight};
 
+use super::{BEGINNING, Undo};
 use crate::Problem;
 
 /// What the backup is called and what is needed to restore the claim; written together with the phase.
@@ -46,6 +47,7 @@ pub fn snapshotting(before: &SnapshotStatus, now: Timestamp) -> SnapshotStatus {
 pub fn waiting(before: &SnapshotStatus, problem: &Problem, now: Timestamp) -> SnapshotStatus {
     let mut status = before.clone();
     status.phase.get_or_insert(SnapshotPhase::New);
+    BEGINNING.note(&mut status.conditions, problem, now);
     tell(&mut status, Status::False, problem.reason, &problem.message(), now);
     status
 }
@@ -72,9 +74,14 @@ pub fn followed(before: &SnapshotStatus, upload: &Upload, record: Option<Record>
         status.conditions.retain(|c| c.type_ != INCREMENTAL);
         status.conditions.push(incremental.clone());
     }
+    status.conditions.retain(|c| c.type_ != STORED);
+    status.conditions.extend(conditions::get(&theirs.conditions, STORED).cloned());
     let (ready, reason) = match &phase {
         SnapshotPhase::Uploaded => (Status::True, Reason::Uploaded),
-        SnapshotPhase::Canceled => (Status::False, Reason::Canceled),
+        // trouble: nobody can see to what may be left
+        SnapshotPhase::Canceled => {
+            (Status::False, reason.filter(|r| r.weight() == Weight::Trouble).unwrap_or(Reason::Canceled))
+        }
         SnapshotPhase::Canceling => (Status::False, reason.unwrap_or(Reason::Canceling)),
         SnapshotPhase::Snapshotted => (Status::False, reason.unwrap_or(Reason::Snapshotted)),
         SnapshotPhase::Uploading => (Status::False, reason.unwrap_or(Reason::Uploading)),
@@ -99,15 +106,44 @@ pub fn failed(before: &SnapshotStatus, problem: &Problem, now: Timestamp) -> Sna
     ended(before, SnapshotPhase::SnapshotFailed, problem.reason, &problem.message(), now)
 }
 
-/// Cancelled before it began.
-pub fn canceled(before: &SnapshotStatus, now: Timestamp) -> SnapshotStatus {
-    ended(before, SnapshotPhase::Canceled, Reason::Canceled, "cancelled before it began", now)
+/// Cancelled, and no Upload ran. `left` is why nobody can see to what it may have left in vSphere.
+pub fn canceled(before: &SnapshotStatus, undo: &Undo, left: Option<&Problem>, now: Timestamp) -> SnapshotStatus {
+    let (reason, message) = match (left, undo) {
+        (Some(why), _) => {
+            (why.reason, format!("asked to stop; its disk snapshot may be left in vSphere: {}", why.message()))
+        }
+        (None, Undo::Nothing) => (Reason::Canceled, "cancelled before it began".to_owned()),
+        (None, Undo::Marked) => (Reason::Canceled, "cancelled while the disk snapshot was being taken".to_owned()),
+        (None, Undo::Recorded(taken)) => (Reason::Canceled, format!("asked to stop; disk snapshot {taken} is deleted")),
+    };
+    ended(before, SnapshotPhase::Canceled, reason, &message, now)
 }
 
-/// Its Upload was deleted by somebody; the disk snapshot is gone too.
-pub fn abandoned(before: &SnapshotStatus, now: Timestamp) -> SnapshotStatus {
-    let problem = Problem::lasting(Reason::RequestDeleted, "somebody deleted the Upload before it had ended")
-        .with_fix(Some("Make a new Snapshot.".to_owned()));
+/// It cannot end yet, and why; it is tried again. The phase stays.
+pub fn held_up(before: &SnapshotStatus, problem: &Problem, now: Timestamp) -> SnapshotStatus {
+    let mut status = before.clone();
+    tell(&mut status, Status::False, problem.reason, &problem.message(), now);
+    status
+}
+
+/// Its Upload is gone, and the backup is there.
+pub fn uploaded(before: &SnapshotStatus, now: Timestamp) -> SnapshotStatus {
+    let message = "the Upload is gone; its backup was found in the store";
+    let mut status = ended(before, SnapshotPhase::Uploaded, Reason::Uploaded, message, now);
+    status.conditions.retain(|c| c.type_ != STORED);
+    status.message = None;
+    tell(&mut status, Status::True, Reason::Uploaded, message, now);
+    status
+}
+
+/// Its Upload was deleted by somebody; the disk snapshot is gone too. `unknown` is why nobody can look whether the backup is there.
+pub fn abandoned(before: &SnapshotStatus, unknown: Option<&Problem>, now: Timestamp) -> SnapshotStatus {
+    let deleted = "somebody deleted the Upload before it had ended";
+    let cause = match unknown {
+        None => deleted.to_owned(),
+        Some(why) => format!("{deleted}, as far as is known: {}", why.cause),
+    };
+    let problem = Problem::lasting(Reason::RequestDeleted, cause).with_fix(Some("Make a new Snapshot.".to_owned()));
     ended(before, SnapshotPhase::UploadFailedAfterRetry, problem.reason, &problem.message(), now)
 }
 
@@ -119,6 +155,7 @@ fn ended(
     now: Timestamp,
 ) -> SnapshotStatus {
     let mut status = before.clone();
+    BEGINNING.over(&mut status.conditions);
     status.phase = Some(phase);
     status.message = Some(message.to_owned());
     status.completion_timestamp = Some(Time(now));
@@ -126,8 +163,12 @@ fn ended(
     status
 }
 
+/// It has begun.
 fn recorded(before: &SnapshotStatus, record: Record) -> SnapshotStatus {
-    SnapshotStatus { snapshot_id: Some(record.snapshot_id), metadata: record.metadata, ..before.clone() }
+    let mut status =
+        SnapshotStatus { snapshot_id: Some(record.snapshot_id), metadata: record.metadata, ..before.clone() };
+    BEGINNING.over(&mut status.conditions);
+    status
 }
 
 fn mirrored(upload: Option<&UploadPhase>) -> Option<SnapshotPhase> {
@@ -235,10 +276,45 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_nobody_can_be_sure_of_says_why() {
+        let before = SnapshotStatus::default();
+        let ready = |status: &SnapshotStatus| conditions::get(&status.conditions, READY).unwrap().clone();
+        let unknown = Problem::lasting(Reason::RepositoryUnknown, "find BackupRepository br-1: there is none");
+        let told = ready(&abandoned(&before, Some(&unknown), noon()));
+        assert!(told.message.contains("as far as is known: find BackupRepository br-1"), "{}", told.message);
+        let gone = Problem::lasting(Reason::ClaimNotFound, "claim shop/data-0 does not exist");
+        let told = ready(&canceled(&before, &Undo::Marked, Some(&gone), noon()));
+        assert_eq!(told.reason, Reason::ClaimNotFound.as_str());
+        assert!(told.message.contains("may be left in vSphere: claim shop/data-0"), "{}", told.message);
+        let found = uploaded(&before, noon());
+        assert_eq!((ready(&found).status.as_str(), ready(&found).reason.as_str()), ("True", "Uploaded"));
+        assert_eq!((found.phase.clone(), found.message.clone()), (Some(SnapshotPhase::Uploaded), None));
+        assert!(found.completion_timestamp.is_some());
+    }
+
+    #[test]
+    fn a_snapshot_says_that_it_is_stored_while_its_disk_snapshot_is_stuck_and_no_longer() {
+        let busy = Problem::passing(Reason::DiskBusy, "delete the disk snapshot");
+        let running = transfer::upload::started(&transfer::upload::new(noon()), "node-a", noon());
+        let stuck = transfer::upload::cleanup_failed(&transfer::upload::stored(&running, noon()), &busy, noon());
+        let stored = |status: &SnapshotStatus| conditions::get(&status.conditions, STORED).map(|c| c.status.clone());
+        let told = followed(&SnapshotStatus::default(), &upload(stuck.clone()), record(), noon());
+        assert_eq!(stored(&told).as_deref(), Some("True"));
+        let done = transfer::upload::cleaned(&stuck, Ok(true), noon());
+        let told = followed(&told, &upload(done), None, noon());
+        assert_eq!((told.phase.clone(), stored(&told)), (Some(SnapshotPhase::Uploaded), None));
+    }
+
+    #[test]
     fn every_end_carries_its_time() {
         let before = SnapshotStatus::default();
         let problem = Problem::lasting(Reason::BucketMissing, "open the repository");
-        for status in [failed(&before, &problem, noon()), canceled(&before, noon()), abandoned(&before, noon())] {
+        let all = [
+            failed(&before, &problem, noon()),
+            canceled(&before, &Undo::Marked, None, noon()),
+            abandoned(&before, None, noon()),
+        ];
+        for status in all {
             assert!(
                 status.phase.as_ref().unwrap().is_terminal() && status.completion_timestamp.is_some(),
                 "{:?}",

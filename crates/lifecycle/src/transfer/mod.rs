@@ -1,15 +1,20 @@
 //! Decides about one transfer on one node: claim, copy, clean up, wait or stop; and what its status then says.
 //!
 //! [`Upload`](api::Upload) and [`Download`](api::Download) become one [`Transfer`]; [`plan`] needs nothing else of them.
-//! The statuses are in [`upload`] and [`download`]. Nothing here knows how bytes move.
+//! The statuses are in [`upload`] and [`download`]; what the original leaves where it cancels is in [`cancelled`]. Nothing here knows
+//! how bytes move.
 
+pub mod cancelled;
 pub mod download;
+mod leftover;
+pub mod of_the_original;
 mod read;
 mod transport;
 pub mod upload;
 
 use api::Timestamp;
 
+pub use leftover::{Leftover, leftover};
 pub use transport::Transport;
 
 /// One Upload or Download, as far as the decision needs it.
@@ -50,7 +55,7 @@ pub enum State {
         /// When the next attempt is due.
         retry_at: Timestamp,
     },
-    /// It has ended.
+    /// It has ended, or no node may touch it ([`of_the_original`]).
     Finished,
 }
 
@@ -102,7 +107,8 @@ pub enum Work {
         /// It was begun before.
         resumed: bool,
     },
-    /// The copy has ended: delete the disk snapshot; then [`upload::cleaned`] with whether the restore point exists.
+    /// The copy has ended: delete the disk snapshot; then [`upload::cleaned`] with whether the restore point exists. Also for one that is
+    /// cancelled by now, which is too late: what is stored stays.
     CleanUp,
     /// Nobody is copying and it should stop: remove what there is, then it is cancelled.
     Cancel,
@@ -126,16 +132,15 @@ pub fn plan(transfer: &Transfer, node: &Node, now: Timestamp) -> Plan {
         (State::Cancelling { retry_at }, _) if *retry_at > now => {
             return Plan::WakeAt(*retry_at);
         }
+        (State::Cleaning { retry_at }, _) if *retry_at > now => return Plan::WakeAt(*retry_at),
+        (State::Cleaning { .. }, _) => Work::CleanUp,
         (State::Cancelling { .. }, _) | (_, true) => Work::Cancel,
         (State::Waiting { .. } | State::Failed { .. }, false) if !transfer.admitted => return Plan::Rest, // admission is an event
         (State::Waiting { from }, false) if *from > now => return Plan::WakeAt(*from),
         (State::Waiting { .. }, false) => Work::Copy { resumed: false },
         (State::Copying, false) => Work::Copy { resumed: true },
-        (State::Failed { retry_at } | State::Cleaning { retry_at }, false) if *retry_at > now => {
-            return Plan::WakeAt(*retry_at);
-        }
+        (State::Failed { retry_at }, false) if *retry_at > now => return Plan::WakeAt(*retry_at),
         (State::Failed { .. }, false) => Work::Copy { resumed: false },
-        (State::Cleaning { .. }, false) => Work::CleanUp,
     };
     // only copying needs a slot: cancelling and cleaning up must not wait for other disks
     if matches!(work, Work::Copy { .. }) && node.free_slots == 0 { Plan::WaitForSlot } else { Plan::Claim(work) }
@@ -223,6 +228,18 @@ mod tests {
                 transfer(State::Cleaning { retry_at: nine() }),
                 full(),
                 Plan::Claim(Work::CleanUp),
+            ),
+            (
+                "cancelled when it is stored and only its disk snapshot is left",
+                cancelled(State::Cleaning { retry_at: nine() }),
+                full(),
+                Plan::Claim(Work::CleanUp),
+            ),
+            (
+                "the same, while vCenter is away",
+                cancelled(State::Cleaning { retry_at: noon() }),
+                free(),
+                Plan::WakeAt(noon()),
             ),
             ("finished", transfer(State::Finished), free(), Plan::Rest),
         ];

@@ -2,6 +2,7 @@
 
 use api::{Download, DownloadPhase, Time, Timestamp, Upload, UploadPhase};
 
+use super::of_the_original::is_of_the_original;
 use super::{State, Transfer};
 use crate::age::SETTLING;
 use crate::new_disk;
@@ -35,6 +36,7 @@ impl From<&Download> for Transfer {
         let status = download.status.clone().unwrap_or_default();
         let due = due(status.next_retry_timestamp.as_ref());
         let state = match status.phase {
+            _ if is_of_the_original(download) => State::Finished,
             None => waiting(download.metadata.creation_timestamp.as_ref()),
             Some(DownloadPhase::New | DownloadPhase::Other(_)) => State::Waiting { from: due },
             Some(DownloadPhase::InProgress) => State::Copying,

@@ -1,6 +1,6 @@
 //! What the status of an Upload says after each step. The caller writes it; only what differs goes over the wire.
 
-use api::conditions::{self, INCREMENTAL, READY, Status};
+use api::conditions::{self, INCREMENTAL, READY, STORED, Status};
 use api::{Progress, Reason, Time, Timestamp, UploadPhase, UploadStatus};
 
 use super::Transport;
@@ -8,6 +8,9 @@ use crate::content::Source;
 use crate::limits::Limit;
 use crate::retry::{UploadRetries, upload_back_off_minutes, upload_due};
 use crate::{Again, Problem};
+
+/// What `message` says of one that we have cancelled.
+pub(super) const CANCELLED: &str = "The upload was cancelled";
 
 const WAITS_FOR_A_NODE: &str = "waiting for a node to take it";
 
@@ -127,6 +130,7 @@ pub fn waits(before: &UploadStatus, reason: Reason, why: &str, now: Timestamp) -
 /// The restore point was read back and the disk snapshot is gone.
 pub fn completed(before: &UploadStatus, progress: Progress, now: Timestamp) -> UploadStatus {
     let mut status = ended(before, UploadPhase::Completed, now);
+    status.conditions.retain(|condition| condition.type_ != STORED);
     status.progress = progress;
     status.message = Some("Upload completed".to_owned());
     let found = conditions::get(&status.conditions, INCREMENTAL).map(|c| format!("; what was read: {}", c.message));
@@ -135,7 +139,14 @@ pub fn completed(before: &UploadStatus, progress: Progress, now: Timestamp) -> U
     status
 }
 
-/// The restore point was read back; the disk snapshot could not be deleted. Tried again without end: the data is safe.
+/// The restore point was read back; the disk snapshot is still to be deleted.
+pub fn stored(before: &UploadStatus, now: Timestamp) -> UploadStatus {
+    let mut status = before.clone();
+    conditions::set(&mut status.conditions, STORED, Status::True, Reason::Uploaded, Reason::Uploaded.meaning(), now);
+    status
+}
+
+/// The copy has ended; the disk snapshot could not be deleted. Tried again without end: what is stored is safe.
 pub fn cleanup_failed(before: &UploadStatus, problem: &Problem, now: Timestamp) -> UploadStatus {
     retry(before, UploadPhase::CleanupFailed, problem, now)
 }
@@ -155,7 +166,7 @@ pub fn attempt_failed(
 
 /// The last attempt failed. `snapshot` says whether the disk snapshot could be deleted; while it could not, the Upload
 /// stays `CleanupFailed` and [`cleaned`] decides by what the repository holds, so that a failed upload never ends
-/// `Completed`.
+/// `Completed`. Why it failed stays said besides what keeps the disk snapshot.
 pub fn given_up(
     before: &UploadStatus,
     problem: &Problem,
@@ -163,7 +174,9 @@ pub fn given_up(
     now: Timestamp,
 ) -> UploadStatus {
     if let Err(stays) = snapshot {
-        return retry(before, UploadPhase::CleanupFailed, stays, now);
+        let mut status = retry(before, UploadPhase::CleanupFailed, stays, now);
+        conditions::set(&mut status.conditions, STORED, Status::False, problem.reason, &problem.message(), now);
+        return status;
     }
     let mut status = ended(before, UploadPhase::UploadFailedAfterRetry, now);
     status.retry_count = before.retry_count.saturating_add(1);
@@ -172,19 +185,41 @@ pub fn given_up(
     status
 }
 
-/// The disk snapshot is gone at last. Whether the Upload is done is what the repository says, not what the phase was.
-pub fn cleaned(before: &UploadStatus, restore_point_exists: bool, now: Timestamp) -> UploadStatus {
-    if restore_point_exists {
-        return completed(before, before.progress, now);
-    }
-    let problem = Problem::lasting(
-        Reason::RestorePointMissing,
-        "the upload had failed before its disk snapshot could be deleted",
-    );
+/// The disk snapshot is gone at last. Whether the Upload is done is what the repository says, not what the phase was: `found` is what a look
+/// there has found. One that could not look is repeated, but for a repository of which nobody knows any more (W-27): then what was said
+/// when the copy ended decides.
+pub fn cleaned(before: &UploadStatus, found: Result<bool, &Problem>, now: Timestamp) -> UploadStatus {
+    let said = conditions::get(&before.conditions, STORED);
+    let was_stored = said.is_some_and(|said| said.status == Status::True.as_str());
+    let why = match found {
+        Ok(true) => return completed(before, before.progress, now),
+        Err(problem) if !is_unknown_for_good(problem) => return cleanup_failed(before, problem, now),
+        Err(_) if was_stored => return completed(before, before.progress, now),
+        Err(problem) => problem.clone(),
+        Ok(false) if was_stored => Problem::lasting(
+            Reason::RestorePointMissing,
+            "the restore point was checked when it was written, and was gone before the disk snapshot could be deleted",
+        ),
+        Ok(false) => Problem::lasting(
+            Reason::RestorePointMissing,
+            "the upload had failed before its disk snapshot could be deleted",
+        ),
+    };
+    let first = said.filter(|said| !was_stored && Reason::from_word(&said.reason).is_some());
+    let (reason, message) = match first {
+        Some(said) => (Reason::from_word(&said.reason).unwrap_or(why.reason), said.message.clone()),
+        None => (why.reason, why.message()),
+    };
     let mut status = ended(before, UploadPhase::UploadFailedAfterRetry, now);
-    status.message = Some(problem.message());
-    tell(&mut status, Status::False, problem.reason, &problem.message(), now);
+    status.conditions.retain(|condition| condition.type_ != STORED);
+    status.message = Some(message.clone());
+    tell(&mut status, Status::False, reason, &message, now);
     status
+}
+
+/// Whether nobody can say any more where a restore point would be.
+fn is_unknown_for_good(problem: &Problem) -> bool {
+    matches!(problem.reason, Reason::RepositoryUnknown | Reason::InvalidSpec)
 }
 
 /// It was asked to stop and this node is stopping.
@@ -201,11 +236,17 @@ pub fn cancel_waits(before: &UploadStatus, problem: &Problem, now: Timestamp) ->
     retry(before, UploadPhase::Canceling, problem, now)
 }
 
-/// It was asked to stop; disk snapshot and half-made objects are gone.
-pub fn canceled(before: &UploadStatus, now: Timestamp) -> UploadStatus {
+/// It was asked to stop; disk snapshot and half-made objects are gone. `left` is why nobody can see to what may be left in the store.
+pub fn canceled(before: &UploadStatus, left: Option<&Problem>, now: Timestamp) -> UploadStatus {
     let mut status = ended(before, UploadPhase::Canceled, now);
-    status.message = Some("The upload was cancelled".to_owned());
-    tell(&mut status, Status::False, Reason::Canceled, "asked to stop; nothing is left behind", now);
+    status.message = Some(CANCELLED.to_owned());
+    let (reason, message) = match left {
+        None => (Reason::Canceled, "asked to stop; nothing is left behind".to_owned()),
+        Some(why) => {
+            (why.reason, format!("asked to stop; what was stored may be left in the bucket: {}", why.message()))
+        }
+    };
+    tell(&mut status, Status::False, reason, &message, now);
     status
 }
 
@@ -291,8 +332,61 @@ mod tests {
         let stays = Problem::passing(Reason::SnapshotDeleteFailed, "delete the disk snapshot: busy");
         let waiting = given_up(&new(noon()), &unreachable(), Err(&stays), noon());
         assert_eq!(waiting.phase, Some(UploadPhase::CleanupFailed));
-        assert_eq!(cleaned(&waiting, false, noon()).phase, Some(UploadPhase::UploadFailedAfterRetry));
-        assert_eq!(cleaned(&waiting, true, noon()).phase, Some(UploadPhase::Completed));
+        assert_eq!(cleaned(&waiting, Ok(false), noon()).phase, Some(UploadPhase::UploadFailedAfterRetry));
+        assert_eq!(cleaned(&waiting, Ok(true), noon()).phase, Some(UploadPhase::Completed));
+    }
+
+    #[test]
+    fn w27_an_upload_whose_disk_snapshot_was_stuck_ends_by_what_is_stored_and_says_why_it_failed_first() {
+        let stays = Problem::passing(Reason::SnapshotDeleteFailed, "delete the disk snapshot: busy");
+        let silent = Problem::passing(Reason::StoreUnreachable, "look for the restore point: no answer");
+        let unknown = Problem::lasting(Reason::RepositoryUnknown, "find BackupRepository br-1: there is none");
+        let begun = started(&new(noon()), "node-a", noon());
+        let hung = Problem::passing(Reason::VddkHung, "back up the disk: the library does not answer");
+        let failed = cleanup_failed(&given_up(&begun, &hung, Err(&stays), noon()), &stays, noon());
+        let good = cleanup_failed(&stored(&begun, noon()), &stays, noon());
+        let originals = cleanup_failed(&begun, &stays, noon());
+        let done = (UploadPhase::Completed, Reason::Completed);
+        let ended = |reason| (UploadPhase::UploadFailedAfterRetry, reason);
+        let again = (UploadPhase::CleanupFailed, Reason::StoreUnreachable);
+        let cases = [
+            ("stored, and there", &good, Ok(true), done.clone()),
+            ("stored, and its repository is known to nobody", &good, Err(&unknown), done.clone()),
+            ("stored, and removed since", &good, Ok(false), ended(Reason::RestorePointMissing)),
+            ("stored, and the store is away", &good, Err(&silent), again.clone()),
+            ("given up", &failed, Ok(false), ended(Reason::VddkHung)),
+            ("given up, and there all the same", &failed, Ok(true), done.clone()),
+            ("given up, and its repository is known to nobody", &failed, Err(&unknown), ended(Reason::VddkHung)),
+            ("given up, and the store is away", &failed, Err(&silent), again),
+            ("the original says nothing, and it is there", &originals, Ok(true), done),
+            ("the original says nothing, and it is not", &originals, Ok(false), ended(Reason::RestorePointMissing)),
+            ("the original says nothing, nobody knows", &originals, Err(&unknown), ended(Reason::RepositoryUnknown)),
+        ];
+        for (situation, before, found, want) in cases {
+            let status = cleaned(before, found, noon());
+            let ready = conditions::get(&status.conditions, READY).unwrap();
+            let got = (status.phase.clone().unwrap(), Reason::from_word(&ready.reason).unwrap());
+            assert_eq!(got, want, "{situation}");
+            let goes_on = status.phase == Some(UploadPhase::CleanupFailed);
+            assert!(goes_on || conditions::get(&status.conditions, STORED).is_none(), "{situation}");
+        }
+        let told = cleaned(&failed, Ok(false), noon()).message.unwrap();
+        assert!(told.contains("the library does not answer"), "{told}");
+    }
+
+    #[test]
+    fn a_cancelled_upload_does_not_call_the_store_empty_where_nobody_can_look() {
+        let unknown = Problem::lasting(Reason::RepositoryUnknown, "find BackupRepository br-1: there is none");
+        let begun = started(&new(noon()), "node-a", noon());
+        for (left, reason, words) in [
+            (None, Reason::Canceled, "nothing is left behind"),
+            (Some(&unknown), Reason::RepositoryUnknown, "may be left in the bucket: find BackupRepository br-1"),
+        ] {
+            let status = canceled(&begun, left, noon());
+            let ready = conditions::get(&status.conditions, READY).unwrap();
+            assert_eq!((status.phase, ready.reason.as_str()), (Some(UploadPhase::Canceled), reason.as_str()));
+            assert!(ready.message.contains(words), "{}", ready.message);
+        }
     }
 
     #[test]
@@ -306,7 +400,7 @@ mod tests {
             cleanup_failed(&fresh, &unreachable(), now),
             given_up(&fresh, &unreachable(), Ok(()), now),
             cancelling(&fresh, now),
-            canceled(&fresh, now),
+            canceled(&fresh, None, now),
         ];
         for status in all {
             let phase = status.phase.clone().unwrap();

@@ -3,5 +3,5 @@
 mod secrets;
 mod which;
 
-pub use secrets::{CSI_NAMESPACE, SecretPlace, secrets};
+pub use secrets::{CSI_NAMESPACE, SecretPlace, formerly, moved, secrets};
 pub use which::{Answer, which};

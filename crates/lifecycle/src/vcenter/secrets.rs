@@ -3,12 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use api::names;
+use api::{Reason, names};
 
+use crate::flag;
 use crate::flavor::Flavor;
 
 /// Where the CSI driver keeps its own Secret.
 pub const CSI_NAMESPACE: &str = "vmware-system-csi";
+
+/// Where the original looked for its Secret, wherever Velero was.
+const ORIGINALS_NAMESPACE: &str = "velero";
+
+/// Key in [`names::FEATURES`]: whether the Secret is ours, and not the CSI driver's own.
+const DECOUPLED: &str = "decouple-vsphere-csi-driver";
 
 /// A Secret with vCenter's credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +56,7 @@ pub fn secrets(
     let is_shared = match flavor {
         Flavor::Guest => return Vec::new(),
         Flavor::Supervisor => true,
-        Flavor::Vanilla => set(features, "decouple-vsphere-csi-driver").as_deref() == Some("false"),
+        Flavor::Vanilla => !flag::set(features, DECOUPLED, true),
     };
     if is_shared {
         let place = |name: &str| SecretPlace { namespace: Some(CSI_NAMESPACE.to_owned()), name: name.to_owned() };
@@ -61,19 +68,80 @@ pub fn secrets(
     vec![SecretPlace { namespace, name }]
 }
 
+/// Where the original found the Secret and nobody looks any more, `looked` being where it was looked for in vain: with a CSI driver before
+/// 2.3, that driver's own in `kube-system`; by default the namespace `velero`, wherever Velero was.
+pub fn formerly(looked: &[SecretPlace], flavor: Flavor, velero_namespace: &str) -> Vec<SecretPlace> {
+    let place =
+        |namespace: &str, name: &str| SecretPlace { namespace: Some(namespace.to_owned()), name: name.to_owned() };
+    match looked {
+        _ if flavor != Flavor::Vanilla => Vec::new(),
+        [SecretPlace { namespace: None, name }] if velero_namespace != ORIGINALS_NAMESPACE => {
+            vec![place(ORIGINALS_NAMESPACE, name)]
+        }
+        [SecretPlace { namespace: Some(namespace), .. }, _] if namespace == CSI_NAMESPACE => {
+            names::CSI_SECRETS.map(|name| place("kube-system", name)).to_vec()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What helps where the Secret is at one of these places, where the original found it. `is_there`: it was seen there.
+pub fn moved(formerly: &[SecretPlace], is_there: bool) -> Option<String> {
+    let first = formerly.first()?;
+    let places = formerly.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    let begins = if is_there { "One lies" } else { "The original also found one" };
+    let namespace = first.namespace.as_deref().unwrap_or_default();
+    let name = if formerly.len() == 1 { first.name.as_str() } else { "its name" };
+    let decoupled = if namespace == ORIGINALS_NAMESPACE {
+        String::new()
+    } else {
+        format!(" and take `{DECOUPLED}` out of {},", names::FEATURES)
+    };
+    Some(format!(
+        "{} {begins} as {places}: to use that one, set `vsphere_secret_namespace: {namespace}` and `vsphere_secret_name: {name}` in ConfigMap {},\
+         {decoupled} and give the same to `vcenterSecret` of the chart's values.",
+        Reason::VCenterSecretMissing.fix(),
+        names::CONFIG
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_lies_where_the_original_found_it_is_told_with_what_to_set() {
+        let (none, mine) = (BTreeMap::new(), BTreeMap::from([("vsphere_secret_name".to_owned(), "mine".to_owned())]));
+        let shared = BTreeMap::from([(DECOUPLED.to_owned(), "false".to_owned())]);
+        let of_csi = ["kube-system/vsphere-config-secret", "kube-system/csi-vsphere-config"];
+        type Set<'s> = &'s BTreeMap<String, String>;
+        let cases: [(&str, Set<'_>, Set<'_>, &str, &[&str]); 4] = [
+            ("Velero is elsewhere", &none, &none, "backup", &["velero/velero-vsphere-config-secret"]),
+            ("Velero is elsewhere, another name", &mine, &none, "backup", &["velero/mine"]),
+            ("Velero is where it always was", &none, &none, "velero", &[]),
+            ("the CSI driver's own", &none, &shared, "velero", &of_csi),
+        ];
+        for (situation, config, features, velero, want) in cases {
+            let old = formerly(&secrets(config, features, Flavor::Vanilla), Flavor::Vanilla, velero);
+            assert_eq!(old.iter().map(ToString::to_string).collect::<Vec<_>>(), want, "{situation}");
+            let Some(fix) = moved(&old, false) else { continue };
+            let namespace = if velero == "velero" { "kube-system" } else { "velero" };
+            for words in [want[0], &format!("vsphere_secret_namespace: {namespace}"), "vcenterSecret"] {
+                assert!(fix.contains(words), "{situation}: `{words}` in {fix}");
+            }
+        }
+        let of_supervisor = secrets(&none, &none, Flavor::Supervisor);
+        assert_eq!(formerly(&of_supervisor, Flavor::Supervisor, "velero"), Vec::new(), "it never lay elsewhere");
+    }
 
     #[test]
     fn vcenters_secret_is_looked_for_where_settings_and_flavor_say() {
         type Set = &'static [(&'static str, &'static str)];
         const NAMESPACE: &str = "vsphere_secret_namespace";
         const NAME: &str = "vsphere_secret_name";
-        const DECOUPLED: &str = "decouple-vsphere-csi-driver";
         let default = "velero-vsphere-config-secret in Velero's namespace";
         let of_csi = ["vmware-system-csi/vsphere-config-secret", "vmware-system-csi/csi-vsphere-config"];
-        let cases: [(&str, Set, Set, Flavor, &[&str]); 9] = [
+        let cases: [(&str, Set, Set, Flavor, &[&str]); 12] = [
             ("nothing is set", &[], &[], Flavor::Vanilla, &[default]),
             ("empty words", &[(NAMESPACE, " "), (NAME, "")], &[], Flavor::Vanilla, &[default]),
             ("another name", &[(NAME, "mine")], &[], Flavor::Vanilla, &["mine in Velero's namespace"]),
@@ -86,6 +154,9 @@ mod tests {
             ),
             ("both", &[(NAMESPACE, "vault"), (NAME, "mine")], &[], Flavor::Vanilla, &["vault/mine"]),
             ("the CSI driver's own", &[(NAME, "mine")], &[(DECOUPLED, "false")], Flavor::Vanilla, &of_csi),
+            ("in a word of Go", &[], &[(DECOUPLED, "F")], Flavor::Vanilla, &of_csi),
+            ("in another one", &[], &[(DECOUPLED, " 0\n")], Flavor::Vanilla, &of_csi),
+            ("no flag", &[], &[(DECOUPLED, "no")], Flavor::Vanilla, &[default]),
             ("not the CSI driver's", &[], &[(DECOUPLED, "true")], Flavor::Vanilla, &[default]),
             ("a Supervisor", &[(NAME, "mine")], &[(DECOUPLED, "true")], Flavor::Supervisor, &of_csi),
             ("a guest", &[(NAME, "mine")], &[], Flavor::Guest, &[]),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::flag;
+
 /// Settings of the plugin. A missing ConfigMap or key, or a value that is no flag, means the default, which is off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -28,19 +30,20 @@ impl Settings {
     /// whatever stood there before.
     pub const ENABLE_LOCAL_MODE: &'static str = "EnableLocalMode";
 
+    /// Whether it is the key of one of them.
+    pub fn is_read(key: &str) -> bool {
+        [Self::COMPLETE_AFTER_SNAPSHOT, Self::LOCAL_MODE, Self::MIGRATED_VOLUMES].contains(&key)
+    }
+
     /// Reads the data of both ConfigMaps, an absent one being empty, and the features that Velero was started with.
     pub fn read(config: &BTreeMap<String, String>, features: &BTreeMap<String, String>, of_velero: &[String]) -> Self {
         Self {
-            local_mode: flag(features, Self::LOCAL_MODE) || of_velero.iter().any(|f| f == Self::ENABLE_LOCAL_MODE),
-            complete_after_snapshot: flag(config, Self::COMPLETE_AFTER_SNAPSHOT),
-            migrated_volumes: flag(features, Self::MIGRATED_VOLUMES),
+            local_mode: flag::set(features, Self::LOCAL_MODE, false)
+                || of_velero.iter().any(|f| f == Self::ENABLE_LOCAL_MODE),
+            complete_after_snapshot: flag::set(config, Self::COMPLETE_AFTER_SNAPSHOT, false),
+            migrated_volumes: flag::set(features, Self::MIGRATED_VOLUMES, false),
         }
     }
-}
-
-/// Go's words for true.
-fn flag(map: &BTreeMap<String, String>, key: &str) -> bool {
-    map.get(key).is_some_and(|text| matches!(text.trim(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeCl
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::{Api, Client};
+use lifecycle::doctor::settings::mistakes;
 use lifecycle::velero::blocked::Blocked;
 use lifecycle::velero::parameters::DefaultCredentials;
 use lifecycle::velero::policy::Policies;
@@ -80,6 +81,12 @@ impl Reads {
         let read = async {
             let config = self.config_map(names::CONFIG).await?.unwrap_or_default();
             let features = self.config_map(names::FEATURES).await?.unwrap_or_default();
+            // once in each run, in its own log
+            for mistake in mistakes(&config, &features) {
+                if mistake.meant.is_some_and(Settings::is_read) {
+                    tracing::warn!("{mistake}");
+                }
+            }
             Ok(Settings::read(&config, &features, &self.host.features))
         };
         self.settings.get_or_try_init(|| read).await.copied()

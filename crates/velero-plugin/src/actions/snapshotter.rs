@@ -136,12 +136,11 @@ impl OldSnapshots {
 
     async fn deleted(&self, id: &str) -> Result<(), ActionError> {
         let repository = self.repository().await?;
-        let mut request = DeleteSnapshot::new(
-            &names::delete_snapshot(Uuid::new_v4()),
-            DeleteSnapshotSpec { snapshot_id: id.to_owned(), backup_repository: repository },
-        );
+        let name = names::delete_snapshot(Uuid::new_v4());
+        let spec = DeleteSnapshotSpec { snapshot_id: id.to_owned(), backup_repository: repository };
+        let mut request = DeleteSnapshot::new(&name, spec);
         request.metadata.labels = Some(labels::ours());
-        request.metadata.annotations = Some([(labels::SNAPSHOTTER.to_owned(), NAME.to_owned())].into());
+        request.metadata.annotations = Some([(labels::SNAPSHOTTER.to_owned(), name)].into());
         let deletes: Api<DeleteSnapshot> = Api::namespaced(self.reads.client().await?, self.reads.velero());
         let made = deletes.create(&PostParams::default(), &request).await.map_err(failed("make a DeleteSnapshot"))?;
         let name = made.name_any();

@@ -28,6 +28,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         at_once::SCENARIOS,
         kept::SCENARIOS,
         take_over::SCENARIOS,
+        take_over::restores::SCENARIOS,
         limits::SCENARIOS,
         peers::SCENARIOS,
         places::SCENARIOS,

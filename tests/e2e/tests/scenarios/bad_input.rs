@@ -9,7 +9,7 @@ use api::{
     Reason, ResourceHandle, SnapshotPhase, SnapshotSpec, Timestamp, Upload, UploadPhase, UploadSpec, names,
 };
 use disk::DiskSnapshot;
-use e2e::{Claim, DEADLINE, Namespace, World, explained, nothing_left, wait_until, warned};
+use e2e::{BY_HAND, Claim, DEADLINE, Namespace, World, explained, nothing_left, wait_until, warned};
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use k8s_openapi::jiff::SignedDuration;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
@@ -223,7 +223,7 @@ async fn a_repository_claim_that_can_never_work_says_why(world: World) -> Result
     let shop = world.namespace("badclaim").await?;
     let claims: Api<BackupRepositoryClaim> = Api::namespaced(world.client(), world.velero());
     let with = |changed: &[(&str, &str)]| {
-        let mut claim = BackupRepositoryClaim::new(&names::backup_repository_claim(Uuid::new_v4()));
+        let mut claim = BackupRepositoryClaim::new(&format!("{BY_HAND}{}", Uuid::new_v4()));
         claim.repository_parameters = shop.parameters();
         let changed = changed.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         claim.repository_parameters.extend(changed);

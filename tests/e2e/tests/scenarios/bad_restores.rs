@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
+use api::conditions::{self, PROCEEDS};
 use api::entity::{DiskEntity, PvcSnapshotId};
-use api::{ClonePhase, Download, DownloadPhase, DownloadSpec, Reason};
+use api::{CloneFromSnapshot, ClonePhase, Download, DownloadPhase, DownloadSpec, Reason, labels};
 use disk::DiskSnapshot;
-use e2e::{Claim, DEADLINE, Namespace, World, explained, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, Namespace, World, explained, insist, nothing_left, wait_until};
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceQuota};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt as _};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::bad_input::{back_up, disk_snapshot};
@@ -22,6 +24,7 @@ crate::scenarios![
     a_restore_of_a_lost_restore_point_makes_no_volume,
     a_restore_of_a_damaged_restore_point_leaves_no_half_written_claim,
     a_restore_never_overwrites_a_claim,
+    a_restore_whose_claim_a_quota_refuses_keeps_its_data_and_goes_on_once_there_is_room,
     a_restore_onto_a_used_disk_leaves_nothing_of_what_was_there,
 ];
 
@@ -190,11 +193,58 @@ async fn a_restore_never_overwrites_a_claim(world: World) -> Result<()> {
     nothing_left(&world, &shop, 1).await
 }
 
+async fn a_restore_whose_claim_a_quota_refuses_keeps_its_data_and_goes_on_once_there_is_room(
+    world: World,
+) -> Result<()> {
+    let shop = world.namespace("quota").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    claim.fill_random(49)?;
+    let snapshot = back_up(&shop, &claim).await?;
+    let quotas: Api<ResourceQuota> = Api::namespaced(world.client(), shop.name());
+    let quota = serde_json::from_value(json!({
+        "metadata": {"name": "one-claim"}, "spec": {"hard": {"persistentvolumeclaims": "1"}},
+    }))?;
+    quotas.create(&PostParams::default(), &quota).await?;
+    // in place of the controller that counts, which the lab has not; it is the API server that refuses
+    let one = json!({"persistentvolumeclaims": "1"});
+    let counted = Patch::Merge(json!({"status": {"hard": one, "used": one}}));
+    quotas.patch_status("one-claim", &PatchParams::default(), &counted).await?;
+    let mut another = shop.claims().get("data").await?;
+    another.metadata = kube::core::ObjectMeta { name: Some("another".to_owned()), ..Default::default() };
+    let another = PersistentVolumeClaim { status: None, ..another };
+    insist("see the quota at work", || async {
+        let tried = shop.claims().create(&PostParams { dry_run: true, ..PostParams::default() }, &another).await;
+        let refused = matches!(&tried, Err(kube::Error::Api(why)) if why.message.contains("exceeded quota"));
+        ensure!(refused, "another claim would be taken, or refused for another reason: {tried:?}");
+        Ok(())
+    })
+    .await?;
+
+    let clone = shop.clone_as(&snapshot, "back").await?;
+    let refused = |c: Option<&CloneFromSnapshot>| {
+        c.and_then(|c| c.status.as_ref()).is_some_and(|s| conditions::get(&s.conditions, PROCEEDS).is_some())
+    };
+    let waits = wait_until(&clone.api(), &clone.name, DEADLINE, "says that the quota is in its way", refused).await?;
+    let all = waits.and_then(|c| c.status).context("a status")?.conditions;
+    let words = ["exceeded quota: one-claim", "Raise that ResourceQuota"];
+    explained(&world, shop.name(), &clone.name, &all, Reason::ClusterForbidden, &words).await?;
+    quotas.delete("one-claim", &DeleteParams::default()).await?;
+
+    let done = clone.wait_for(ClonePhase::Completed).await?;
+    let all = done.status.context("a status")?.conditions;
+    ensure!(conditions::get(&all, PROCEEDS).is_none(), "it says still that it does not go on: {all:?}");
+    let back = Claim::bound(&world, shop.name(), "back").await?;
+    ensure!(back.digest()? == claim.digest()?, "it came back different");
+    nothing_left(&world, &shop, 1).await
+}
+
 async fn a_restore_onto_a_used_disk_leaves_nothing_of_what_was_there(world: World) -> Result<()> {
     let shop = world.namespace("used").await?;
     let claim = shop.claim("data").mib(16).create().await?;
     claim.write_random(59, 3 << 20, 1 << 20)?; // holes all around
-    let source = disk_snapshot(&back_up(&shop, &claim).await?)?;
+    let snapshot = back_up(&shop, &claim).await?;
+    let source = disk_snapshot(&snapshot)?;
+    let clone = shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await?;
     let target = shop.claim("used").mib(16).create().await?;
     target.fill_random(60)?;
     let spec = DownloadSpec {
@@ -202,13 +252,15 @@ async fn a_restore_onto_a_used_disk_leaves_nothing_of_what_was_there(world: Worl
         protected_entity_id: Some(DiskEntity::from(target.disk.clone()).to_string()),
         backup_repository_name: Some(shop.repository().to_owned()),
         source_namespace: Some(shop.name().to_owned()),
-        // its word alone, that the disk was made for this restore, must not be believed
-        clone_from_snapshot_reference: Some(format!("{}/nobody", shop.name())),
+        clone_from_snapshot_reference: Some(format!("{}/{}", shop.name(), clone.name_any())),
         ..DownloadSpec::default()
     };
     let downloads: Api<Download> = Api::namespaced(world.client(), world.velero());
     let name = api::names::download(&source.snapshot, Uuid::new_v4());
-    downloads.create(&PostParams::default(), &Download::new(&name, spec)).await?;
+    let mut marked = Download::new(&name, spec);
+    // its word alone, that the disk was made for this restore, must not be believed
+    marked.metadata.labels = clone.uid().map(|uid| [(labels::SCRATCH_FOR.to_owned(), uid)].into());
+    downloads.create(&PostParams::default(), &marked).await?;
     let seen = wait_until(&downloads, &name, DEADLINE, "has ended", |d| {
         d.and_then(Download::phase).is_some_and(DownloadPhase::is_terminal)
     })

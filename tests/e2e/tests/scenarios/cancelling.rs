@@ -12,6 +12,7 @@ crate::scenarios![
     an_upload_cancelled_in_the_middle_leaves_nothing,
     an_upload_is_cancelled_though_its_bucket_is_gone,
     cancelling_one_upload_keeps_the_restore_point_of_another,
+    a_cancelled_backup_in_local_mode_leaves_no_disk_snapshot_and_takes_no_other_ones,
     a_restore_cancelled_in_the_middle_leaves_no_volume,
     a_restore_deleted_in_the_middle_leaves_no_volume,
 ];
@@ -70,6 +71,21 @@ async fn cancelling_one_upload_keeps_the_restore_point_of_another(world: World) 
         .await?;
     nothing_left(&world, &shop, 1).await?;
     shop.clone_as(&snapshot, "back").await?.wait_for(ClonePhase::Completed).await.map(drop)
+}
+
+async fn a_cancelled_backup_in_local_mode_leaves_no_disk_snapshot_and_takes_no_other_ones(world: World) -> Result<()> {
+    let shop = world.namespace("cancellocal").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    let kept = shop.snapshot_of(&claim.name, "").await?;
+    kept.wait_for(SnapshotPhase::Snapshotted).await?;
+    let before = claim.disk_snapshots().await?;
+    let asked = shop.snapshot_of(&claim.name, "").await?;
+    asked.wait_for(SnapshotPhase::Snapshotted).await?;
+    ensure!(claim.disk_snapshots().await?.len() == 2, "each backup has its disk snapshot");
+    asked.cancel_as_the_plugin().await?;
+    ensure!(claim.disk_snapshots().await? == before, "nobody else would ever delete it, nor may the other one go");
+    kept.cancel_as_the_plugin().await?;
+    nothing_left(&world, &shop, 0).await
 }
 
 /// How a restore is stopped.

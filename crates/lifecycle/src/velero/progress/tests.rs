@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use api::conditions::Status;
 use api::{CloneFromSnapshotSpec, CloneFromSnapshotStatus, SnapshotSpec, SnapshotStatus};
 
 use super::*;
@@ -129,6 +128,23 @@ fn v10_late_work_is_stopped_and_says_what_it_waited_for() {
     assert!(silent.error.contains("backup-driver"), "{}", silent.error);
     let done = answer(&snapshot("Uploaded", None), &with(10));
     assert!(done.completed && !done.stop && done.error.is_empty(), "what is done is not late");
+}
+
+#[test]
+fn a_backup_that_is_stored_is_not_called_late_because_its_disk_snapshot_is_stuck() {
+    let stuck = |stored: Status| {
+        let mut snapshot = snapshot("CleanupAfterUploadFailed", Some((Reason::VCenterUnreachable, "delete it")));
+        let said = &mut snapshot.status.as_mut().unwrap().conditions;
+        conditions::set(said, STORED, stored, Reason::Uploaded, "", noon());
+        snapshot
+    };
+    let late = Asked { timeout: SignedDuration::from_mins(10), ..asked() };
+    let in_time = answer(&stuck(Status::True), &asked());
+    assert!(!in_time.completed && !in_time.stop, "while there is time, Velero waits for it: {in_time:?}");
+    let stored = answer(&stuck(Status::True), &late);
+    assert!(stored.completed && !stored.stop && stored.error.is_empty(), "{stored:?}");
+    let given_up = answer(&stuck(Status::False), &late);
+    assert!(given_up.completed && given_up.stop && !given_up.error.is_empty(), "{given_up:?}");
 }
 
 #[test]

@@ -85,7 +85,7 @@ async fn the_duty_to_delete_an_old_snapshot_is_written_down_and_waited_for_a_mom
     let [duty] = &made[..] else { panic!("one DeleteSnapshot, not {made:?}") };
     assert_eq!(duty["spec"], json!({"snapshotID": ID, "backupRepository": "without-backup-repository"}));
     let asks = &duty["metadata"]["annotations"]["velero-plugin-for-vsphere/snapshotter"];
-    assert_eq!(asks, "velero.io/vsphere", "who asks so need not find it: what is gone counts as deleted");
+    assert_eq!(asks, &duty["metadata"]["name"], "who asks so need not find it: what is gone counts as deleted");
     server.fails("deletesnapshots", StatusCode::FORBIDDEN);
     let why = of.delete_snapshot(ID).await.unwrap_err();
     assert!(why.message().contains("make a DeleteSnapshot"), "Velero keeps the backup then: {why}");

@@ -225,6 +225,15 @@ async fn vcenter_refuses(world: &World) -> Result<()> {
     let told = while_wrong(world, configure(world, &stranger), configure(world, &text)).await?;
     told.has("vcenter", Reason::VCenterCertificateUntrusted, &["certificate"])?;
 
+    // W-32: who wants no certificate to be checked gets it, and is told
+    let pinned = text.lines().find(|line| line.trim_start().starts_with("thumbprint")).context("a thumbprint")?;
+    let unchecked = text.replace(pinned, "insecure-flag = true");
+    let told = while_wrong(world, configure(world, &unchecked), configure(world, &text)).await?;
+    let words = ["certificate is not checked", "insecure-flag", "csi-vsphere.conf", names::VCENTER_SECRET];
+    let finding = told.says("vcenter", "warning", &words)?;
+    let helps = |word: &str| finding["fix"].as_str().is_some_and(|fix| fix.contains(word));
+    ensure!(helps("ca-file") && helps("thumbprint` = "), "it says {finding}");
+
     let garbled = text.replace("[VirtualCenter", "VirtualCenter");
     let told = while_wrong(world, configure(world, &garbled), configure(world, &text)).await?;
     told.has("vcenter", Reason::VCenterSecretInvalid, &["line"])?;
@@ -267,6 +276,14 @@ async fn the_cluster_is_not_as_the_chart_made_it(world: &World) -> Result<()> {
     let set = |text| async move { world.set(names::CONFIG, &json!({"orphan-age": text})).await };
     let told = while_wrong(world, set(Some("soon")), set(None)).await?;
     told.says("settings", "warning", &["orphan-age is `soon`", Reason::SettingsInvalid.as_str()])?;
+    let set = |retries, slip, local| async move {
+        world.set(names::CONFIG, &json!({"upload-cr-retry-max": retries, "transfer_rate_limits": slip})).await?;
+        world.set(names::FEATURES, &json!({"local-mode": local})).await
+    };
+    let told = while_wrong(world, set(Some("many"), Some("5MiB/s"), Some("yes")), set(None, None, None)).await?;
+    told.says("settings", "warning", &[names::CONFIG, "upload-cr-retry-max is `many`", "10 counts"])?;
+    told.says("settings", "warning", &[names::CONFIG, "transfer_rate_limits", "transfer-rate-limit may be meant"])?;
+    told.says("settings", "warning", &[names::FEATURES, "local-mode is `yes`", "`false` counts"])?;
 
     let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
     let own = secrets.get(names::REPOSITORY_KEY_SECRET).await?.data.context("the lab's own key")?;
@@ -286,6 +303,8 @@ async fn the_bucket_refuses(world: &World) -> Result<()> {
     let name = "described-by-hand";
     let told = while_wrong(world, describe(world, name, "there-is-none", right), forget(world, name)).await?;
     told.has("storage", Reason::BucketMissing, &[name, "there-is-none"])?;
+    told.says("storage", "warning", &["S3 keys in clear", &format!("BackupRepository {name}"), "new keys"])?; // W-31
+    ensure!(!told.document.to_string().contains(right), "it tells the key");
     let told = while_wrong(world, describe(world, name, world.var("S3_BUCKET"), "wrong"), forget(world, name)).await?;
     told.has("storage", Reason::StoreAccessDenied, &[name])
 }

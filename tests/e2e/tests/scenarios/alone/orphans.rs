@@ -10,7 +10,7 @@ use api::{
 use e2e::{Claim, DEADLINE, Disks, World, nothing_left, wait_until, warned};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Event;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
@@ -19,6 +19,7 @@ use crate::velero::storage_locations::{Keys, Location, prefix};
 
 crate::scenarios![
     a_disk_snapshot_whose_backup_was_deleted_while_the_driver_was_dead_goes,
+    a_disk_snapshot_of_local_mode_whose_backup_was_cancelled_while_the_driver_was_dead_goes,
     a_deleted_restore_stops_at_once,
     a_node_that_does_not_stop_holds_up_no_other_deleted_restore,
     a_claim_that_no_storage_location_asks_for_goes_and_one_made_by_hand_stays,
@@ -105,6 +106,32 @@ async fn a_disk_snapshot_whose_backup_was_deleted_while_the_driver_was_dead_goes
     }
     restart_driver(&world, &[]).await?;
     nothing_left(&world, &shop, 1).await
+}
+
+/// No sweep looks for those: it goes with the cancellation or never.
+async fn a_disk_snapshot_of_local_mode_whose_backup_was_cancelled_while_the_driver_was_dead_goes(
+    world: World,
+) -> Result<()> {
+    let shop = world.namespace("orphan-local").await?;
+    let claim = shop.claim("data").mib(2).create().await?;
+    may_die_again(&world);
+    restart_driver(&world, &[DIES]).await?;
+    let asked = shop.snapshot_of(&claim.name, "").await?;
+    let died = world.ended(DRIVER).await;
+    may_die_again(&world);
+    let taken = claim.disk_snapshots().await;
+    let stop = Patch::Merge(json!({"spec": {"snapshotCancel": true}}));
+    let stopped = asked.api().patch(&asked.name, &PatchParams::default(), &stop).await;
+    if died.is_err() {
+        world.kill(DRIVER).await?; // the next scenario needs one that lives
+    }
+    world.start_process(DRIVER).await?;
+    died.context("the driver never took the disk snapshot")?;
+    stopped?;
+    ensure!(taken?.len() == 1, "the disk snapshot was taken and not recorded");
+    asked.wait_for(SnapshotPhase::Canceled).await?;
+    ensure!(claim.disk_snapshots().await?.is_empty(), "its disk snapshot is left for good");
+    nothing_left(&world, &shop, 0).await
 }
 
 async fn a_deleted_restore_stops_at_once(world: World) -> Result<()> {

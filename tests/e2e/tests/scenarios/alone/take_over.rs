@@ -1,8 +1,13 @@
 //! A cluster where the original ran until a moment ago: what it has left in the middle is finished or ended, and what it has
 //! ended stays as it is.
 
+pub(super) mod restores;
+
 use anyhow::{Context as _, Result, ensure};
-use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Snapshot, SnapshotPhase, Upload, UploadPhase};
+use api::conditions::{self, READY};
+use api::{
+    ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Reason, Snapshot, SnapshotPhase, Upload, UploadPhase,
+};
 use disk::DiskSnapshot;
 use e2e::{Claim, DEADLINE, Namespace, World, asked, insist, nothing_left, wait_until};
 use kube::Api;
@@ -12,7 +17,10 @@ use uuid::Uuid;
 
 use super::{DATA_MANAGERS, back_up};
 
-crate::scenarios![what_the_original_has_left_in_the_middle_is_finished_or_ended];
+crate::scenarios![
+    what_the_original_has_left_in_the_middle_is_finished_or_ended,
+    what_the_original_cancelled_keeps_no_disk_snapshot_and_each_of_its_ends_gets_a_time,
+];
 
 const DRIVER: &str = "backup-driver";
 /// Long ago, so that what waits for a time is due.
@@ -94,6 +102,71 @@ async fn what_the_original_has_left_in_the_middle_is_finished_or_ended(world: Wo
     nothing_left(&world, &shop, 3).await
 }
 
+async fn what_the_original_cancelled_keeps_no_disk_snapshot_and_each_of_its_ends_gets_a_time(
+    world: World,
+) -> Result<()> {
+    let shop = world.namespace("left-ended").await?;
+    let claim = shop.claim("stopped").mib(2).create().await?;
+    claim.fill_random(620)?;
+    let disk = taken(&shop, &claim).await?;
+    world.kill(DRIVER).await?;
+    let left = Left { claim: "stopped", snapshot: "Canceled", upload: "Canceled", ends: SnapshotPhase::Canceled };
+    left.put(&world, &shop, &disk).await?;
+    let (id, wanted) = (disk_id(&shop, &disk), shop.claims().get(&claim.name).await?);
+    let clone = shop.clone_with(&id, &wanted, shop.repository()).await?;
+    let done = Patch::Merge(json!({"status": {"phase": "Completed", "message": "Download completed"}}));
+    clone.api().patch_status(&clone.name, &PatchParams::default(), &done).await?;
+    let deletions: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
+    let spec = DeleteSnapshotSpec { snapshot_id: id, backup_repository: shop.repository().to_owned() };
+    let name = api::names::delete_snapshot(Uuid::new_v4());
+    deletions.create(&PostParams::default(), &DeleteSnapshot::new(&name, spec)).await?;
+    let failed = Patch::Merge(json!({"status": {"phase": "Failed", "message": "peinfo not found"}}));
+    deletions.patch_status(&name, &PatchParams::default(), &failed).await?;
+    let refused = json!({"method": "VslmDeleteSnapshot_Task", "disk": disk.disk.as_str(), "fault": "NoPermission",
+        "fields": {"privilegeId": "Datastore.FileManagement"}});
+    let refused = world.control().fault(&refused).await?;
+    world.start_process(DRIVER).await?;
+
+    // it ended long ago; as long as its disk snapshot is there nothing else tells of that
+    let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
+    let upload = api::names::upload(&disk.snapshot);
+    let told = wait_until(&uploads, &upload, DEADLINE, "says why it stays", |seen| {
+        let says = seen.and_then(|u| conditions::get(&u.status.as_ref()?.conditions, READY));
+        says.is_some_and(|says| says.reason == Reason::VCenterPermission.as_str())
+    });
+    let told = told.await.map(drop);
+    world.control().fault_is_over(&refused).await?;
+    told?;
+    wait_until(&uploads, &upload, DEADLINE, "is removed", |seen| seen.is_none()).await?;
+    let kept = world.control().disk(disk.disk.as_str()).await?;
+    ensure!(!kept.to_string().contains(disk.snapshot.as_str()), "it went before its disk snapshot: {kept}");
+
+    let snapshots: Api<Snapshot> = Api::namespaced(world.client(), shop.name());
+    let (of_claim, clones) = (left.name(), clone.api());
+    let snapshot = wait_until(&snapshots, &of_claim, DEADLINE, "says when it ended", |seen| {
+        seen.and_then(|s| s.status.as_ref()).is_some_and(|status| status.completion_timestamp.is_some())
+    });
+    let snapshot = snapshot.await?.context("it is there")?;
+    ensure!(snapshot.phase() == Some(&left.ends), "its end is another one: {:#?}", snapshot.status);
+    let restored = wait_until(&clones, &clone.name, DEADLINE, "says when it ended", |seen| {
+        seen.and_then(|c| c.status.as_ref()).is_some_and(|status| status.completion_timestamp.is_some())
+    });
+    let restored = restored.await?.context("it is there")?;
+    ensure!(restored.phase() == Some(&ClonePhase::Completed), "a good end is another one: {:#?}", restored.status);
+    let deleted = wait_until(&deletions, &name, DEADLINE, "says when it ended", |seen| {
+        seen.and_then(|d| d.status.as_ref()).is_some_and(|status| status.completion_timestamp.is_some())
+    });
+    let deleted = deleted.await?.context("it is there")?;
+    ensure!(deleted.phase() == Some(&DeletePhase::Failed), "it was tried again: {:#?}", deleted.status);
+    nothing_left(&world, &shop, 0).await
+}
+
+/// As the status of a Snapshot says it.
+fn disk_id(shop: &Namespace, disk: &DiskSnapshot) -> String {
+    let claim = "stopped".to_owned();
+    api::entity::PvcSnapshotId { namespace: shop.name().to_owned(), claim, disk_snapshot: disk.clone() }.to_string()
+}
+
 /// A disk snapshot that no object owns.
 async fn taken(shop: &Namespace, claim: &Claim) -> Result<DiskSnapshot> {
     let local = shop.snapshot_of(&claim.name, "").await?;
@@ -130,18 +203,19 @@ impl Left {
         snapshots.patch_status(&self.name(), &PatchParams::default(), &Patch::Merge(status)).await?;
         let begun = self.upload != "New";
         let failed = ["UploadError", "CleanupFailed"].contains(&self.upload);
+        let cancelled = ["Canceling", "Canceled"].contains(&self.upload);
         let upload: Upload = serde_json::from_value(json!({
             "apiVersion": "datamover.cnsdp.vmware.com/v1alpha1", "kind": "Upload",
             "metadata": {"name": api::names::upload(&disk.snapshot), "labels": marks},
             "spec": {
                 "snapshotID": format!("ivd:{disk}"), "backupTimestamp": LONG_AGO, "backupRepository": shop.repository(),
                 "snapshotReference": format!("{}/{}", shop.name(), self.name()),
-                "uploadCancel": self.upload == "Canceling",
+                "uploadCancel": cancelled,
             },
             "status": without_nulls(&json!({
                 "phase": self.upload, "progress": {}, "nextRetryTimestamp": LONG_AGO,
                 "startTimestamp": begun.then_some(LONG_AGO), "processingNode": begun.then_some("a-node-that-is-gone"),
-                "completionTimestamp": (failed || self.upload == "Canceling").then_some(LONG_AGO),
+                "completionTimestamp": (failed || cancelled).then_some(LONG_AGO),
                 "retryCount": failed.then_some(2), "currentBackOff": failed.then_some(2),
                 "message": failed.then_some("Failed to upload snapshot"),
             })),
