@@ -6,6 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use api::Timestamp;
+use k8s_openapi::jiff::SignedDuration;
+
+/// What was due so long ago is not attempted any more: nobody was told that it is gone.
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(24);
 
 /// Failures in a row and the time of the next attempt, by the name of what is attempted. A restart forgets them: then all
 /// of it is tried once more at once.
@@ -21,6 +25,7 @@ impl Pauses {
     /// One more failure: the next attempt is due after the pause that `pause_of` gives for that many in a row.
     pub fn after_failure(&self, name: &str, now: Timestamp, pause_of: impl FnOnce(u32) -> Duration) -> Timestamp {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (_, due)| now.duration_since(*due) < FORGOTTEN);
         let (failures, due) = all.entry(name.to_owned()).or_insert((0, now));
         *failures = failures.saturating_add(1);
         *due = now.checked_add(pause_of(*failures)).unwrap_or(now);

@@ -117,8 +117,7 @@ pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
 
 /// What Kubernetes says where a namespace may have no more of something; it answers 403 as where a right is missing.
 const QUOTA: &str = "exceeded quota";
-const RAISE_THE_QUOTA: &str =
-    "Raise that ResourceQuota of the namespace, or delete what it counts and nobody needs; it is tried again.";
+const RAISE_THE_QUOTA: &str = "Raise that ResourceQuota of the namespace, or delete what it counts and nobody needs.";
 
 #[cfg(test)]
 mod tests {

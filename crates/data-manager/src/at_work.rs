@@ -9,6 +9,9 @@ use futures::channel::mpsc;
 use futures::stream::Stream;
 use tokio_util::sync::CancellationToken;
 
+/// A refusal whose pause was over so long ago does not count any more.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
+
 /// The transfers of one kind in this process.
 #[derive(Clone)]
 pub(crate) struct AtWork(Arc<Inner>);
@@ -75,6 +78,12 @@ impl AtWork {
         left.filter(|left| !left.is_zero())
     }
 
+    /// Its object is gone: it stops, and another one of that name waits for nothing.
+    pub(crate) fn is_gone(&self, name: &str) {
+        self.0.refused.lock().expect("no panic while it is held").retain(|(refused, _), _| refused != name);
+        self.stop(name);
+    }
+
     /// Asks a transfer to stop.
     pub(crate) fn stop(&self, name: &str) {
         if let Some(running) = self.0.running.lock().expect("no panic while it is held").get(name) {
@@ -110,6 +119,7 @@ impl Place {
             refused.remove(&key);
             return;
         }
+        refused.retain(|_, refused| refused.until.elapsed() < FORGOTTEN);
         let times = refused.get(&key).map_or(1, |before| before.times.saturating_add(1));
         let pause = lifecycle::retry::refused_pause(times);
         tracing::warn!(name = self.name, minutes = pause.as_secs() / 60, "looked at again after a pause");
@@ -161,6 +171,9 @@ mod tests {
         assert!(at_work.refused_for("refused", false).is_some_and(|left| left > minute), "longer each time");
         place.note(false, false);
         assert_eq!(at_work.refused_for("refused", false), None, "the definitions were applied");
+        place.note(true, false);
+        at_work.is_gone("refused");
+        assert_eq!(at_work.refused_for("refused", false), None, "another one of that name is not to blame");
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl<K: Reported> Report<K> {
             };
             tracing::warn!(error = %Problem::chain(&error), "the status was not taken");
             if let Some((_, cause)) = error.answer().filter(|(code, _)| lifecycle::retry::is_final(*code)) {
-                // said for ever it would keep lease and slot
+                // repeating it for ever would keep lease and slot
                 self.was_refused.store(true, Ordering::Relaxed);
                 let problem = Problem::lasting(Reason::StatusRefused, cause);
                 let note = Note { reason: problem.reason, message: problem.message(), warning: true };

@@ -170,7 +170,7 @@ async fn follow_deletions<K: operator::Reported + Send + Sync + 'static>(ctx: Ar
     let mut events = pin!(watcher(api.clone(), watcher::Config::default()).default_backoff());
     loop {
         match events.next().await {
-            Some(Ok(watcher::Event::Delete(object))) => ctx.at_work.stop(&object.name_any()),
+            Some(Ok(watcher::Event::Delete(object))) => ctx.at_work.is_gone(&object.name_any()),
             // the watch began anew: what was deleted meanwhile is not told
             Some(Ok(watcher::Event::InitDone)) => {
                 for name in ctx.at_work.names() {

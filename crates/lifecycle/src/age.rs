@@ -30,8 +30,8 @@ pub fn begins_at(metadata: &ObjectMeta, now: Timestamp) -> Option<Timestamp> {
 /// What becomes of a finished object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
-    /// It does not say when, as the original's ends that are no good ones do not, nor a clone whose plugin died: that has to be
-    /// [written](said_when) first. Its day begins then; and the original dies of a good end without it.
+    /// It does not say when. The original says no time of a bad end, and neither does a clone whose plugin died. The time is
+    /// [written](said_when) first, and the day begins then; without a time of a good end the original crashes.
     Untold,
     /// It goes at that time.
     KeepUntil(Timestamp),

@@ -20,8 +20,8 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Until when it is tried again; `None`: long enough. If the time ran out while no driver was trying, it starts again: `due` is when
-    /// this process was to try again, if it has tried before and failed.
+    /// Until when it is tried again; `None`: long enough. `now` is when the attempt that failed was begun. If the time ran out while no
+    /// driver was trying, it starts again: `due` is when this process was to try again, if it has tried before and failed.
     pub fn until(&self, conditions: &[Condition], due: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
         let said = conditions::get(conditions, self.condition).map_or(now, |said| said.last_transition_time.0);
         let left = said.checked_add(self.within).ok().filter(|at| *at > now);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::conditions::{self, READY};
+use api::parameters::RepositoryFormat;
 use api::{BackupRepository, CloneFromSnapshot, Download, Reason, Timestamp, labels};
 use connections::{from_kube, from_original, from_repository, restore_point};
 use disk::DiskSnapshot;
@@ -43,16 +44,17 @@ pub(super) async fn provision(looked: &Looked, ctx: &Context) -> Result<Next, Er
     if let Some(due) = ctx.pauses.due(&provisioning_of(&uid_of(asked))).filter(|due| *due > ctx.now()) {
         return Ok(Next::Look(look_by(asked, Some(due), ctx)));
     }
+    let begun = ctx.now(); // an attempt may take long
     let before = asked.status.clone().unwrap_or_default();
     match ctx.vcenters.flavor().await.map(|found| flavor::refusal(&found, "restore a claim")) {
         Ok(None) => {}
         Ok(Some(refused)) => return give_up(asked, &refused, ctx).await,
-        Err(problem) => return not_provisioned(asked, &problem, ctx).await,
+        Err(problem) => return not_provisioned(asked, &problem, begun, ctx).await,
     }
     let asked = &ctx.publish(asked, &status::provisioning(&before, ctx.now())).await?;
     let scratch = match scratch_claim(asked, looked.seen.target.as_ref(), ctx).await {
         Ok(scratch) => scratch,
-        Err(problem) => return not_provisioned(asked, &problem, ctx).await,
+        Err(problem) => return not_provisioned(asked, &problem, begun, ctx).await,
     };
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     match claims.create(&PostParams::default(), &scratch).await {
@@ -62,7 +64,7 @@ pub(super) async fn provision(looked: &Looked, ctx: &Context) -> Result<Next, Er
             let problem = Problem::lasting(Reason::InvalidSpec, format!("make the scratch claim: {e}"));
             return give_up(asked, &problem, ctx).await;
         }
-        Err(e) => return not_provisioned(asked, &from_kube("make the scratch claim", &e), ctx).await,
+        Err(e) => return not_provisioned(asked, &from_kube("make the scratch claim", &e), begun, ctx).await,
     }
     Step::ScratchMade.done();
     let before = asked.status.clone().unwrap_or_default();
@@ -71,17 +73,27 @@ pub(super) async fn provision(looked: &Looked, ctx: &Context) -> Result<Next, Er
     Ok(Next::Step)
 }
 
-/// It is tried again for a while, or ends.
-async fn not_provisioned(asked: &CloneFromSnapshot, problem: &Problem, ctx: &Context) -> Result<Next, Error> {
+/// It is tried again for a while after the attempt that has `begun` then, or ends.
+async fn not_provisioned(
+    asked: &CloneFromSnapshot,
+    problem: &Problem,
+    begun: Timestamp,
+    ctx: &Context,
+) -> Result<Next, Error> {
     let attempts = provisioning_of(&uid_of(asked));
-    let last = clone::begins_until(asked, problem, ctx.pauses.due(&attempts), ctx.now());
+    let last = clone::begins_until(asked, problem, ctx.pauses.due(&attempts), begun);
     hindered(asked, problem, clone::BEGINNING, last, &attempts, ctx).await
 }
 
 /// The API server does not take the claim of a volume that is written.
-pub(super) async fn not_handed(asked: &CloneFromSnapshot, problem: &Problem, ctx: &Context) -> Result<Next, Error> {
+pub(super) async fn not_handed(
+    asked: &CloneFromSnapshot,
+    problem: &Problem,
+    begun: Timestamp,
+    ctx: &Context,
+) -> Result<Next, Error> {
     let attempts = handing_of(&uid_of(asked));
-    let last = clone::hands_until(asked, problem, ctx.pauses.due(&attempts), ctx.now());
+    let last = clone::hands_until(asked, problem, ctx.pauses.due(&attempts), begun);
     hindered(asked, problem, clone::HANDING, last, &attempts, ctx).await
 }
 
@@ -159,7 +171,12 @@ async fn disk_size(asked: &CloneFromSnapshot, ctx: &Context) -> Result<u64, Prob
         Err(problem) if clone::may_be_of_the_original(&problem) => {
             match original_size(&described, &source.disk_snapshot, ctx).await {
                 // keys for our folder alone are enough for what is ours
-                Err(denied) if denied.reason == Reason::StoreAccessDenied => Err(problem),
+                Err(denied)
+                    if denied.reason == Reason::StoreAccessDenied
+                        && matches!(ctx.repositories.format(&described).await, Ok(RepositoryFormat::Restic)) =>
+                {
+                    Err(problem)
+                }
                 found => found?.ok_or(problem),
             }
         }

@@ -94,6 +94,7 @@ async fn create_claim(looked: &Looked, volume: &PersistentVolume, ctx: &Context)
     if let Some(due) = ctx.pauses.due(&attempts).filter(|due| *due > ctx.now()) {
         return Ok(Next::Look(ctx.wake_at(due)));
     }
+    let begun = ctx.now();
     let like = match wanted(&looked.clone) {
         Ok(like) => like,
         Err(problem) => return apply::give_up(&looked.clone, &problem, ctx).await,
@@ -112,9 +113,11 @@ async fn create_claim(looked: &Looked, volume: &PersistentVolume, ctx: &Context)
         // the data is written: a quota, or a server that has just started and knows nobody yet, must not cost it
         Err(e) => {
             let problem = from_kube(&format!("make claim {}", claim.name_any()), &e);
-            return apply::not_handed(&looked.clone, &problem, ctx).await;
+            return apply::not_handed(&looked.clone, &problem, begun, ctx).await;
         }
     }
+    let before = looked.clone.status.clone().unwrap_or_default();
+    ctx.publish(&looked.clone, &status::goes_on(&before)).await?;
     ctx.pauses.forget(&attempts);
     Step::ClaimMade.done();
     Ok(Next::Step)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use api::entity::{EntityId, PvcSnapshotId};
 use api::metadata::Blob;
 use api::parameters::RepositoryFormat;
-use api::{BackupRepository, Reason, Snapshot, Timestamp, Upload};
+use api::{BackupRepository, Reason, Snapshot, Timestamp, Upload, names};
 use connections::{Centers, from_kube, from_original, from_repository, from_vsphere};
 use disk::{DiskId, DiskSnapshot};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -31,6 +31,8 @@ const OPENING: Duration = Duration::from_secs(30);
 const TAKING: Duration = Duration::from_secs(600);
 /// How long a disk snapshot that nobody will use is worth trying to delete.
 const UNDOING: Duration = Duration::from_secs(120);
+/// How often a node is looked at whose Upload is gone: no event comes when it lets go.
+const LETTING_GO: Duration = Duration::from_secs(2);
 /// How long one look may take whether a backup is in the store.
 const LOOKING: Duration = Duration::from_secs(60);
 
@@ -40,29 +42,30 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
     if let Some(due) = ctx.pauses.due(&attempts_of(asked)).filter(|due| *due > ctx.now()) {
         return Ok(ctx.wake_at(due));
     }
+    let begun = ctx.now(); // an attempt may take long
     let act = format!("back up claim {}", asked.spec.resource_handle.name);
     match ctx.vcenters.flavor().await {
         Ok(found) => {
             if let Some(refused) = flavor::refusal(&found, &act) {
-                return fail(asked, &refused, ctx).await;
+                return fail(asked, &refused, begun, ctx).await;
             }
         }
-        Err(problem) => return fail(asked, &problem, ctx).await,
+        Err(problem) => return fail(asked, &problem, begun, ctx).await,
     }
     let (claim, volume) = match observe::claim_and_volume(asked, ctx).await {
         Ok(found) => found,
         Err(error) => match error.forbidden() {
-            Some(problem) => return fail(asked, &problem, ctx).await,
+            Some(problem) => return fail(asked, &problem, begun, ctx).await,
             None => return Err(error),
         },
     };
     let source = match source(asked, claim.as_ref(), volume.as_ref()) {
         Ok(source) => source,
-        Err(problem) => return fail(asked, &problem, ctx).await,
+        Err(problem) => return fail(asked, &problem, begun, ctx).await,
     };
     let disk = match ctx.migrations.disk(&source.backing).await {
         Ok(disk) => disk,
-        Err(problem) => return fail(asked, &problem, ctx).await,
+        Err(problem) => return fail(asked, &problem, begun, ctx).await,
     };
     let before = asked.status.clone().unwrap_or_default();
     let beginning = status::snapshotting(&before, ctx.now());
@@ -73,12 +76,12 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
     let asked = &ctx.publish(asked, &beginning).await?;
     let centers = match ready(asked, &source, ctx).await {
         Ok(centers) => centers,
-        Err(problem) => return fail(asked, &problem, ctx).await,
+        Err(problem) => return fail(asked, &problem, begun, ctx).await,
     };
     let vcenter = match centers.of_disk(&disk).await {
         Ok(vcenter) => vcenter,
-        Err(problem) if centers.only().is_none() => return not_found(asked, &problem, ctx).await,
-        Err(problem) => return fail(asked, &problem, ctx).await,
+        Err(problem) if centers.only().is_none() => return not_found(asked, &problem, begun, ctx).await,
+        Err(problem) => return fail(asked, &problem, begun, ctx).await,
     };
     Step::RepositoryOpened.done();
     let token = ctx.installation().token(asked);
@@ -87,7 +90,7 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
         Err(error) => {
             let problem = from_vsphere("take the disk snapshot", &error);
             undo(&vcenter, &disk, &token).await;
-            return fail(asked, &problem, ctx).await;
+            return fail(asked, &problem, begun, ctx).await;
         }
     };
     Step::SnapshotTaken.done();
@@ -104,7 +107,7 @@ pub(super) async fn begin(asked: &Snapshot, ctx: &Context) -> Result<Action, Err
         Ok(upload) => upload,
         Err(problem) => {
             undo(&vcenter, &disk, &token).await;
-            return fail(asked, &problem, ctx).await;
+            return fail(asked, &problem, begun, ctx).await;
         }
     };
     Step::UploadMade.done();
@@ -223,7 +226,8 @@ async fn undo(vcenter: &Vcenter, disk: &DiskId, token: &str) {
 async fn delete_marked(vcenter: &Vcenter, disk: &DiskId, token: &str) -> Result<(), Problem> {
     let found = match vcenter.list_snapshots(disk).await {
         Ok(found) => found,
-        Err(error) if error.reason_kind() == ReasonKind::NotFound => return Ok(()), // gone, and its snapshots with it
+        // the catalog may deny a disk for a moment
+        Err(error) if error.reason_kind() == ReasonKind::NotFound => return gone(vcenter, disk).await,
         Err(error) => return Err(from_vsphere("look for a disk snapshot that was taken", &error)),
     };
     for left in found.into_iter().filter(|s| s.description.trim() == token) {
@@ -235,16 +239,32 @@ async fn delete_marked(vcenter: &Vcenter, disk: &DiskId, token: &str) -> Result<
     Ok(())
 }
 
-/// It is tried again for a while, or ends.
-async fn fail(asked: &Snapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
-    let last = snapshot::begins_until(asked, problem, ctx.pauses.due(&attempts_of(asked)), ctx.now());
+/// Whether a disk is gone, and its disk snapshots with it.
+///
+/// # Errors
+/// It is not, or nobody can say.
+async fn gone(vcenter: &Vcenter, disk: &DiskId) -> Result<(), Problem> {
+    let act = "look whether the disk is gone";
+    match vcenter.retrieve_disk(disk).await {
+        Err(error) if error.reason_kind() == ReasonKind::NotFound => Ok(()),
+        Err(error) => Err(from_vsphere(act, &error)),
+        Ok(_) => {
+            let cause = format!("{act}: disk {disk} is there, and its disk snapshots are not listed");
+            Err(Problem::passing(Reason::VCenterFailed, cause))
+        }
+    }
+}
+
+/// It is tried again for a while after the attempt that has `begun` then, or ends.
+async fn fail(asked: &Snapshot, problem: &Problem, begun: Timestamp, ctx: &Context) -> Result<Action, Error> {
+    let last = snapshot::begins_until(asked, problem, ctx.pauses.due(&attempts_of(asked)), begun);
     end_or_wait(asked, problem, last, ctx).await
 }
 
 /// None of several vCenters says that it has the disk. It is not waited for here: the Snapshots of the others' disks have their turn
 /// meanwhile.
-async fn not_found(asked: &Snapshot, problem: &Problem, ctx: &Context) -> Result<Action, Error> {
-    let last = snapshot::disk_looked_for_until(asked, problem, ctx.pauses.due(&attempts_of(asked)), ctx.now());
+async fn not_found(asked: &Snapshot, problem: &Problem, begun: Timestamp, ctx: &Context) -> Result<Action, Error> {
+    let last = snapshot::disk_looked_for_until(asked, problem, ctx.pauses.due(&attempts_of(asked)), begun);
     end_or_wait(asked, problem, last, ctx).await
 }
 
@@ -341,10 +361,8 @@ pub(super) async fn cancel(asked: &Snapshot, undo: &Undo, ctx: &Context) -> Resu
             Some(problem)
         }
     };
-    // what was taken for an Upload is swept
-    let told = left.as_ref().filter(|_| is_local(asked));
     let before = asked.status.clone().unwrap_or_default();
-    ctx.publish(asked, &status::canceled(&before, undo, told, ctx.now())).await?;
+    ctx.publish(asked, &status::canceled(&before, undo, left.as_ref(), is_local(asked), ctx.now())).await?;
     ctx.pauses.forget(&attempts_to_end(asked));
     Ok(Action::await_change())
 }
@@ -387,6 +405,11 @@ pub(super) async fn abandon(asked: &Snapshot, ctx: &Context) -> Result<Action, E
     let id = asked.status.as_ref().and_then(|s| s.snapshot_id.clone()).unwrap_or_default();
     let found = match id.parse::<EntityId>().and_then(|id| id.disk_snapshot()) {
         Ok(taken) => {
+            // its node may still read the disk snapshot, and removes what it stored; one that died loses the lease within a minute
+            let lease = names::upload_lease(&names::upload(&taken.snapshot));
+            if ctx.transfers.held_by_another(&lease).await?.is_some() {
+                return Ok(Action::requeue(LETTING_GO));
+            }
             let act = "delete the disk snapshot of a deleted Upload";
             if let Err(problem) = ctx.vcenters.delete_snapshot(act, &taken, UNDOING).await {
                 return end_later(asked, &problem, ctx).await;

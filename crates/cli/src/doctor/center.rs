@@ -70,7 +70,7 @@ impl Doctor {
         let is_unchecked = vcenter.config().trust == Trust::Insecure;
         let presented = if is_unchecked { vcenter.server_thumbprint().await.ok() } else { None }; // to compare, no more
         let certificate = if is_unchecked {
-            let (source, section) = (centers.source().unwrap_or_default(), vcenter.config().host.as_str());
+            let (source, section) = (centers.source().unwrap_or("the command line"), vcenter.config().host.as_str());
             Certificate::Unchecked { source, section, presented: presented.as_deref() }
         } else {
             Certificate::Verified

@@ -136,7 +136,8 @@ async fn clean_up(ctx: &Context, report: &Report<Upload>) {
             is_stored(ctx, &upload, &snapshot).await
         }
     };
-    report.say(|status, now| says::cleaned(status, found.as_ref().copied(), now)).await;
+    let is_cancelled = upload.spec.upload_cancel;
+    report.say(|status, now| says::cleaned(status, found.as_ref().copied(), is_cancelled, now)).await;
 }
 
 /// Whether the backup of a disk snapshot is in the store, in either format: somebody may have chosen the other one since.
@@ -147,11 +148,8 @@ async fn is_stored(ctx: &Context, upload: &Upload, snapshot: &DiskSnapshot) -> R
     let repository = match copy::repository_of(ctx, upload).await {
         Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
         // who writes the original's layout may never have had a key
-        Err(problem)
-            if problem.reason == Reason::RepositoryPasswordMissing
-                && format_in_use(ctx, upload).await == Some(RepositoryFormat::Legacy) =>
-        {
-            return Ok(false);
+        Err(problem) if problem.reason == Reason::RepositoryPasswordMissing => {
+            return if copy::is_made(ctx, upload).await? { Err(problem) } else { Ok(false) };
         }
         opened => opened?,
     };
@@ -193,7 +191,7 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
 }
 
 /// How backups are written now where an Upload goes; `None` where nobody can tell.
-async fn format_in_use(ctx: &Context, upload: &Upload) -> Option<RepositoryFormat> {
+pub(super) async fn format_in_use(ctx: &Context, upload: &Upload) -> Option<RepositoryFormat> {
     let described = copy::describe_repository(ctx, upload.spec.backup_repository.as_deref()).await.ok()?;
     ctx.repositories.format(&described).await.ok()
 }

@@ -90,18 +90,30 @@ pub(crate) async fn open_repository(
     source_namespace: Option<&str>,
 ) -> Result<Repository, Problem> {
     let described = describe_repository(ctx, name).await?;
-    let from = match (source_namespace, &described.allowed_namespaces[..]) {
-        (Some(namespace), _) => namespace,
-        (None, [only]) => only,
+    ctx.repositories.open(&described, namespace_of(&described, source_namespace)?).await
+}
+
+/// Whether there is a repository where the Upload's would be, whoever has its key.
+pub(super) async fn is_made(ctx: &Context, upload: &Upload) -> Result<bool, Problem> {
+    let spec = &upload.spec;
+    let described = describe_repository(ctx, spec.backup_repository.as_deref()).await?;
+    let asker = spec.source_namespace.as_deref().or_else(|| namespace_of_the_asker(upload));
+    ctx.repositories.is_made(&described, namespace_of(&described, asker)?).await
+}
+
+/// For claims of which namespace it is.
+fn namespace_of<'n>(described: &'n BackupRepository, source_namespace: Option<&'n str>) -> Result<&'n str, Problem> {
+    match (source_namespace, &described.allowed_namespaces[..]) {
+        (Some(namespace), _) => Ok(namespace),
+        (None, [only]) => Ok(only),
         (None, _) => {
             let cause = format!(
                 "find the repository: neither spec.sourceNamespace nor a single allowed namespace of repository {} says which namespace it is for",
                 described.name_any()
             );
-            return Err(Problem::lasting(Reason::InvalidSpec, cause));
+            Err(Problem::lasting(Reason::InvalidSpec, cause))
         }
-    };
-    ctx.repositories.open(&described, from).await
+    }
 }
 
 async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> Result<Copied, NotDone> {

@@ -12,6 +12,7 @@ use lifecycle::transfer::{Transport, upload as says};
 use lifecycle::{Again, Problem};
 use vsphere::CatalogEntry;
 
+use super::apply::format_in_use;
 use super::copy::{ACT, Copied, describe_repository, look};
 use crate::attempt::NotDone;
 use crate::context::Context;
@@ -53,7 +54,12 @@ pub(super) async fn size_of(tree: &Tree, snapshot: &DiskSnapshot) -> Result<Opti
 pub(super) async fn is_there(ctx: &Context, upload: &Upload, snapshot: &DiskSnapshot) -> Result<bool, Problem> {
     match size_of(&any_tree_of(ctx, upload).await?, snapshot).await {
         // keys for our folder alone have never written there
-        Err(denied) if denied.reason == Reason::StoreAccessDenied => Ok(false),
+        Err(denied)
+            if denied.reason == Reason::StoreAccessDenied
+                && format_in_use(ctx, upload).await == Some(RepositoryFormat::Restic) =>
+        {
+            Ok(false)
+        }
         found => found.map(|size| size.is_some()),
     }
 }

@@ -95,14 +95,18 @@ pub fn plan(snapshot: &Snapshot, upload: Option<&Upload>, now: Timestamp) -> Pla
     match phase {
         _ if begun && !is_local(snapshot) => Plan::Abandon,
         // in local mode the disk snapshot is all there is; a late `New` finds it again by its token
-        Some(SnapshotPhase::Snapshotted) if begun && snapshot.spec.snapshot_cancel && is_of_ours(&status) => {
-            Plan::Cancel(undo(&status))
-        }
+        Some(SnapshotPhase::Snapshotted) if is_undone(snapshot) => Plan::Cancel(undo(&status)),
         None | Some(SnapshotPhase::New | SnapshotPhase::InProgress | SnapshotPhase::Other(_)) => {
             if snapshot.spec.snapshot_cancel { Plan::Cancel(undo(&status)) } else { Plan::Begin }
         }
         Some(_) => Plan::Rest,
     }
+}
+
+/// Whether the disk snapshot of a backup in local mode goes since it was cancelled: nobody may call that backup completed any more.
+pub fn is_undone(snapshot: &Snapshot) -> bool {
+    let recorded = |status: &SnapshotStatus| status.snapshot_id.is_some() && is_of_ours(status);
+    is_local(snapshot) && snapshot.spec.snapshot_cancel && snapshot.status.as_ref().is_some_and(recorded)
 }
 
 /// Whether we wrote a status. The original leaves a backup in local mode alone that was cancelled too late, and so do we.

@@ -106,13 +106,23 @@ pub fn failed(before: &SnapshotStatus, problem: &Problem, now: Timestamp) -> Sna
     ended(before, SnapshotPhase::SnapshotFailed, problem.reason, &problem.message(), now)
 }
 
-/// Cancelled, and no Upload ran. `left` is why nobody can see to what it may have left in vSphere.
-pub fn canceled(before: &SnapshotStatus, undo: &Undo, left: Option<&Problem>, now: Timestamp) -> SnapshotStatus {
+/// Cancelled, and no Upload ran. `left` is why its disk snapshot may be there still: in local mode for good, else until it is swept.
+pub fn canceled(
+    before: &SnapshotStatus,
+    undo: &Undo,
+    left: Option<&Problem>,
+    is_local: bool,
+    now: Timestamp,
+) -> SnapshotStatus {
     let (reason, message) = match (left, undo) {
-        (Some(why), _) => {
+        (Some(why), _) if is_local => {
             (why.reason, format!("asked to stop; its disk snapshot may be left in vSphere: {}", why.message()))
         }
-        (None, Undo::Nothing) => (Reason::Canceled, "cancelled before it began".to_owned()),
+        (Some(why), _) => {
+            let until = "its disk snapshot may be there until a sweep deletes it, within the hour";
+            (Reason::Canceled, format!("asked to stop; {until}: {}", why.cause))
+        }
+        (None, Undo::Nothing) => (Reason::Canceled, "cancelled before we had begun it".to_owned()),
         (None, Undo::Marked) => (Reason::Canceled, "cancelled while the disk snapshot was being taken".to_owned()),
         (None, Undo::Recorded(taken)) => (Reason::Canceled, format!("asked to stop; disk snapshot {taken} is deleted")),
     };
@@ -283,9 +293,12 @@ mod tests {
         let told = ready(&abandoned(&before, Some(&unknown), noon()));
         assert!(told.message.contains("as far as is known: find BackupRepository br-1"), "{}", told.message);
         let gone = Problem::lasting(Reason::ClaimNotFound, "claim shop/data-0 does not exist");
-        let told = ready(&canceled(&before, &Undo::Marked, Some(&gone), noon()));
+        let told = ready(&canceled(&before, &Undo::Marked, Some(&gone), true, noon()));
         assert_eq!(told.reason, Reason::ClaimNotFound.as_str());
         assert!(told.message.contains("may be left in vSphere: claim shop/data-0"), "{}", told.message);
+        let told = ready(&canceled(&before, &Undo::Marked, Some(&gone), false, noon()));
+        assert_eq!(told.reason, Reason::Canceled.as_str());
+        assert!(told.message.contains("until a sweep deletes it"), "{}", told.message);
         let found = uploaded(&before, noon());
         assert_eq!((ready(&found).status.as_str(), ready(&found).reason.as_str()), ("True", "Uploaded"));
         assert_eq!((found.phase.clone(), found.message.clone()), (Some(SnapshotPhase::Uploaded), None));
@@ -300,7 +313,7 @@ mod tests {
         let stored = |status: &SnapshotStatus| conditions::get(&status.conditions, STORED).map(|c| c.status.clone());
         let told = followed(&SnapshotStatus::default(), &upload(stuck.clone()), record(), noon());
         assert_eq!(stored(&told).as_deref(), Some("True"));
-        let done = transfer::upload::cleaned(&stuck, Ok(true), noon());
+        let done = transfer::upload::cleaned(&stuck, Ok(true), false, noon());
         let told = followed(&told, &upload(done), None, noon());
         assert_eq!((told.phase.clone(), stored(&told)), (Some(SnapshotPhase::Uploaded), None));
     }
@@ -311,7 +324,7 @@ mod tests {
         let problem = Problem::lasting(Reason::BucketMissing, "open the repository");
         let all = [
             failed(&before, &problem, noon()),
-            canceled(&before, &Undo::Marked, None, noon()),
+            canceled(&before, &Undo::Marked, None, false, noon()),
             abandoned(&before, None, noon()),
         ];
         for status in all {

@@ -1,7 +1,7 @@
 //! What it means for the end of a cancelled Upload that something it may have stored could not be removed.
 //!
 //! `Canceled` says that nothing is left behind. A store that is away may hold what was stored; one that refuses our keys does so as
-//! well, where the Upload has written there before. One that never was there, or in which the Upload never wrote, holds nothing.
+//! well, where the Upload has written there before. A store that never was there, or in which the Upload never wrote, holds nothing.
 
 use api::conditions::{self, INCREMENTAL, TRANSPORT};
 use api::parameters::RepositoryFormat;

@@ -186,14 +186,19 @@ pub fn given_up(
 }
 
 /// The disk snapshot is gone at last. Whether the Upload is done is what the repository says, not what the phase was: `found` is what a look
-/// there has found. One that could not look is repeated, but for a repository of which nobody knows any more (W-27): then what was said
-/// when the copy ended decides.
-pub fn cleaned(before: &UploadStatus, found: Result<bool, &Problem>, now: Timestamp) -> UploadStatus {
+/// there has found. One that could not look is repeated, but for a repository of which nobody knows any more (W-27), and for one that is
+/// cancelled, which waits for no store: then what was said when the copy ended decides.
+pub fn cleaned(
+    before: &UploadStatus,
+    found: Result<bool, &Problem>,
+    is_cancelled: bool,
+    now: Timestamp,
+) -> UploadStatus {
     let said = conditions::get(&before.conditions, STORED);
     let was_stored = said.is_some_and(|said| said.status == Status::True.as_str());
     let why = match found {
         Ok(true) => return completed(before, before.progress, now),
-        Err(problem) if !is_unknown_for_good(problem) => return cleanup_failed(before, problem, now),
+        Err(problem) if !(is_cancelled || is_unknown_for_good(problem)) => return cleanup_failed(before, problem, now),
         Err(_) if was_stored => return completed(before, before.progress, now),
         Err(problem) => problem.clone(),
         Ok(false) if was_stored => Problem::lasting(
@@ -332,8 +337,8 @@ mod tests {
         let stays = Problem::passing(Reason::SnapshotDeleteFailed, "delete the disk snapshot: busy");
         let waiting = given_up(&new(noon()), &unreachable(), Err(&stays), noon());
         assert_eq!(waiting.phase, Some(UploadPhase::CleanupFailed));
-        assert_eq!(cleaned(&waiting, Ok(false), noon()).phase, Some(UploadPhase::UploadFailedAfterRetry));
-        assert_eq!(cleaned(&waiting, Ok(true), noon()).phase, Some(UploadPhase::Completed));
+        assert_eq!(cleaned(&waiting, Ok(false), false, noon()).phase, Some(UploadPhase::UploadFailedAfterRetry));
+        assert_eq!(cleaned(&waiting, Ok(true), false, noon()).phase, Some(UploadPhase::Completed));
     }
 
     #[test]
@@ -363,14 +368,17 @@ mod tests {
             ("the original says nothing, nobody knows", &originals, Err(&unknown), ended(Reason::RepositoryUnknown)),
         ];
         for (situation, before, found, want) in cases {
-            let status = cleaned(before, found, noon());
+            let status = cleaned(before, found, false, noon());
             let ready = conditions::get(&status.conditions, READY).unwrap();
             let got = (status.phase.clone().unwrap(), Reason::from_word(&ready.reason).unwrap());
             assert_eq!(got, want, "{situation}");
             let goes_on = status.phase == Some(UploadPhase::CleanupFailed);
             assert!(goes_on || conditions::get(&status.conditions, STORED).is_none(), "{situation}");
         }
-        let told = cleaned(&failed, Ok(false), noon()).message.unwrap();
+        let cancelled = |before| cleaned(before, Err(&silent), true, noon()).phase.unwrap();
+        assert_eq!(cancelled(&good), UploadPhase::Completed, "who cancels it waits for no store, and loses no backup");
+        assert_eq!(cancelled(&failed), UploadPhase::UploadFailedAfterRetry);
+        let told = cleaned(&failed, Ok(false), false, noon()).message.unwrap();
         assert!(told.contains("the library does not answer"), "{told}");
     }
 

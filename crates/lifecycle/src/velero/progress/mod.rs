@@ -66,7 +66,9 @@ pub fn of_snapshot(id: &str, snapshot: Option<&Snapshot>, asked: &Asked) -> Answ
         Some(SnapshotPhase::CleanupAfterUploadFailed) if seen.is_over(asked) && is_stored(&status.conditions) => {
             seen.well("the data is in the repository; the disk snapshot could not be deleted in vSphere yet", asked)
         }
-        Some(_) if recorded && local => seen.well("local mode: the disk snapshot stays in vSphere", asked),
+        Some(_) if recorded && local && !crate::snapshot::is_undone(snapshot) => {
+            seen.well("local mode: the disk snapshot stays in vSphere", asked)
+        }
         Some(_) if recorded && asked.settings.complete_after_snapshot => {
             seen.well("the disk snapshot exists; the upload goes on", asked)
         }
