@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, missing_docs)] // a panic is how a test fails
 
 mod incremental;
+#[allow(dead_code)] // it serves other tests too
+#[path = "../../../repository/tests/repository/line.rs"]
+mod line;
 mod original;
 mod peers;
 mod restore_again;

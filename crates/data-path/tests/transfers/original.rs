@@ -1,6 +1,7 @@
 //! Disks in the original's layout: onto a target that was just made, and onto one that holds something else.
 
 use std::path::Path;
+use std::time::Duration;
 
 use astrolabe::{Address, Description, Keys, Peinfo, Tree};
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use repository::store::{S3Store, Store as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::MIB;
+use crate::line::Line;
 use crate::peers::{Server, random, raw_file, same};
 use crate::versitygw::Versitygw;
 
@@ -74,4 +76,24 @@ async fn a_disk_of_the_original_comes_back_with_its_holes_whatever_the_target_he
     let (used, source) = (std::fs::read(&used).unwrap(), std::fs::read(&source).unwrap());
     assert!(used[..47 << 20] == source[..], "something of what was there shows through");
     assert!(used[47 << 20..] == tail[..], "what lies behind the disk was touched");
+}
+
+/// One request after the other, a disk of a terabyte would take days from a store that is far away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_of_the_original_is_asked_for_in_several_pieces_at_a_time() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Versitygw::start());
+    let source = raw_file(folder.path(), "source", 32 * MIB, &[(0, random(32 << 20, 4))]);
+    lay(&bucket(&server).await, &source, &[]).await;
+    let mut options = server.options("");
+    let line = Line::to(&format!("127.0.0.1:{}", options.endpoint.unwrap().port().unwrap())).await;
+    options.endpoint = Some(line.url().parse().unwrap());
+    let store = S3Store::new(options).await.unwrap();
+
+    line.hold_until(4, "GET", "vsphere-astrolabe-repo/data/");
+    let target = raw_file(folder.path(), "target", 32 * MIB, &[]);
+    let nbd = Server::qemu(&target);
+    let restoring = restore(&store, nbd.disk().await, TargetContent::KnownZero);
+    tokio::time::timeout(Duration::from_secs(60), restoring).await.expect("four requests at a time");
+    drop(nbd);
+    assert!(same(&source, &target), "it came back differently");
 }
