@@ -77,13 +77,15 @@ pub struct Installation<'i> {
     pub namespace: &'i str,
 }
 
-/// A disk snapshot that this installation took for an Upload.
+/// A disk snapshot that this installation took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
     /// It.
     pub disk_snapshot: DiskSnapshot,
     /// Uid of the Snapshot it was taken for.
     pub snapshot_uid: String,
+    /// Whether it is the backup: in local mode.
+    pub is_backup: bool,
 }
 
 impl Installation<'_> {
@@ -93,12 +95,17 @@ impl Installation<'_> {
         format!("{}/{purpose}/{}", self.prefix(), snapshot.metadata.uid.as_deref().unwrap_or_default())
     }
 
-    /// The disk snapshot, where its description says that we took it for an Upload.
+    /// The disk snapshot, where its description says that we took it.
     pub fn recognise(&self, disk_snapshot: DiskSnapshot, description: &str) -> Option<Taken> {
         let rest = description.trim().strip_prefix(&self.prefix())?.strip_prefix('/')?;
-        let uid = rest.strip_prefix(UPLOAD)?.strip_prefix('/')?;
+        let (purpose, uid) = rest.split_once('/')?;
+        let is_backup = match purpose {
+            UPLOAD => false,
+            LOCAL => true,
+            _ => return None,
+        };
         let valid = !uid.is_empty() && !uid.contains('/');
-        valid.then(|| Taken { disk_snapshot, snapshot_uid: uid.to_owned() })
+        valid.then(|| Taken { disk_snapshot, snapshot_uid: uid.to_owned(), is_backup })
     }
 
     fn prefix(&self) -> String {
@@ -108,15 +115,25 @@ impl Installation<'_> {
 
 /// Those of `taken` that nobody will delete: their Snapshot is gone or has ended, and no Upload is for them. Snapshots
 /// and Uploads must have been listed after the disk snapshots: one that is not listed yet would count as gone.
+///
+/// One that was taken as the backup goes only where its Snapshot is there and says that there is no backup: what the Snapshot was for is in
+/// Velero's hands, and stays when the object goes.
 pub fn find(taken: Vec<Taken>, snapshots: &[Snapshot], uploads: &[Upload]) -> Vec<Taken> {
-    let uid = |snapshot: &Snapshot| snapshot.metadata.uid.clone();
+    let of_uid: HashMap<&str, &Snapshot> =
+        snapshots.iter().filter_map(|s| Some((s.metadata.uid.as_deref()?, s))).collect();
     let ended = |snapshot: &Snapshot| snapshot.phase().is_some_and(SnapshotPhase::is_terminal);
-    let alive: HashMap<_, _> = snapshots.iter().filter_map(|s| Some((uid(s)?, ended(s)))).collect();
+    let is_none = |snapshot: &Snapshot| {
+        matches!(snapshot.phase(), Some(SnapshotPhase::SnapshotFailed | SnapshotPhase::Canceled))
+    };
     let named: HashSet<&str> = uploads.iter().filter_map(|u| u.metadata.name.as_deref()).collect();
     let label = |upload: &Upload| upload.metadata.labels.as_ref()?.get(labels::SNAPSHOT_UID).cloned();
     let uploaded: HashSet<String> = uploads.iter().filter_map(label).collect();
     let is_orphan = |taken: &Taken| {
-        let needed = alive.get(&taken.snapshot_uid).is_some_and(|ended| !ended);
+        let of = of_uid.get(taken.snapshot_uid.as_str());
+        let needed = match taken.is_backup {
+            true => !of.is_some_and(|snapshot| is_none(snapshot)),
+            false => of.is_some_and(|snapshot| !ended(snapshot)),
+        };
         let has_upload = named.contains(names::upload(&taken.disk_snapshot.snapshot).as_str())
             || uploaded.contains(&taken.snapshot_uid);
         !needed && !has_upload
@@ -169,8 +186,26 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_in_local_mode_is_never_taken_for_left_over() {
-        assert_eq!(of(&HERE.token(&snapshot("u1", ""))), None);
+    fn a_backup_in_local_mode_is_left_over_only_where_its_snapshot_says_that_there_is_none() {
+        let at = |phase: &str| {
+            let status = SnapshotStatus { phase: Some(phase.into()), ..SnapshotStatus::default() };
+            Snapshot { status: Some(status), ..snapshot("u1", "") }
+        };
+        let token = HERE.token(&snapshot("u1", ""));
+        let taken = HERE.recognise("d:s".parse().unwrap(), &token).unwrap();
+        assert!(taken.is_backup, "{token}");
+        let cases = [
+            ("its Snapshot was deleted: the backup is in Velero's hands", vec![], false),
+            ("others' objects are there", vec![snapshot("u2", "")], false),
+            ("its Snapshot waits for the driver", vec![snapshot("u1", "")], false),
+            ("it is the backup", vec![at("Snapshotted")], false),
+            ("a phase of a later version", vec![at("Archived")], false),
+            ("it was taken while vCenter was on its way out", vec![at("SnapshotFailed")], true),
+            ("it was cancelled, and vCenter was away", vec![at("Canceled")], true),
+        ];
+        for (situation, snapshots, left) in cases {
+            assert_eq!(!find(vec![taken.clone()], &snapshots, &[]).is_empty(), left, "{situation}");
+        }
     }
 
     #[test]
@@ -195,7 +230,8 @@ mod tests {
             ("an Upload for the same Snapshot", vec![], vec![labelled("u1")], false),
         ];
         for (situation, snapshots, uploads, left) in cases {
-            let taken = Taken { disk_snapshot: "d:s".parse().unwrap(), snapshot_uid: "u1".to_owned() };
+            let (disk_snapshot, snapshot_uid) = ("d:s".parse().unwrap(), "u1".to_owned());
+            let taken = Taken { disk_snapshot, snapshot_uid, is_backup: false };
             assert_eq!(!find(vec![taken], &snapshots, &uploads).is_empty(), left, "{situation}");
         }
     }

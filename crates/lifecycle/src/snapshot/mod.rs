@@ -123,8 +123,8 @@ fn undo(status: &SnapshotStatus) -> Undo {
     }
 }
 
-/// Whether a cancelled Snapshot waits until what it has left can be deleted. What was taken for an Upload goes in the sweep as well; what
-/// local mode has left would stay for good, so that ends only where no later look can find it.
+/// Whether a cancelled Snapshot waits until what it has left can be deleted. What was taken for an Upload goes in the sweep as well. So does
+/// what local mode has left, but only for the day in which the Snapshot is there: that ends only where no later look can find it.
 pub fn is_undone_later(snapshot: &Snapshot, problem: &Problem) -> bool {
     is_local(snapshot) && problem.again == Again::Later
 }
