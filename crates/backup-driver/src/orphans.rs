@@ -1,5 +1,5 @@
 //! Deletes disk snapshots that a killed driver took and nobody will delete: their Snapshot was deleted, or ended, before
-//! their Upload was made. `lifecycle::orphans` says which these are.
+//! their Upload was made, or says in local mode that there is no backup. `lifecycle::orphans` says which these are.
 //!
 //! It looks at the disks of this cluster's volumes, one call a disk and one disk at a time, and gives a disk snapshot
 //! [`Sweeps::orphan_grace`](crate::arguments::Sweeps::orphan_grace) by our own clock: the first pass that meets it only

@@ -96,7 +96,7 @@ async fn told_disks(client: &Client) -> Result<(Disks, Option<Problem>), Problem
     Ok((found, None))
 }
 
-/// Disk snapshots that we took for Uploads and that nobody will delete; and why disks could not be looked at. A disk that is gone is
+/// Disk snapshots that we took and that nobody will delete; and why disks could not be looked at. A disk that is gone is
 /// left out; a vCenter that cannot be reached, where there is no other, ends the look.
 ///
 /// # Errors

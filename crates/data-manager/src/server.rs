@@ -175,7 +175,7 @@ async fn follow_deletions<K: operator::Reported + Send + Sync + 'static>(ctx: Ar
             Some(Ok(watcher::Event::InitDone)) => {
                 for name in ctx.at_work.names() {
                     if matches!(api.get_opt(&name).await, Ok(None)) {
-                        ctx.at_work.stop(&name);
+                        ctx.at_work.is_gone(&name);
                     }
                 }
             }

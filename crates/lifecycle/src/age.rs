@@ -31,7 +31,7 @@ pub fn begins_at(metadata: &ObjectMeta, now: Timestamp) -> Option<Timestamp> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
     /// It does not say when. The original says no time of a bad end, and neither does a clone whose plugin died. The time is
-    /// [written](said_when) first, and the day begins then; without a time of a good end the original crashes.
+    /// [written](said_when) first, and the day begins then; the original crashes where a good end has none.
     Untold,
     /// It goes at that time.
     KeepUntil(Timestamp),

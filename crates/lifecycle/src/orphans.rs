@@ -122,9 +122,8 @@ pub fn find(taken: Vec<Taken>, snapshots: &[Snapshot], uploads: &[Upload]) -> Ve
     let of_uid: HashMap<&str, &Snapshot> =
         snapshots.iter().filter_map(|s| Some((s.metadata.uid.as_deref()?, s))).collect();
     let ended = |snapshot: &Snapshot| snapshot.phase().is_some_and(SnapshotPhase::is_terminal);
-    let is_none = |snapshot: &Snapshot| {
-        matches!(snapshot.phase(), Some(SnapshotPhase::SnapshotFailed | SnapshotPhase::Canceled))
-    };
+    let is_none =
+        |snapshot: &Snapshot| matches!(snapshot.phase(), Some(SnapshotPhase::SnapshotFailed | SnapshotPhase::Canceled));
     let named: HashSet<&str> = uploads.iter().filter_map(|u| u.metadata.name.as_deref()).collect();
     let label = |upload: &Upload| upload.metadata.labels.as_ref()?.get(labels::SNAPSHOT_UID).cloned();
     let uploaded: HashSet<String> = uploads.iter().filter_map(label).collect();

@@ -20,20 +20,21 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Until when it is tried again; `None`: long enough. `now` is when the attempt that failed was begun. If the time ran out while no
-    /// driver was trying, it starts again: `due` is when this process was to try again, if it has tried before and failed.
-    pub fn until(&self, conditions: &[Condition], due: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-        let said = conditions::get(conditions, self.condition).map_or(now, |said| said.last_transition_time.0);
-        let left = said.checked_add(self.within).ok().filter(|at| *at > now);
-        let has_tried = due.is_some_and(|due| now.duration_since(due) < LATE);
-        left.or_else(|| (!has_tried).then_some(now + self.within))
+    /// Until when it is tried again after an attempt that was `begun` then has failed, however long it took; `None`: long enough. If the
+    /// time ran out while no driver was trying, it starts again: `due` is when this process was to try again, if it has tried before and
+    /// failed.
+    pub fn until(&self, conditions: &[Condition], due: Option<Timestamp>, begun: Timestamp) -> Option<Timestamp> {
+        let said = conditions::get(conditions, self.condition).map_or(begun, |said| said.last_transition_time.0);
+        let left = said.checked_add(self.within).ok().filter(|at| *at > begun);
+        let has_tried = due.is_some_and(|due| begun.duration_since(due) < LATE);
+        left.or_else(|| (!has_tried).then_some(begun + self.within))
     }
 
-    /// Says why it does not go on. A time that ran out and ended nothing starts again.
-    pub fn note(&self, conditions: &mut Vec<Condition>, problem: &Problem, now: Timestamp) {
-        let ran_out = |said: &Condition| now.duration_since(said.last_transition_time.0) >= self.within;
+    /// Says why an attempt that was `begun` then has failed. A time that had run out before it and ended nothing starts again.
+    pub fn note(&self, conditions: &mut Vec<Condition>, problem: &Problem, begun: Timestamp) {
+        let ran_out = |said: &Condition| begun.duration_since(said.last_transition_time.0) >= self.within;
         conditions.retain(|said| said.type_ != self.condition || !ran_out(said));
-        conditions::set(conditions, self.condition, Status::False, problem.reason, &problem.message(), now);
+        conditions::set(conditions, self.condition, Status::False, problem.reason, &problem.message(), begun);
     }
 
     /// It goes on.
@@ -82,6 +83,12 @@ mod tests {
             TEN.note(&mut conditions, &away, noon());
             let since = conditions::get(&conditions, PROCEEDS).unwrap().last_transition_time.0;
             assert_eq!(since + minutes(10), until, "{situation}: the next look goes by it");
+            let at_its_end = until + minutes(1);
+            assert_eq!(
+                TEN.until(&conditions, Some(at_its_end), at_its_end),
+                None,
+                "{situation}: what took long ends too"
+            );
             TEN.over(&mut conditions);
             assert!(conditions.is_empty(), "{situation}");
         }

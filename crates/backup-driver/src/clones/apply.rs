@@ -82,7 +82,7 @@ async fn not_provisioned(
 ) -> Result<Next, Error> {
     let attempts = provisioning_of(&uid_of(asked));
     let last = clone::begins_until(asked, problem, ctx.pauses.due(&attempts), begun);
-    hindered(asked, problem, clone::BEGINNING, last, &attempts, ctx).await
+    hindered(asked, problem, (clone::BEGINNING, begun, last), &attempts, ctx).await
 }
 
 /// The API server does not take the claim of a volume that is written.
@@ -94,15 +94,15 @@ pub(super) async fn not_handed(
 ) -> Result<Next, Error> {
     let attempts = handing_of(&uid_of(asked));
     let last = clone::hands_until(asked, problem, ctx.pauses.due(&attempts), begun);
-    hindered(asked, problem, clone::HANDING, last, &attempts, ctx).await
+    hindered(asked, problem, (clone::HANDING, begun, last), &attempts, ctx).await
 }
 
-/// Says what keeps it from going on, and tries again, later each time and for the `last` time then; or gives up.
+/// Says what keeps it from going on, and tries again, later each time and for the `last` time then; or gives up. The attempt that failed
+/// had `begun` then.
 async fn hindered(
     asked: &CloneFromSnapshot,
     problem: &Problem,
-    patience: Patience,
-    last: Option<Timestamp>,
+    (patience, begun, last): (Patience, Timestamp, Option<Timestamp>),
     attempts: &str,
     ctx: &Context,
 ) -> Result<Next, Error> {
@@ -112,7 +112,7 @@ async fn hindered(
     let pause = |errors| retry::controller_pause(errors).min(retry::wake(last, now));
     let due = ctx.pauses.after_failure(attempts, now, pause);
     let before = asked.status.clone().unwrap_or_default();
-    ctx.publish(asked, &status::hindered(&before, patience, problem, now)).await?;
+    ctx.publish(asked, &status::hindered(&before, patience, problem, begun)).await?;
     tracing::warn!(clone = asked.name_any(), %problem, again_at = %due, "a restore does not go on");
     Ok(Next::Look(look_by(asked, Some(due), ctx)))
 }

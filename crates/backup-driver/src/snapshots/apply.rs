@@ -258,20 +258,21 @@ async fn gone(vcenter: &Vcenter, disk: &DiskId) -> Result<(), Problem> {
 /// It is tried again for a while after the attempt that has `begun` then, or ends.
 async fn fail(asked: &Snapshot, problem: &Problem, begun: Timestamp, ctx: &Context) -> Result<Action, Error> {
     let last = snapshot::begins_until(asked, problem, ctx.pauses.due(&attempts_of(asked)), begun);
-    end_or_wait(asked, problem, last, ctx).await
+    end_or_wait(asked, problem, begun, last, ctx).await
 }
 
 /// None of several vCenters says that it has the disk. It is not waited for here: the Snapshots of the others' disks have their turn
 /// meanwhile.
 async fn not_found(asked: &Snapshot, problem: &Problem, begun: Timestamp, ctx: &Context) -> Result<Action, Error> {
     let last = snapshot::disk_looked_for_until(asked, problem, ctx.pauses.due(&attempts_of(asked)), begun);
-    end_or_wait(asked, problem, last, ctx).await
+    end_or_wait(asked, problem, begun, last, ctx).await
 }
 
 /// Says why it does not begin, and tries again, later each time and for the last time at `last`; without one it ends.
 async fn end_or_wait(
     asked: &Snapshot,
     problem: &Problem,
+    begun: Timestamp,
     last: Option<Timestamp>,
     ctx: &Context,
 ) -> Result<Action, Error> {
@@ -284,7 +285,7 @@ async fn end_or_wait(
     // noted before it is said: it was tried, whatever becomes of the word
     let pause = |errors| retry::controller_pause(errors).min(retry::wake(last, now));
     let due = ctx.pauses.after_failure(&attempts_of(asked), now, pause);
-    ctx.publish(asked, &status::waiting(&before, problem, now)).await?;
+    ctx.publish(asked, &status::waiting(&before, problem, begun)).await?;
     let namespace = asked.namespace().unwrap_or_default();
     tracing::warn!(namespace, name = asked.name_any(), %problem, again_at = %due, "a Snapshot does not begin");
     Ok(ctx.wake_at(due))
@@ -407,7 +408,11 @@ pub(super) async fn abandon(asked: &Snapshot, ctx: &Context) -> Result<Action, E
         Ok(taken) => {
             // its node may still read the disk snapshot, and removes what it stored; one that died loses the lease within a minute
             let lease = names::upload_lease(&names::upload(&taken.snapshot));
-            if ctx.transfers.held_by_another(&lease).await?.is_some() {
+            if let Some((node, _)) = ctx.transfers.held_by_another(&lease).await? {
+                let cause = format!("its Upload is gone; waiting until node {node} has let go of the disk");
+                let before = asked.status.clone().unwrap_or_default();
+                let waits = status::held_up(&before, &Problem::passing(Reason::Canceling, cause), ctx.now());
+                ctx.publish(asked, &waits).await?;
                 return Ok(Action::requeue(LETTING_GO));
             }
             let act = "delete the disk snapshot of a deleted Upload";

@@ -25,6 +25,9 @@ use crate::steps::Step;
 /// How long one attempt to delete a disk snapshot may take before the next one is left to the back-off.
 const DELETE_WITHIN: Duration = Duration::from_secs(300);
 
+/// How long one look may take whether a backup is in the store.
+const LOOK_WITHIN: Duration = Duration::from_secs(120);
+
 /// How long an upload that is given up waits for its repository, to remove its checkpoints.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -133,7 +136,11 @@ async fn clean_up(ctx: &Context, report: &Report<Upload>) {
                 report.say(|status, now| says::cleanup_failed(status, &problem, now)).await;
                 return;
             }
-            is_stored(ctx, &upload, &snapshot).await
+            let found = tokio::time::timeout(LOOK_WITHIN, is_stored(ctx, &upload, &snapshot)).await;
+            found.unwrap_or_else(|_| {
+                let cause = format!("look for the restore point: no answer within {} s", LOOK_WITHIN.as_secs());
+                Err(Problem::passing(Reason::StoreUnreachable, cause))
+            })
         }
     };
     let is_cancelled = upload.spec.upload_cancel;

@@ -87,6 +87,7 @@ async fn a_disk_of_the_original_is_asked_for_in_several_pieces_at_a_time() {
     let mut options = server.options("");
     let line = Line::to(&format!("127.0.0.1:{}", options.endpoint.unwrap().port().unwrap())).await;
     options.endpoint = Some(line.url().parse().unwrap());
+    options.read_timeout = Duration::from_secs(120); // longer than we wait: no request is held back and sent again
     let store = S3Store::new(options).await.unwrap();
 
     line.hold_until(4, "GET", "vsphere-astrolabe-repo/data/");

@@ -44,15 +44,15 @@ pub fn provisioned(before: &CloneFromSnapshotStatus, now: Timestamp) -> CloneFro
     provisioning(&goes_on(before), now)
 }
 
-/// It cannot go on, for something that may pass: says why, and since when in a condition of its own.
+/// It cannot go on, for something that may pass: says why, and since when in a condition of its own. `begun` is when this was tried.
 pub fn hindered(
     before: &CloneFromSnapshotStatus,
     patience: Patience,
     problem: &Problem,
-    now: Timestamp,
+    begun: Timestamp,
 ) -> CloneFromSnapshotStatus {
-    let mut status = working(before, problem.reason, &problem.message(), now);
-    patience.note(&mut status.conditions, problem, now);
+    let mut status = working(before, problem.reason, &problem.message(), begun);
+    patience.note(&mut status.conditions, problem, begun);
     status
 }
 

@@ -124,7 +124,7 @@ fn undo(status: &SnapshotStatus) -> Undo {
 }
 
 /// Whether a cancelled Snapshot waits until what it has left can be deleted. What was taken for an Upload goes in the sweep as well. So does
-/// what local mode has left, but only for the day in which the Snapshot is there: that ends only where no later look can find it.
+/// what local mode has left, but only for the day in which the Snapshot is there: so a Snapshot of local mode ends only where no later look can find it.
 pub fn is_undone_later(snapshot: &Snapshot, problem: &Problem) -> bool {
     is_local(snapshot) && problem.again == Again::Later
 }
@@ -169,9 +169,10 @@ fn hindered_until(snapshot: &Snapshot, problem: &Problem, due: Option<Timestamp>
     BEGINNING.until(said, due, now).filter(|_| problem.again == Again::Later)
 }
 
-/// Whether nobody has asked an Upload to stop that still could. One that only deletes its disk snapshot does that in any case.
+/// Whether nobody has asked an Upload to stop that still could. One that only deletes its disk snapshot goes on with that, and waits for no
+/// store after it.
 fn may_stop(upload: &Upload) -> bool {
-    let ended = upload.phase().is_some_and(|phase| phase.is_terminal() || *phase == UploadPhase::CleanupFailed);
+    let ended = upload.phase().is_some_and(UploadPhase::is_terminal);
     !ended && !upload.spec.upload_cancel && upload.metadata.deletion_timestamp.is_none()
 }
 
@@ -368,10 +369,10 @@ mod tests {
             ("its Upload is being stopped", cancelled(with_id(at("Uploading"))), Some(&stopping), Plan::Follow),
             ("cancelled too late", cancelled(with_id(at("Uploading"))), Some(&uploaded), Plan::Follow),
             (
-                "cancelled when it is stored and only its disk snapshot is left",
+                "cancelled when only its disk snapshot is left: its node goes on with that, and waits for no store",
                 cancelled(with_id(at("CleanupAfterUploadFailed"))),
                 Some(&cleaning),
-                Plan::Follow,
+                Plan::StopUpload,
             ),
             ("a late New", with_id(at("New")), Some(&upload), Plan::Follow),
             ("a late New in local mode", local(with_id(at("New"))), None, Plan::Begin),
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_backup_in_local_mode_waits_for_vcenter_since_no_sweep_deletes_what_it_has_left() {
+    fn a_cancelled_backup_in_local_mode_waits_for_vcenter_before_it_says_that_nothing_is_left() {
         let away = Problem::passing(Reason::VCenterUnreachable, "list the snapshots of the disk");
         let unknown = Problem::lasting(Reason::ClaimNotFound, "claim shop/data-0 does not exist");
         assert!(is_undone_later(&local(at("New")), &away));

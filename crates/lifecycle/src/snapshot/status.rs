@@ -43,12 +43,12 @@ pub fn snapshotting(before: &SnapshotStatus, now: Timestamp) -> SnapshotStatus {
     status
 }
 
-/// It has not begun yet, and why; it is tried again.
-pub fn waiting(before: &SnapshotStatus, problem: &Problem, now: Timestamp) -> SnapshotStatus {
+/// It has not begun yet, and why; it is tried again. `begun` is when this was tried.
+pub fn waiting(before: &SnapshotStatus, problem: &Problem, begun: Timestamp) -> SnapshotStatus {
     let mut status = before.clone();
     status.phase.get_or_insert(SnapshotPhase::New);
-    BEGINNING.note(&mut status.conditions, problem, now);
-    tell(&mut status, Status::False, problem.reason, &problem.message(), now);
+    BEGINNING.note(&mut status.conditions, problem, begun);
+    tell(&mut status, Status::False, problem.reason, &problem.message(), begun);
     status
 }
 
@@ -106,7 +106,7 @@ pub fn failed(before: &SnapshotStatus, problem: &Problem, now: Timestamp) -> Sna
     ended(before, SnapshotPhase::SnapshotFailed, problem.reason, &problem.message(), now)
 }
 
-/// Cancelled, and no Upload ran. `left` is why its disk snapshot may be there still: in local mode for good, else until it is swept.
+/// Cancelled, and no Upload ran. `left` is why its disk snapshot may be there still: in local mode perhaps for good, else until it is swept.
 pub fn canceled(
     before: &SnapshotStatus,
     undo: &Undo,
@@ -119,7 +119,7 @@ pub fn canceled(
             (why.reason, format!("asked to stop; its disk snapshot may be left in vSphere: {}", why.message()))
         }
         (Some(why), _) => {
-            let until = "its disk snapshot may be there until a sweep deletes it, within the hour";
+            let until = "its disk snapshot may be there until a sweep deletes it, which looks at the disks of volumes";
             (Reason::Canceled, format!("asked to stop; {until}: {}", why.cause))
         }
         (None, Undo::Nothing) => (Reason::Canceled, "cancelled before we had begun it".to_owned()),

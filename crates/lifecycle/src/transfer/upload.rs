@@ -187,7 +187,7 @@ pub fn given_up(
 
 /// The disk snapshot is gone at last. Whether the Upload is done is what the repository says, not what the phase was: `found` is what a look
 /// there has found. One that could not look is repeated, but for a repository of which nobody knows any more (W-27), and for one that is
-/// cancelled, which waits for no store: then what was said when the copy ended decides.
+/// cancelled, which waits for no store: then what was said when the copy ended decides. The original says nothing, so its own waits.
 pub fn cleaned(
     before: &UploadStatus,
     found: Result<bool, &Problem>,
@@ -198,7 +198,9 @@ pub fn cleaned(
     let was_stored = said.is_some_and(|said| said.status == Status::True.as_str());
     let why = match found {
         Ok(true) => return completed(before, before.progress, now),
-        Err(problem) if !(is_cancelled || is_unknown_for_good(problem)) => return cleanup_failed(before, problem, now),
+        Err(problem) if !(is_cancelled && said.is_some() || is_unknown_for_good(problem)) => {
+            return cleanup_failed(before, problem, now);
+        }
         Err(_) if was_stored => return completed(before, before.progress, now),
         Err(problem) => problem.clone(),
         Ok(false) if was_stored => Problem::lasting(
@@ -378,6 +380,7 @@ mod tests {
         let cancelled = |before| cleaned(before, Err(&silent), true, noon()).phase.unwrap();
         assert_eq!(cancelled(&good), UploadPhase::Completed, "who cancels it waits for no store, and loses no backup");
         assert_eq!(cancelled(&failed), UploadPhase::UploadFailedAfterRetry);
+        assert_eq!(cancelled(&originals), UploadPhase::CleanupFailed, "it may be stored");
         let told = cleaned(&failed, Ok(false), false, noon()).message.unwrap();
         assert!(told.contains("the library does not answer"), "{told}");
     }

@@ -69,7 +69,7 @@ pub fn of_snapshot(id: &str, snapshot: Option<&Snapshot>, asked: &Asked) -> Answ
         Some(_) if recorded && local && !crate::snapshot::is_undone(snapshot) => {
             seen.well("local mode: the disk snapshot stays in vSphere", asked)
         }
-        Some(_) if recorded && asked.settings.complete_after_snapshot => {
+        Some(_) if recorded && !local && asked.settings.complete_after_snapshot => {
             seen.well("the disk snapshot exists; the upload goes on", asked)
         }
         _ => seen.running(asked),
