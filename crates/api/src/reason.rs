@@ -140,7 +140,7 @@ reasons! {
             "See the events of the scratch claim in the Velero namespace and the logs of the CSI driver.";
         ResourceBlocked: "The kind is on the list of resources that are refused in backups and restores.",
             "ConfigMap velero-vsphere-plugin-blocked-resources-list names it, or the default list where there is none.",
-            "Exclude the resource, or set its entry in the ConfigMap to \"false\"; deploy/blocked-resources.yaml makes one to edit.";
+            "Exclude it (label velero.io/exclude-from-backup=true), or set its entry there to \"false\" (deploy/blocked-resources.yaml makes one).";
         SettingsInvalid: "A ConfigMap with settings cannot be used.",
             "It breaks the format, or there is more than one where one is expected.",
             "Correct what the message names.";
@@ -166,8 +166,8 @@ reasons! {
             "Its Deployment was not removed.",
             "Remove it; two drivers would both act on the same objects.";
         ClusterForbidden: "The API server does not let our account do that.",
-            "A role or binding of the chart was changed or removed.",
-            "Apply the chart's roles and bindings again; what waits goes on by itself.";
+            "A role or binding of the chart was changed or removed; or a ResourceQuota or a webhook of the cluster refuses the object.",
+            "Apply the chart's roles and bindings again; where the message names a quota or a webhook, change that.";
         StatusRefused: "The API server refuses what the program has to say about this object.",
             "The definition of its kind is the original's, or that of another version: it lacks a word or a field.",
             "Apply the definitions of this version (deploy/crds, or the chart with crds.install=true); it is tried again by itself.";

@@ -32,8 +32,6 @@ const RESTORES_WITHIN: Duration = Duration::from_secs(30);
 struct Admissions {
     /// Uids of those that were admitted and are not shown so yet.
     granted: HashSet<String>,
-    /// What was last said to be wrong with the settings.
-    complaint: Option<String>,
     /// Where transfers read and write.
     finder: Finder,
 }
@@ -73,7 +71,7 @@ impl Admissions {
         if uploads.iter().all(|upload| upload.spec.admitted.is_none()) {
             return false;
         }
-        let Some(budgets) = self.budgets(ctx).await else { return true };
+        let Some(budgets) = Self::budgets(ctx).await else { return true };
         let (finder, granted, now) = (&mut self.finder, &self.granted, ctx.now());
         let granted = |upload: &Upload| upload.uid().is_some_and(|uid| granted.contains(&uid));
         let places = match anyone_asks(uploads, granted, now) {
@@ -94,8 +92,8 @@ impl Admissions {
         uploads.iter().any(waits)
     }
 
-    /// The settings; `None` when they cannot be read now. One that cannot be understood bounds nothing.
-    async fn budgets(&mut self, ctx: &Context) -> Option<Budgets> {
+    /// The settings; `None` when they cannot be read now. One that cannot be understood bounds nothing, as the log said when it was read.
+    async fn budgets(ctx: &Context) -> Option<Budgets> {
         let settings = match ctx.vcenters.settings().await {
             Ok(settings) => settings,
             Err(problem) => {
@@ -103,16 +101,7 @@ impl Admissions {
                 return None;
             }
         };
-        let (budgets, wrong) = settings.budgets();
-        let wrong: Vec<_> = wrong.iter().map(ToString::to_string).collect();
-        let complaint = (!wrong.is_empty()).then(|| wrong.join("; "));
-        if self.complaint != complaint {
-            if let Some(error) = &complaint {
-                tracing::warn!(error, "it bounds nothing until it is corrected");
-            }
-            self.complaint = complaint;
-        }
-        Some(budgets)
+        Some(settings.budgets())
     }
 }
 

@@ -6,7 +6,7 @@ use api::parameters::RepositoryFormat;
 use api::{Reason, names};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
-use lifecycle::admission::{self, Budgets, NoBudget};
+use lifecycle::admission::{self, Budgets};
 use lifecycle::doctor::Finding;
 use lifecycle::doctor::settings::{Mistake, judge, mistakes};
 use lifecycle::flavor::{self, Flavor};
@@ -96,13 +96,11 @@ impl Settings {
         Limits::read(set(&self.config, "transfer-rate-limit"))
     }
 
-    /// How many Uploads may use one datastore and one ESXi host at a time, and what is wrong with the settings: one that
-    /// cannot be followed bounds nothing.
-    pub fn budgets(&self) -> (Budgets, Vec<NoBudget>) {
-        let read = |setting| admission::budget(setting, set(&self.config, setting));
-        let (datastore, host) = (read("uploads-per-datastore"), read("uploads-per-host"));
-        let wrong = [&datastore, &host].into_iter().filter_map(|read| read.clone().err()).collect();
-        (Budgets { datastore: datastore.unwrap_or_default(), host: host.unwrap_or_default() }, wrong)
+    /// How many Uploads may use one datastore and one ESXi host at a time. A setting that cannot be followed bounds nothing, and is among
+    /// the [`Settings::mistakes`].
+    pub fn budgets(&self) -> Budgets {
+        let read = |setting| set(&self.config, setting).and_then(admission::budget);
+        Budgets { datastore: read("uploads-per-datastore"), host: read("uploads-per-host") }
     }
 
     /// When and how the space of deleted backups is freed.
@@ -156,10 +154,11 @@ mod tests {
     fn a_budget_that_cannot_be_followed_takes_the_other_one_not_away() {
         let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let config = BTreeMap::from([set("uploads-per-datastore", "2"), set("uploads-per-host", "many")]);
-        let (budgets, wrong) = Settings { config, ..Settings::default() }.budgets();
+        let settings = Settings { config, ..Settings::default() };
+        let budgets = settings.budgets();
         assert_eq!((budgets.datastore.map(u32::from), budgets.host), (Some(2), None));
-        assert_eq!(wrong.len(), 1);
-        assert!(wrong[0].to_string().starts_with("uploads-per-host is `many`"), "{}", wrong[0]);
+        let [told] = &settings.mistakes()[..] else { panic!("one mistake: {:?}", settings.mistakes()) };
+        assert!(told.to_string().contains("uploads-per-host"), "{told}");
     }
 
     #[test]

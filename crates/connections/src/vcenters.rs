@@ -29,7 +29,7 @@ const KEYS: [&str; 2] = ["csi-vsphere.conf", "vsphere-cloud-provider.conf"];
 /// What helps when our account may not read the Secret.
 const MAY_BE_READ: &str = "Give the Secret's namespace and name in `vcenterSecret` of the chart's values.";
 /// Settings whose mistakes are told by whoever follows them.
-const HAVE_THEIR_OWN: [&str; 3] = ["transfer-rate-limit", "uploads-per-datastore", "uploads-per-host"];
+const HAVE_THEIR_OWN: [&str; 1] = ["transfer-rate-limit"];
 /// Longest time for a look at the flavor of the cluster.
 const FLAVOR_WITHIN: Duration = Duration::from_secs(10);
 
@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(news(&Settings::default()), 0);
         assert_eq!((news(&set(&[many])), news(&set(&[many]))), (1, 0), "not each time it is read");
         assert_eq!(news(&set(&[many, ("repository_format", "foo")])), 1, "the new one alone");
-        assert_eq!(news(&set(&[many, ("uploads-per-host", "x")])), 0, "whoever follows it tells of it");
+        assert_eq!(news(&set(&[many, ("transfer-rate-limit", "x")])), 0, "whoever follows it tells of it");
         assert_eq!((news(&Settings::default()), news(&set(&[many]))), (0, 1), "it came back");
     }
 

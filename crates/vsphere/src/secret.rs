@@ -14,6 +14,9 @@ use secrecy::SecretString;
 use crate::config::{Config, Thumbprint, Trust};
 
 mod lines;
+mod slips;
+
+pub use slips::{Slip, slips};
 
 use lines::{Header, Line, Value};
 
@@ -38,31 +41,70 @@ pub struct VirtualCenter {
     pub cluster_id: Option<String>,
     /// `datacenters`, as written.
     pub datacenters: Option<String>,
+    /// The line of the section's header, from 1.
+    pub line: usize,
+    /// The line that sets `ca-file`; 0 where none does.
+    pub ca_file_line: usize,
 }
 
-/// The CA file that the Secret names cannot be read.
+/// Why a section cannot be used, though the grammar allows it. It keeps no other section from being used.
 #[derive(Debug, thiserror::Error)]
-#[error("read the CA file `{path}` that the vCenter Secret names as `ca-file`")]
-pub struct CaFileError {
-    path: PathBuf,
-    source: std::io::Error,
+pub enum SectionError {
+    /// Its name is no host name or address.
+    #[error(transparent)]
+    Host(#[from] ParseError),
+    /// The CA file that it names cannot be read.
+    #[error("line {line}: read the file `{path}` that `ca-file` names for [VirtualCenter \"{host}\"]")]
+    CaFile {
+        /// The line that names it.
+        line: usize,
+        /// The section's name.
+        host: String,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
 }
 
 impl VirtualCenter {
     /// The configuration of a client. `read` returns the text of the CA file, wherever it is kept: on disk, or under
     /// its name in the Secret. Of several ways to trust, the strictest counts: thumbprint, CA file, then
     /// `insecure-flag`, and the system's roots when nothing is set.
-    pub fn config(&self, read: impl FnOnce(&Path) -> std::io::Result<String>) -> Result<Config, CaFileError> {
+    ///
+    /// # Errors
+    /// The section's name is no host name or address; or the CA file that counts cannot be read.
+    pub fn config(&self, read: impl FnOnce(&Path) -> std::io::Result<String>) -> Result<Config, SectionError> {
+        self.check_host()?;
+        let unread = |path: &Path, source| SectionError::CaFile {
+            line: self.ca_file_line,
+            host: self.host.clone(),
+            path: path.to_path_buf(),
+            source,
+        };
         let trust = match (&self.thumbprint, &self.ca_file) {
             (Some(thumbprint), _) => Trust::Thumbprint(*thumbprint),
-            (None, Some(path)) => {
-                Trust::CaFile(read(path).map_err(|source| CaFileError { path: path.clone(), source })?)
-            }
+            (None, Some(path)) => Trust::CaFile(read(path).map_err(|source| unread(path, source))?),
             (None, None) if self.insecure => Trust::Insecure,
             (None, None) => Trust::SystemRoots,
         };
         let config = Config::new(self.host.clone(), self.user.clone(), self.password.clone());
         Ok(Config { port: self.port, trust, cluster_id: self.cluster_id.clone(), ..config })
+    }
+
+    /// Whether the section's name can be one of a host. What else is wrong with it shows when it is connected to.
+    fn check_host(&self) -> Result<(), ParseError> {
+        let host = self.host.trim();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let is_ipv6 = bare.parse::<std::net::Ipv6Addr>().is_ok();
+        let expected = if bare.contains('/') {
+            "a host name or an address only in the header, without `https://` and without a path: `[VirtualCenter \"host\"]`"
+        } else if bare.contains(':') && !is_ipv6 {
+            "a host name or an address only in the header: `[VirtualCenter \"host\"]`; a port is set with `port` in the section"
+        } else {
+            return Ok(());
+        };
+        Err(ParseError::new(self.line, expected))
     }
 }
 
@@ -92,6 +134,10 @@ impl ParseError {
     }
 }
 
+/// The variables that [`Settings::set`] reads.
+const VARIABLES: [&str; 8] =
+    ["port", "user", "password", "ca-file", "thumbprint", "insecure-flag", "cluster-id", "datacenters"];
+
 /// What sections may set; `None` where they do not.
 #[derive(Default, Clone)]
 struct Settings {
@@ -99,6 +145,7 @@ struct Settings {
     user: Option<String>,
     password: Option<SecretString>,
     ca_file: Option<String>,
+    ca_file_line: usize,
     thumbprint: Option<Thumbprint>,
     insecure: Option<bool>,
     cluster_id: Option<String>,
@@ -174,7 +221,10 @@ impl Settings {
             "port" => self.port = port(&set(value)?, line)?,
             "user" => self.user = Some(set(value)?),
             "password" => self.password = Some(set(value)?.into()),
-            "ca-file" => self.ca_file = Some(set(value)?),
+            "ca-file" => {
+                self.ca_file = Some(set(value)?);
+                self.ca_file_line = line;
+            }
             "thumbprint" => self.thumbprint = thumbprint(&set(value)?, line)?,
             "insecure-flag" => self.insecure = Some(boolean(value, line)?),
             "cluster-id" => self.cluster_id = Some(set(value)?),
@@ -212,6 +262,7 @@ fn boolean(value: Value, line: usize) -> Result<bool, ParseError> {
 impl Section {
     fn finish(self, global: &Settings) -> Result<VirtualCenter, ParseError> {
         let (line, own) = (self.line, self.own);
+        let ca_file_line = if own.ca_file.is_some() { own.ca_file_line } else { global.ca_file_line };
         let missing = |name| ParseError::new(line, format!("`{name}` in this [VirtualCenter] section or in [Global]"));
         let text = |own: Option<String>, global: &Option<String>| {
             own.or_else(|| global.clone()).filter(|text| !text.is_empty())
@@ -225,6 +276,8 @@ impl Section {
             insecure: own.insecure.or(global.insecure).unwrap_or(false),
             cluster_id: text(own.cluster_id, &global.cluster_id),
             datacenters: text(own.datacenters, &global.datacenters),
+            line,
+            ca_file_line,
             host: self.host,
         })
     }

@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt};
 use lifecycle::delete::{self, Seen, Target, Waits, status, target};
 use lifecycle::{Problem, flavor, retry};
 use serde_json::json;
+use vsphere::Deleted;
 
 use crate::error::is_code;
 use crate::maintenance::note_deletion;
@@ -96,9 +97,9 @@ pub(super) async fn erase(asked: &DeleteSnapshot, ctx: &Context) -> Result<Actio
     };
     let asked = &ctx.publish(asked, &status::erasing(&before, ctx.now())).await?;
     match erase_both(asked, &target, ctx).await {
-        Ok(()) => {
+        Ok(was_there) => {
             let before = asked.status.clone().unwrap_or_default();
-            ctx.publish(asked, &status::completed(&before, ctx.now())).await?;
+            ctx.publish(asked, &status::completed(&before, was_there, ctx.now())).await?;
             ctx.pauses.forget(&attempts_of(asked));
             Ok(Action::await_change())
         }
@@ -144,8 +145,8 @@ fn late(act: &str) -> Problem {
     Problem::passing(Reason::StoreUnreachable, cause)
 }
 
-/// Both, whatever the other says: a vCenter that is away keeps no data in the bucket.
-async fn erase_both(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<(), Problem> {
+/// Both, whatever the other says: a vCenter that is away keeps no data in the bucket. Gives whether anything of the backup was there.
+async fn erase_both(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<bool, Problem> {
     let disk_snapshot = erase_disk_snapshot(target, ctx).await;
     if delete::is_local(asked) {
         return disk_snapshot; // there was never more
@@ -159,14 +160,14 @@ async fn erase_both(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> R
     if let (Err(_), Err(problem)) = (&disk_snapshot, &point) {
         tracing::info!(delete = asked.name_any(), %problem, "the restore point stays as well");
     }
-    disk_snapshot.and(point)
+    Ok(disk_snapshot? | point?)
 }
 
-async fn erase_disk_snapshot(target: &Target, ctx: &Context) -> Result<(), Problem> {
+async fn erase_disk_snapshot(target: &Target, ctx: &Context) -> Result<bool, Problem> {
     let deleted = ctx.vcenters.delete_snapshot("delete the disk snapshot", &target.disk_snapshot, DELETING).await?;
     tracing::info!(disk_snapshot = %target.disk_snapshot, ?deleted, "deleted the disk snapshot");
     Step::DiskSnapshotDeleted.done();
-    Ok(())
+    Ok(deleted == Deleted::Now)
 }
 
 /// The BackupRepository that it names.
@@ -182,12 +183,12 @@ async fn described(asked: &DeleteSnapshot, ctx: &Context) -> Result<BackupReposi
     })
 }
 
-async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<(), Problem> {
+async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<bool, Problem> {
     let described = described(asked, ctx).await?;
     let from = delete::namespace(asked, target, &described.allowed_namespaces)?;
     let ours = match &from {
         Some(from) => forget_point(&described, from, target, ctx).await,
-        None => Ok(()),
+        None => Ok(false),
     };
     // in both formats: somebody may have chosen the other one between two attempts of an Upload
     let theirs = match forget_original(&described, target, ctx).await {
@@ -196,11 +197,11 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
             if from.is_some() && problem.reason == Reason::StoreAccessDenied && is_restic(&described, ctx).await =>
         {
             tracing::warn!(%problem, "our keys do not reach the original's folder: a backup of the original would stay there");
-            Ok(())
+            Ok(false)
         }
         removed => removed,
     };
-    ours.and(theirs)
+    Ok(ours? | theirs?)
 }
 
 /// Whether backups are written in our format: then keys for our folder alone are enough.
@@ -208,38 +209,46 @@ async fn is_restic(described: &BackupRepository, ctx: &Context) -> bool {
     matches!(ctx.repositories.format(described).await, Ok(api::parameters::RepositoryFormat::Restic))
 }
 
-/// Removes the restore point from the repository, if there is one.
-async fn forget_point(described: &BackupRepository, from: &str, target: &Target, ctx: &Context) -> Result<(), Problem> {
+/// Removes the restore point from the repository; `false`: there is none.
+async fn forget_point(
+    described: &BackupRepository,
+    from: &str,
+    target: &Target,
+    ctx: &Context,
+) -> Result<bool, Problem> {
     let repository = match ctx.repositories.open(described, from).await {
         Ok(repository) => repository,
         // nobody ever wrote there: nothing to delete
-        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(()),
+        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
         // who has only backups of the original may never have had a key
         Err(problem) if problem.reason == Reason::RepositoryPasswordMissing => {
-            return if ctx.repositories.is_made(described, from).await? { Err(problem) } else { Ok(()) };
+            return if ctx.repositories.is_made(described, from).await? { Err(problem) } else { Ok(false) };
         }
         Err(problem) => return Err(problem),
     };
     let failed = |e: repository::Error| from_repository("delete the restore point", &e);
+    let mut was_there = false;
     while let Some(point) = repository.find_readable(&target.disk_snapshot).await.map_err(failed)? {
         repository.forget(&point.id).await.map_err(failed)?;
         tracing::info!(point = %point.id, disk_snapshot = %target.disk_snapshot, "deleted the restore point");
+        was_there = true;
     }
     // also where there was no restore point: what a cancelled upload had sent lies there
     note_deletion(described, ctx).await;
-    Ok(())
+    Ok(was_there)
 }
 
-/// Removes what lies in the original's layout of it: a whole backup, or what was never finished.
-async fn forget_original(described: &BackupRepository, target: &Target, ctx: &Context) -> Result<(), Problem> {
+/// Removes what lies in the original's layout of it: a whole backup, or what was never finished; `false`: nothing.
+async fn forget_original(described: &BackupRepository, target: &Target, ctx: &Context) -> Result<bool, Problem> {
     let original = ctx.repositories.original(described).await?;
     let removed = original.delete(&target.disk_snapshot).await;
     let removed = removed.map_err(|e| from_original("delete the backup", &e))?;
-    if removed != astrolabe::Removed::default() {
+    let was_there = removed != astrolabe::Removed::default();
+    if was_there {
         let (objects, uploads) = (removed.objects, removed.uploads);
         tracing::info!(disk_snapshot = %target.disk_snapshot, objects, uploads, "deleted in the original's layout");
     }
-    Ok(())
+    Ok(was_there)
 }
 
 /// Deletes a DeleteSnapshot that has been finished for a day.

@@ -161,8 +161,7 @@ async fn open_repository(asked: &Snapshot, namespace: &str, ctx: &Context) -> Re
 
 /// Whether the Upload of a disk waits for its turn. What cannot be found out holds no backup up.
 async fn turn(centers: &Centers, vcenter: &Vcenter, disk: &DiskId, ctx: &Context) -> Turn {
-    // the log of `admissions` tells what is wrong with the settings
-    let Ok((budgets, _)) = ctx.vcenters.settings().await.map(|settings| settings.budgets()) else {
+    let Ok(budgets) = ctx.vcenters.settings().await.map(|settings| settings.budgets()) else {
         return Turn::AtOnce;
     };
     let datastore = match budgets.datastore {

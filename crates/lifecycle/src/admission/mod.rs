@@ -46,20 +46,9 @@ impl Budgets {
     }
 }
 
-/// A setting cannot be followed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{setting} is `{text}`, which is no whole number above 0")]
-pub struct NoBudget {
-    setting: &'static str,
-    text: String,
-}
-
-/// Reads a setting; without one there is no budget.
-///
-/// # Errors
-/// When it is no whole number above 0.
-pub fn budget(setting: &'static str, text: Option<&str>) -> Result<Budget, NoBudget> {
-    text.map(|text| text.parse().map_err(|_| NoBudget { setting, text: text.to_owned() })).transpose()
+/// Reads a setting; `None`, which bounds nothing, where it is no whole number above 0.
+pub fn budget(text: &str) -> Budget {
+    text.parse().ok()
 }
 
 /// When a new Upload may start.

@@ -33,11 +33,13 @@ pub fn found(before: &DeleteSnapshotStatus, generation: Option<i64>, now: Timest
     status
 }
 
-/// Both are gone.
-pub fn completed(before: &DeleteSnapshotStatus, now: Timestamp) -> DeleteSnapshotStatus {
+/// Both are gone. The message is the original's; the condition says as well where the last attempt found nothing of the backup: an id may
+/// be mistyped.
+pub fn completed(before: &DeleteSnapshotStatus, was_there: bool, now: Timestamp) -> DeleteSnapshotStatus {
     let message = "DeleteSnapshot Successfully processed.";
+    let told = if was_there { message } else { "nothing of a backup with that id is there" };
     let mut status = ended(before, DeletePhase::Completed, message, now);
-    conditions::set(&mut status.conditions, READY, Status::True, Reason::Completed, message, now);
+    conditions::set(&mut status.conditions, READY, Status::True, Reason::Completed, told, now);
     status
 }
 

@@ -116,7 +116,10 @@ fn a_finished_deletion_stays_finished_and_goes_after_a_day() {
     let hours = SignedDuration::from_hours(1);
     let in_flight = upload("InProgress", false);
     let invalid = Problem::lasting(Reason::InvalidSpec, "read spec.snapshotID");
-    for ended in [status::completed, |b: &_, now| status::failed(b, &Problem::lasting(Reason::InvalidSpec, "x"), now)] {
+    for ended in [
+        |b: &_, now| status::completed(b, true, now),
+        |b: &_, now| status::failed(b, &Problem::lasting(Reason::InvalidSpec, "x"), now),
+    ] {
         assert_eq!(does(&with(ended(&before, noon() - hours)), &in_flight), format!("WakeAt +{} s", 23 * 3600));
         assert_eq!(plan(&with(ended(&before, noon() - hours * 24)), &in_flight, noon()), Plan::Remove);
     }
@@ -157,8 +160,11 @@ fn a_deletion_is_never_given_up_and_tells_each_reason_once() {
     for status in [first, away, still, keyless.clone()] {
         assert_eq!((status.phase.as_ref(), &status.completion_timestamp), (Some(&DeletePhase::New), &None));
     }
-    let done = status::completed(&keyless, noon());
-    assert_eq!(done.message.as_deref(), Some("DeleteSnapshot Successfully processed."));
+    for (was_there, told) in [(true, "Successfully processed"), (false, "nothing of a backup with that id is there")] {
+        let done = status::completed(&keyless, was_there, noon());
+        assert_eq!(done.message.as_deref(), Some("DeleteSnapshot Successfully processed."));
+        assert!(ready(&done).message.contains(told), "{}", ready(&done).message);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use api::{Reason, names};
 
 use super::{Finding, Matter};
 use crate::limits::Limits;
-use crate::{flag, flavor, maintenance, orphans};
+use crate::{admission, flag, flavor, maintenance, orphans};
 
 /// How backups are written; a word that is none fails them.
 const REPOSITORY_FORMAT: &str = "repository_format";
@@ -218,8 +218,9 @@ fn no_limits(name: &str, value: &str, _: &Map) -> Option<String> {
 }
 
 fn no_budget(name: &str, value: &str, _: &Map) -> Option<String> {
-    let is_budget = value.parse::<std::num::NonZeroU32>().is_ok();
-    (!is_budget).then(|| format!("{}, which is no whole number above 0; it bounds nothing", is(name, value)))
+    admission::budget(value)
+        .is_none()
+        .then(|| format!("{}, which is no whole number above 0; it bounds nothing", is(name, value)))
 }
 
 fn no_interval(_: &str, value: &str, _: &Map) -> Option<String> {

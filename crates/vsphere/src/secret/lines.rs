@@ -151,6 +151,9 @@ impl Reader<'_> {
 
     fn variable(&mut self) -> Result<Line, ParseError> {
         let name = self.name("a section header, a comment, or a variable's name beginning with a letter")?;
+        if self.peek() == Some('_') {
+            return self.underscore(name);
+        }
         self.skip_blanks();
         if self.peek() != Some('=') {
             self.end_of_line("`=` after the variable's name")?;
@@ -159,6 +162,20 @@ impl Reader<'_> {
         self.next();
         self.skip_blanks();
         Ok(Line::Variable { name, value: Value::Text(self.value()?) })
+    }
+
+    /// What is wrong with a name that goes on with `_`. Of what is written only a name that we know is repeated.
+    fn underscore<T>(&mut self, begun: String) -> Result<T, ParseError> {
+        let mut meant = begun;
+        while let Some(c) = self.peek().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')) {
+            meant.push(if c == '_' { '-' } else { c });
+            self.next();
+        }
+        let rule = "a variable's name of letters, digits and `-`, and `_` is not allowed in it";
+        match super::VARIABLES.iter().find(|known| known.eq_ignore_ascii_case(&meant)) {
+            Some(known) => self.expected(format!("{rule}; `{known}` may be meant")),
+            None => self.expected(rule),
+        }
     }
 
     fn value(&mut self) -> Result<String, ParseError> {
