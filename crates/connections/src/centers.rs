@@ -30,6 +30,8 @@ pub struct Centers {
     all: Vec<Arc<Center>>,
     /// Secret and key that they stand in; `None` where the command line names them.
     source: Option<String>,
+    /// Names in it that nobody reads and that are near known ones.
+    slips: Vec<String>,
     /// Where disks were found last: one entry for each disk of the cluster at most.
     homes: Mutex<HashMap<DiskId, usize>>,
 }
@@ -67,7 +69,8 @@ impl Centers {
         let sections: Vec<_> = sections.into_iter().collect();
         let is_only = sections.len() == 1;
         let center = |(server, client)| Arc::new(Center { server, client, is_only, silent: Mutex::default() });
-        Self { all: sections.into_iter().map(center).collect(), source: None, homes: Mutex::default() }
+        let all = sections.into_iter().map(center).collect();
+        Self { all, source: None, slips: Vec::new(), homes: Mutex::default() }
     }
 
     /// The same, with the Secret and key that they stand in.
@@ -78,6 +81,16 @@ impl Centers {
     /// Secret and key that they stand in; `None` where the command line names them.
     pub fn source(&self) -> Option<&str> {
         self.source.as_deref()
+    }
+
+    /// The same, with the names in the Secret that nobody reads.
+    pub(crate) fn with_slips(self, slips: Vec<String>) -> Self {
+        Self { slips, ..self }
+    }
+
+    /// Names in the Secret that nobody reads and that are near known ones, each with its line and the one that may be meant.
+    pub fn slips(&self) -> &[String] {
+        &self.slips
     }
 
     /// All of them, in the order of the Secret.

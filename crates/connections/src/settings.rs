@@ -65,6 +65,12 @@ impl Settings {
         vcenter::secrets(&self.config, &self.features, flavor)
     }
 
+    /// `decouple-vsphere-csi-driver` as it is written, where it makes vCenter's Secret the CSI driver's own.
+    #[must_use]
+    pub fn decoupling_switched_off(&self, flavor: Flavor) -> Option<&str> {
+        vcenter::switched_off(&self.features, flavor)
+    }
+
     /// `cluster_flavor` as it is written.
     #[must_use]
     pub fn cluster_flavor(&self) -> Option<&str> {

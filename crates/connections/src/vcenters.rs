@@ -1,7 +1,7 @@
 //! The vCenters that their Secret describes, with one session each until the Secret changes. [`Centers`] knows which of them has a disk.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use lifecycle::vcenter::{self, SecretPlace};
 use secrecy::ExposeSecret as _;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use vsphere::secret::SectionError;
 use vsphere::{Deleted, Trust, Vcenter};
 
 use crate::centers::Centers;
@@ -244,17 +245,20 @@ impl Vcenters {
         };
         let cause = format!("find vCenter: there is no Secret {}{of_flavor}", tried.join(" or "));
         let missing = Problem::passing(Reason::VCenterSecretMissing, cause);
-        Err(missing.with_fix(vcenter::moved(&vcenter::formerly(&places, flavor.flavor, &self.namespace), false)))
+        let moved = vcenter::moved(&vcenter::formerly(&places, flavor.flavor, &self.namespace), false);
+        let fix = vcenter::create(&places);
+        Err(missing.with_fix(Some(moved.map_or(fix.clone(), |moved| format!("{fix} {moved}")))))
     }
 
-    /// The first Secret that lies where the original found it and nobody looks any more. Our programs' accounts may not look there.
+    /// The first Secret that lies where nobody looks: where the original found it, or the CSI driver's own. Our programs' accounts may not
+    /// look there.
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub async fn formerly(&self) -> Result<Option<SecretPlace>, Problem> {
+    pub async fn elsewhere(&self) -> Result<Option<SecretPlace>, Problem> {
         let (settings, flavor) = self.settings_and_flavor().await?;
         let looked = settings.vcenter_secrets(flavor.flavor);
-        for place in vcenter::formerly(&looked, flavor.flavor, &self.namespace) {
+        for place in vcenter::elsewhere(&looked, flavor.flavor, &self.namespace) {
             match secret(&self.known, place.namespace(&self.namespace), &place.name).await {
                 Ok(Some(_)) => return Ok(Some(place)),
                 Ok(None) => {}
@@ -311,17 +315,20 @@ fn connect(found: &Secret) -> Result<Centers, Problem> {
     };
     let conf = text(found, &key).ok_or_else(|| invalid(format!("`{key}` is not text")))?;
     let sections = vsphere::secret::parse(conf.expose_secret()).map_err(|e| invalid(format!("`{key}`, {e}")))?;
-    let bundled = |path: &std::path::Path| {
+    let bundled = |path: &Path| {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         match text(found, name) {
             Some(pem) => Ok(pem.expose_secret().to_owned()),
-            None => {
-                std::fs::read_to_string(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
-            }
+            None => std::fs::read_to_string(path),
         }
     };
     Ok(Centers::new(sections.iter().map(|section| {
-        let config = section.config(bundled).map_err(|e| invalid(Problem::chain(&e)));
+        let config = section.config(bundled).map_err(|e| {
+            invalid(format!("`{key}`, {}", Problem::chain(&e))).with_fix(match &e {
+                SectionError::CaFile { path, .. } => Some(ca_file_missing(path)),
+                SectionError::Host(_) => None,
+            })
+        });
         let client = config.and_then(|config| {
             let file = match (&config.trust, &section.ca_file) {
                 (Trust::CaFile(_), Some(file)) => {
@@ -334,7 +341,17 @@ fn connect(found: &Secret) -> Result<Centers, Problem> {
         let server = client.as_ref().map(|client: &Vcenter| client.config().server());
         (server.unwrap_or_else(|_| format!("{}:{}", section.host, section.port)), client)
     }))
-    .read_from(format!("Secret {place}, key `{key}`")))
+    .read_from(format!("Secret {place}, key `{key}`"))
+    .with_slips(vsphere::secret::slips(conf.expose_secret()).iter().map(ToString::to_string).collect()))
+}
+
+/// What helps where the file that `ca-file` names is not there.
+fn ca_file_missing(path: &Path) -> String {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("ca.crt");
+    format!(
+        "Put the certificates into the Secret itself, under the key `{name}`, or the file into the pods of both programs under that path; \
+         or take the line out."
+    )
 }
 
 #[cfg(test)]
@@ -380,12 +397,33 @@ mod tests {
     fn a_ca_file_may_lie_in_the_secret_itself() {
         let conf = format!("{CONF}ca-file = \"/etc/certs/ca.crt\"\n");
         let missing = connect(&secret_of(&[("csi-vsphere.conf", &conf)])).unwrap().only().unwrap().map(drop);
-        assert!(missing.is_err_and(|p| p.cause.contains("/etc/certs/ca.crt")), "named, not found");
+        let missing = missing.expect_err("there is no such file");
+        for words in ["line 4", "[VirtualCenter \"vc.lab\"]", "/etc/certs/ca.crt"] {
+            assert!(missing.cause.contains(words), "`{words}` in {}", missing.cause);
+        }
+        assert!(missing.message().contains("under the key `ca.crt`"), "{}", missing.message());
         let empty = [("csi-vsphere.conf", conf.as_str()), ("ca.crt", "no certificate")];
         let useless = connect(&secret_of(&empty)).unwrap().only().unwrap().map(drop);
         let words = ["vc.lab", "/etc/certs/ca.crt", "no certificate in PEM form"];
         let told = useless.expect_err("it holds none").cause;
         assert!(words.iter().all(|word| told.contains(word)), "{told}");
+    }
+
+    #[test]
+    fn a_name_in_the_secret_that_nobody_reads_is_noticed() {
+        let conf = format!("{CONF}thumprint = \"x\"\n");
+        let centers = connect(&secret_of(&[("csi-vsphere.conf", &conf)])).unwrap();
+        assert_eq!(centers.slips(), ["line 4: nobody reads `thumprint`; `thumbprint` may be meant"]);
+    }
+
+    #[test]
+    fn a_section_named_by_an_url_is_told_with_its_line() {
+        let conf = CONF.replace("vc.lab", "https://vc.lab/sdk");
+        let wrong = connect(&secret_of(&[("csi-vsphere.conf", &conf)])).unwrap().only().unwrap().map(drop);
+        let problem = wrong.expect_err("an URL");
+        assert_eq!(problem.reason, Reason::VCenterSecretInvalid);
+        let told = problem.cause;
+        assert!(told.contains("line 1: ") && told.contains("without `https://`"), "{told}");
     }
 
     #[test]

@@ -19,14 +19,18 @@ pub struct Error {
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     /// vCenter says that the account or its password is wrong.
-    #[error("the login of `{user}` was refused")]
+    #[error("vCenter {server} refused the login of `{user}`")]
     LoginRefused {
+        /// `host:port`.
+        server: String,
         /// The account.
         user: String,
     },
     /// Not tried: earlier refusals, and another one could lock the account.
-    #[error("the login of `{user}` is not tried {}: it was refused {refusals} times", until(.next_try))]
+    #[error("the login of `{user}` to vCenter {server} is not tried {}: it was refused {refusals} times", until(.next_try))]
     LoginHeldBack {
+        /// `host:port`.
+        server: String,
         /// The account.
         user: String,
         /// How often the present credentials were refused.
@@ -35,12 +39,14 @@ pub enum Cause {
         next_try: Option<Duration>,
     },
     /// The server's certificate is not one that the configuration trusts. Nothing was sent.
-    #[error("the certificate of {server} is not trusted{}", thumbprint_shown(.presented))]
+    #[error("the certificate of {server} is not trusted{}{}", thumbprint_shown(.presented), pin_shown(*.is_pinned))]
     CertificateUntrusted {
         /// `host:port`.
         server: String,
         /// SHA-1 thumbprint of the certificate that the server presented, where it got that far.
         presented: Option<Thumbprint>,
+        /// Whether a `thumbprint` is set: then it is another one than the server's.
+        is_pinned: bool,
         /// What the check said.
         source: rustls::Error,
     },
@@ -131,6 +137,15 @@ fn until(next_try: &Option<Duration>) -> String {
 
 fn thumbprint_shown(thumbprint: &Option<Thumbprint>) -> String {
     thumbprint.map(|t| format!(" (its SHA-1 thumbprint is {t})")).unwrap_or_default()
+}
+
+fn pin_shown(is_pinned: bool) -> &'static str {
+    if is_pinned { ", since the `thumbprint` that is set is another one than the server's" } else { "" }
+}
+
+/// The name of the section that a server stands under: what is before its port.
+fn section(server: &str) -> &str {
+    server.rsplit_once(':').map_or(server, |(host, _)| host)
 }
 
 /// What kind of trouble it is: the word that status, events and metrics share is chosen from this.
@@ -269,14 +284,22 @@ impl Cause {
 
     fn fix(&self) -> Option<String> {
         Some(match self {
-            Self::LoginRefused { user } | Self::LoginHeldBack { user, .. } => format!(
-                "check `user` and `password` of `{user}` under [VirtualCenter \"…\"] in the vCenter Secret, and that the account is not locked"
+            Self::LoginRefused { server, user } | Self::LoginHeldBack { server, user, .. } => format!(
+                "check `user` and `password` of `{user}` under [VirtualCenter \"{}\"] in the vCenter Secret, and that the account is not locked",
+                section(server)
             ),
-            Self::CertificateUntrusted { presented, .. } => {
+            Self::CertificateUntrusted { server, presented, is_pinned, .. } => {
                 let pin = presented.map(|t| format!(" = \"{t}\"")).unwrap_or_default();
-                format!(
-                    "set `ca-file` (the CA that signed it) or, after comparing it with the server's, `thumbprint`{pin} under [VirtualCenter \"…\"] in the vCenter Secret; `insecure-flag = true` would let anybody in its place have the password"
-                )
+                let section = section(server);
+                if *is_pinned {
+                    format!(
+                        "if the certificate was replaced, set `thumbprint`{pin} under [VirtualCenter \"{section}\"] in the vCenter Secret, after comparing it with the server's; if not, somebody else answers in its place"
+                    )
+                } else {
+                    format!(
+                        "set `ca-file` (the CA that signed it) or, after comparing it with the server's, `thumbprint`{pin} under [VirtualCenter \"{section}\"] in the vCenter Secret; `insecure-flag = true` would let anybody in its place have the password"
+                    )
+                }
             }
             Self::Unreachable { server, .. } => {
                 format!(
@@ -325,5 +348,22 @@ mod tests {
             over.chain(),
             "did not succeed within 5 s; the last try said: vc.lab:443 answered with HTTP status 503"
         );
+    }
+
+    #[test]
+    fn of_several_vcenters_the_one_whose_section_is_to_be_corrected_is_named() {
+        for (server, section) in [("vc.lab:443", "vc.lab"), ("[fd00::10]:8443", "[fd00::10]")] {
+            let (server, user) = (server.to_owned(), "backup".to_owned());
+            let refused = Cause::LoginRefused { server: server.clone(), user: user.clone() };
+            let held = Cause::LoginHeldBack { server: server.clone(), user, refusals: 3, next_try: None };
+            let source = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+            let untrusted =
+                Cause::CertificateUntrusted { server: server.clone(), presented: None, is_pinned: false, source };
+            for cause in [refused, held, untrusted] {
+                assert!(cause.to_string().contains(&server), "{cause}");
+                let fix = cause.fix().unwrap_or_default();
+                assert!(fix.contains(&format!("[VirtualCenter \"{section}\"] in the vCenter Secret")), "{fix}");
+            }
+        }
     }
 }

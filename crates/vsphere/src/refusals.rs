@@ -66,7 +66,10 @@ impl Refusals {
             tried.entry(self.credentials(config)).or_insert_with(untried).clone()
         };
         let refused = refused.lock_owned().await;
-        let held = |next_try| Cause::LoginHeldBack { user: config.user.clone(), refusals: refused.times, next_try };
+        let held = |next_try| {
+            let (server, user) = (config.server(), config.user.clone());
+            Cause::LoginHeldBack { server, user, refusals: refused.times, next_try }
+        };
         if refused.times >= REFUSALS {
             return Err(held(None));
         }

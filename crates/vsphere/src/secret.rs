@@ -98,9 +98,11 @@ impl VirtualCenter {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let is_ipv6 = bare.parse::<std::net::Ipv6Addr>().is_ok();
         let expected = if bare.contains('/') {
-            "a host name or an address only in the header, without `https://` and without a path: `[VirtualCenter \"host\"]`"
+            "a host name or an address only in the header, as in `[VirtualCenter \"host\"]`: without `https://` and \
+             without a path"
         } else if bare.contains(':') && !is_ipv6 {
-            "a host name or an address only in the header: `[VirtualCenter \"host\"]`; a port is set with `port` in the section"
+            "a host name or an address only in the header, as in `[VirtualCenter \"host\"]`: a port is set with `port` \
+             in the section"
         } else {
             return Ok(());
         };

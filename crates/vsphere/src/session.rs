@@ -212,7 +212,7 @@ impl Shared {
             Err(Cause::Fault(Fault { kind: FaultKind::InvalidLogin, .. })) => {
                 turn.refused();
                 warn!(server = self.transport.server(), %user, "vCenter refused the login");
-                return Err(Cause::LoginRefused { user: user.clone() });
+                return Err(Cause::LoginRefused { server: self.config.server(), user: user.clone() });
             }
             reply => reply?,
         };

@@ -82,6 +82,11 @@ impl Judge {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether only the certificate with a thumbprint that was set is accepted.
+    pub(crate) fn is_pinned(&self) -> bool {
+        matches!(self.rule, Rule::Pinned(_))
+    }
+
     fn decide(
         &self,
         leaf: &CertificateDer<'_>,

@@ -207,7 +207,10 @@ impl Transport {
     fn network_error(&self, error: reqwest::Error) -> Cause {
         let server = self.server.clone();
         if let Some(source @ rustls::Error::InvalidCertificate(_)) = tls_error(&error) {
-            return Cause::CertificateUntrusted { server, presented: self.judge.take_refused(), source };
+            // a bad signature too is refused with a pin: then no certificate was
+            let presented = self.judge.take_refused();
+            let is_pinned = presented.is_some() && self.judge.is_pinned();
+            return Cause::CertificateUntrusted { server, presented, is_pinned, source };
         }
         let started = !error.is_connect();
         let source = error.without_url();

@@ -26,12 +26,17 @@ impl Doctor {
     pub(super) async fn look_at_vcenter(&mut self, centers: &Vcenters) -> Result<(), Problem> {
         let centers = match centers.centers().await {
             Err(problem) if problem.reason == Reason::VCenterSecretMissing => {
-                let there = centers.formerly().await.ok().flatten();
-                let fix = there.and_then(|there| vcenter::moved(&[there], true));
-                return Err(if fix.is_some() { problem.with_fix(fix) } else { problem });
+                let there = centers.elsewhere().await.ok().flatten();
+                let Some(moved) = there.and_then(|there| vcenter::moved(&[there], true)) else { return Err(problem) };
+                let fix = match &problem.fix {
+                    Some(fix) => format!("{fix} {moved}"),
+                    None => moved,
+                };
+                return Err(problem.with_fix(Some(fix)));
             }
             found => found?,
         };
+        self.findings.extend(trust::judge_slips(centers.source().unwrap_or("the command line"), centers.slips()));
         let mut answering = Vec::new();
         for center in centers.all() {
             match self.look_at_center(center, &centers).await {

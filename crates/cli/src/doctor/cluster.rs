@@ -101,7 +101,8 @@ impl Doctor {
     /// Each right of our accounts, asked for as the accounts.
     pub(super) async fn look_at_rights(&mut self, centers: &Vcenters) -> Result<(), Problem> {
         let settings = Settings::read(&self.client, &self.velero_namespace).await?;
-        let needed = rights::needed(&settings.vcenter_secrets(centers.flavor().await?.flavor));
+        let flavor = centers.flavor().await?.flavor;
+        let needed = rights::needed(&settings.vcenter_secrets(flavor));
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
         let ask = async |right: &Right| {
             let review = review(right, &self.velero_namespace);
@@ -110,7 +111,7 @@ impl Doctor {
             Ok::<_, Problem>(answer.status.is_some_and(|status| status.allowed))
         };
         let allowed: Vec<bool> = stream::iter(&needed).map(ask).buffered(AT_ONCE).try_collect().await?;
-        self.findings.extend(rights::judge(&needed, &allowed));
+        self.findings.extend(rights::judge(&needed, &allowed, settings.decoupling_switched_off(flavor)));
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use serde::Deserialize as _;
 use serde_yaml_ng::{Deserializer, Value};
 
 use super::{Finding, Matter};
-use crate::vcenter::SecretPlace;
+use crate::vcenter::{CSI_NAMESPACE, SecretPlace};
 
 /// The roles, each with the account that has them.
 const ROLES: [(&str, &str); 2] = [
@@ -137,8 +137,19 @@ fn of_rule(account: &'static str, within: &Within, rule: &PolicyRule) -> Vec<Rig
 }
 
 /// A finding for each right that is missing, and one for each account that has all. `allowed` belongs to `needed` one by one.
-pub fn judge(needed: &[Right], allowed: &[bool]) -> Vec<Finding> {
+///
+/// `switched_off` is the flag that makes vCenter's Secret the CSI driver's own, as it is written, where it does: the chart's default values
+/// give no right to that one, so all of those that are missing for it are one finding.
+pub fn judge(needed: &[Right], allowed: &[bool], switched_off: Option<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let is_of_csi = |right: &Right| {
+        right.resource == "secrets" && matches!(&right.within, Within::Namespace(name) if name == CSI_NAMESPACE)
+    };
+    let is_without_csi = needed.iter().zip(allowed).any(|(right, allowed)| !*allowed && is_of_csi(right));
+    let switched_off = switched_off.filter(|_| is_without_csi);
+    if let Some(value) = switched_off {
+        findings.push(not_shared(value.trim()));
+    }
     for (account, _) in ROLES {
         let of_account = || needed.iter().zip(allowed).filter(move |(right, _)| right.account == account);
         let missing: Vec<_> = of_account().filter(|(_, allowed)| !**allowed).map(|(right, _)| right).collect();
@@ -146,7 +157,8 @@ pub fn judge(needed: &[Right], allowed: &[bool]) -> Vec<Finding> {
             let seen = format!("account {account} may do all {} things that it needs", of_account().count());
             findings.push(Finding::ok(Matter::Rights, seen));
         }
-        findings.extend(missing.into_iter().map(|right| {
+        let others = missing.into_iter().filter(|right| switched_off.is_none() || !is_of_csi(right));
+        findings.extend(others.map(|right| {
             let seen = format!("account {account} may not {right}");
             let why = "What needs it waits with that reason, or fails.";
             Finding::problem(Matter::Rights, seen, why, Reason::ClusterForbidden.fix())
@@ -154,6 +166,22 @@ pub fn judge(needed: &[Right], allowed: &[bool]) -> Vec<Finding> {
         }));
     }
     findings
+}
+
+/// The flag says that the CSI driver's Secret is to be used, and our accounts may not read it.
+fn not_shared(value: &str) -> Finding {
+    let flag = "decouple-vsphere-csi-driver";
+    let seen = format!(
+        "ConfigMap {}: {flag} is `{value}`, so vCenter's Secret is the CSI driver's own in {CSI_NAMESPACE}, which our accounts may not read",
+        names::FEATURES
+    );
+    let why = "Without vCenter's credentials there is no backup and no restore.";
+    let fix = format!(
+        "Take {flag} out of that ConfigMap, and {} in Velero's namespace is used; or install the chart with \
+         `vcenterSecret.namespace={CSI_NAMESPACE}`.",
+        names::VCENTER_SECRET
+    );
+    Finding::problem(Matter::Rights, seen, why, fix).because(Reason::ClusterForbidden)
 }
 
 #[cfg(test)]
@@ -187,12 +215,34 @@ mod tests {
     fn a_right_that_was_taken_away_is_named_with_its_account() {
         let needed = needed_by_default();
         let all = vec![true; needed.len()];
-        assert!(judge(&needed, &all).iter().all(|finding| finding.verdict == Verdict::Ok));
+        assert!(judge(&needed, &all, None).iter().all(|finding| finding.verdict == Verdict::Ok));
         let cut: Vec<_> = needed.iter().map(|right| !(right.resource == "nodes" && right.verb == "list")).collect();
-        let told = judge(&needed, &cut);
+        let told = judge(&needed, &cut, None);
         let problems: Vec<_> = told.iter().filter(|finding| finding.verdict == Verdict::Problem).collect();
         assert_eq!(problems.len(), 1, "{told:?}");
         assert_eq!(problems[0].seen, "account backup-driver may not list nodes in all namespaces");
+    }
+
+    #[test]
+    fn decoupling_that_was_switched_off_without_the_charts_value_is_one_finding() {
+        let features = BTreeMap::from([("decouple-vsphere-csi-driver".to_owned(), "False".to_owned())]);
+        let needed = needed(&secrets(&BTreeMap::new(), &features, Flavor::Vanilla));
+        let of_csi = |right: &Right| right.within == Within::Namespace(CSI_NAMESPACE.to_owned());
+        let missing = needed.iter().filter(|right| of_csi(right)).count();
+        assert!(missing > 1, "{needed:?}");
+        let problems = |cut: Vec<bool>, switched_off| {
+            let told = judge(&needed, &cut, switched_off);
+            told.into_iter().filter(|finding| finding.verdict == Verdict::Problem).collect::<Vec<_>>()
+        };
+        let without: Vec<_> = needed.iter().map(|right| !of_csi(right)).collect();
+        let [told] = &problems(without.clone(), Some("False"))[..] else { panic!("one finding") };
+        for words in [names::FEATURES, "decouple-vsphere-csi-driver is `False`", CSI_NAMESPACE] {
+            assert!(told.seen.contains(words), "`{words}` in {}", told.seen);
+        }
+        assert!(told.fix.contains("vcenterSecret.namespace=vmware-system-csi"), "{}", told.fix);
+        assert_eq!(problems(without, None).len(), missing, "a Supervisor has no such flag");
+        let nothing = vec![true; needed.len()];
+        assert_eq!(problems(nothing, Some("False")), Vec::new());
     }
 
     #[test]

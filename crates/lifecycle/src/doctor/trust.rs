@@ -37,10 +37,29 @@ pub fn judge(server: &str, api_version: &str, certificate: Certificate<'_>) -> F
     Finding::warning(Matter::VCenter, seen, why, fix)
 }
 
+/// The findings about names in the vCenter Secret that nobody reads, each with its line and the name that may be meant.
+pub fn judge_slips(source: &str, slips: &[String]) -> Vec<Finding> {
+    let tell = |slip: &String| {
+        let why = "What it sets has no effect.";
+        Finding::warning(Matter::VCenter, format!("{source}, {slip}"), why, "Correct the name in that line.")
+    };
+    slips.iter().map(tell).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
     use super::*;
+
+    #[test]
+    fn a_slip_in_the_secret_is_a_warning_with_its_place() {
+        let slip = "line 6: nobody reads `thumprint`; `thumbprint` may be meant".to_owned();
+        let [told] = &judge_slips("Secret velero/mine, key `csi-vsphere.conf`", std::slice::from_ref(&slip))[..] else {
+            panic!("one finding")
+        };
+        assert_eq!((told.verdict, told.matter), (Verdict::Warning, Matter::VCenter));
+        assert!(told.seen.contains("velero/mine") && told.seen.contains(&slip), "{}", told.seen);
+    }
 
     #[test]
     fn w32_a_certificate_that_nobody_checks_is_not_called_trusted() {

@@ -85,7 +85,52 @@ pub fn formerly(looked: &[SecretPlace], flavor: Flavor, velero_namespace: &str) 
     }
 }
 
-/// What helps where the Secret is at one of these places, where the original found it. `is_there`: it was seen there.
+/// Where a Secret may lie that nobody looks at: where the original found it, and the CSI driver's own.
+pub fn elsewhere(looked: &[SecretPlace], flavor: Flavor, velero_namespace: &str) -> Vec<SecretPlace> {
+    let mut places = formerly(looked, flavor, velero_namespace);
+    if flavor == Flavor::Vanilla {
+        let of_csi = [CSI_NAMESPACE, "kube-system"].into_iter().flat_map(|namespace| {
+            let namespace = Some(namespace.to_owned());
+            names::CSI_SECRETS.map(|name| SecretPlace { namespace: namespace.clone(), name: name.to_owned() })
+        });
+        for place in of_csi {
+            if !looked.contains(&place) && !places.contains(&place) {
+                places.push(place);
+            }
+        }
+    }
+    places
+}
+
+/// The value of `decouple-vsphere-csi-driver` as it is written, where it makes the Secret the CSI driver's own.
+pub fn switched_off(features: &BTreeMap<String, String>, flavor: Flavor) -> Option<&str> {
+    let is_off = flavor == Flavor::Vanilla && !flag::set(features, DECOUPLED, true);
+    features.get(DECOUPLED).map(String::as_str).filter(|_| is_off)
+}
+
+/// What helps where there is no Secret at these places, where it was looked for: one that a setting names is told with the setting.
+pub fn create(looked: &[SecretPlace]) -> String {
+    let [SecretPlace { namespace, name }] = looked else {
+        return Reason::VCenterSecretMissing.fix().to_owned();
+    };
+    let namespace = namespace.as_ref().map(|namespace| format!("`vsphere_secret_namespace: {namespace}`"));
+    let name = Some(name).filter(|name| *name != names::VCENTER_SECRET);
+    let name = name.map(|name| format!("`vsphere_secret_name: {name}`"));
+    let set: Vec<String> = namespace.into_iter().chain(name).collect();
+    if set.is_empty() {
+        return Reason::VCenterSecretMissing.fix().to_owned();
+    }
+    let what = if set.len() == 1 { "that setting" } else { "those settings" };
+    format!(
+        "ConfigMap {} names it with {}: create that Secret, or correct {what}; without {} it is {} in the Velero namespace.",
+        names::CONFIG,
+        set.join(" and "),
+        if set.len() == 1 { "it" } else { "them" },
+        names::VCENTER_SECRET
+    )
+}
+
+/// What helps where the Secret is at one of these places, where nobody looks. `is_there`: it was seen there.
 pub fn moved(formerly: &[SecretPlace], is_there: bool) -> Option<String> {
     let first = formerly.first()?;
     let places = formerly.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
@@ -95,12 +140,11 @@ pub fn moved(formerly: &[SecretPlace], is_there: bool) -> Option<String> {
     let decoupled = if namespace == ORIGINALS_NAMESPACE {
         String::new()
     } else {
-        format!(" and take `{DECOUPLED}` out of {},", names::FEATURES)
+        format!(" take `{DECOUPLED}` out of {} where it is there,", names::FEATURES)
     };
     Some(format!(
-        "{} {begins} as {places}: to use that one, set `vsphere_secret_namespace: {namespace}` and `vsphere_secret_name: {name}` in ConfigMap {},\
+        "{begins} as {places}: to use that one, set `vsphere_secret_namespace: {namespace}` and `vsphere_secret_name: {name}` in ConfigMap {},\
          {decoupled} and give the same to `vcenterSecret` of the chart's values.",
-        Reason::VCenterSecretMissing.fix(),
         names::CONFIG
     ))
 }
@@ -132,6 +176,50 @@ mod tests {
         }
         let of_supervisor = secrets(&none, &none, Flavor::Supervisor);
         assert_eq!(formerly(&of_supervisor, Flavor::Supervisor, "velero"), Vec::new(), "it never lay elsewhere");
+    }
+
+    #[test]
+    fn a_secret_that_a_setting_names_and_nobody_made_is_told_with_the_setting() {
+        let place = |namespace: Option<&str>, name: &str| {
+            vec![SecretPlace { namespace: namespace.map(str::to_owned), name: name.to_owned() }]
+        };
+        let by_default = Reason::VCenterSecretMissing.fix();
+        assert_eq!(create(&place(None, names::VCENTER_SECRET)), by_default);
+        let cases: [(_, &[&str]); 3] = [
+            (place(None, "nope"), &["`vsphere_secret_name: nope`"]),
+            (place(Some("vault"), names::VCENTER_SECRET), &["`vsphere_secret_namespace: vault`"]),
+            (place(Some("vault"), "nope"), &["`vsphere_secret_name: nope`", "`vsphere_secret_namespace: vault`"]),
+        ];
+        for (looked, want) in cases {
+            let fix = create(&looked);
+            for words in want.iter().chain(&[names::CONFIG]) {
+                assert!(fix.contains(words), "`{words}` in {fix}");
+            }
+            assert!(!fix.contains(by_default), "{fix}");
+        }
+    }
+
+    #[test]
+    fn the_csi_drivers_own_secret_is_looked_for_where_there_is_none_of_ours() {
+        let none = BTreeMap::new();
+        let own = ["vmware-system-csi/vsphere-config-secret", "vmware-system-csi/csi-vsphere-config"];
+        let old = ["kube-system/vsphere-config-secret", "kube-system/csi-vsphere-config"];
+        let places = |features: &BTreeMap<String, String>, flavor: Flavor| -> Vec<String> {
+            let found = elsewhere(&secrets(&none, features, flavor), flavor, "velero");
+            found.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(places(&none, Flavor::Vanilla), [own, old].concat());
+        let shared = BTreeMap::from([(DECOUPLED.to_owned(), "False".to_owned())]);
+        assert_eq!(places(&shared, Flavor::Vanilla), old, "where it was looked for already is not told");
+        assert_eq!(places(&none, Flavor::Supervisor), Vec::<String>::new());
+        let there = SecretPlace { namespace: Some(CSI_NAMESPACE.to_owned()), name: "vsphere-config-secret".to_owned() };
+        let fix = moved(&[there], true).unwrap_or_default();
+        let set = ["vsphere_secret_namespace: vmware-system-csi", "vsphere_secret_name: vsphere-config-secret"];
+        for words in set {
+            assert!(fix.contains(words), "`{words}` in {fix}");
+        }
+        assert_eq!(switched_off(&shared, Flavor::Vanilla), Some("False"));
+        assert_eq!((switched_off(&none, Flavor::Vanilla), switched_off(&shared, Flavor::Supervisor)), (None, None));
     }
 
     #[test]

@@ -23,8 +23,8 @@ const SECTIONS: [&str; 12] = [
     "Nodes",
     "Route",
 ];
-/// Variables of theirs that are as near to one of ours as a slip.
-const OTHERS: [&str; 4] = ["server", "ip", "version", "supervisor-id"];
+/// A variable of the cloud provider that is as near to one of ours as a slip.
+const OTHER: &str = "datacenter";
 /// Names shorter than this count as meant only when one letter differs.
 const SHORT: usize = 6;
 
@@ -57,7 +57,7 @@ pub fn slips(text: &str) -> Vec<Slip> {
                 }
                 is_ours = matches!(enter(header, line, &mut Vec::new()), Ok(Within::Global | Within::Center(_)));
             }
-            Line::Variable { name, .. } if is_ours && !OTHERS.iter().any(|other| other.eq_ignore_ascii_case(&name)) => {
+            Line::Variable { name, .. } if is_ours && !name.eq_ignore_ascii_case(OTHER) => {
                 if let Some(known) = near(&name, &VARIABLES) {
                     found.push(Slip { line, written: name, meant: known.to_owned() });
                 }

@@ -64,6 +64,9 @@ fn an_error_names_its_line_and_what_was_expected_but_never_the_value() {
         ("password = \"hunter2\"\n[X] trailing", 4, "end of the line"),
         ("password = \"hunter2\"\n9lives = 1", 4, "beginning with a letter"),
         ("password = \"hunter2\"\ninsecure-flag = maybe", 4, "one of true"),
+        ("password = \"hunter2\"\ninsecure_flag = true", 4, "`_` is not allowed in it; `insecure-flag` may be meant"),
+        ("password = \"hunter2\"\nCA_File = x", 4, "`ca-file` may be meant"),
+        ("password = \"hunter2\"\nhunter_2 = true", 4, "`_` is not allowed"),
         ("password = \"hunter2\"\nport = 70000", 4, "65535"),
         ("password = \"hunter2\"\nport = 0", 4, "65535"),
         ("password = \"hunter2\"\nthumbprint = AA:BB", 4, "thumbprint"),
@@ -119,10 +122,82 @@ fn the_strictest_way_to_trust_counts() {
     assert!(missing.contains("/gone.pem"), "a CA file that is missing must not end in no check at all: {missing}");
 }
 
+#[test]
+fn a_section_whose_name_is_no_address_is_named_with_its_line_and_keeps_no_other_one_from_it() {
+    let path = "without `https://` and without a path";
+    let cases = [
+        ("https://127.0.0.1/sdk", Some(path)),
+        ("vc.lab/sdk", Some(path)),
+        ("https://vc.lab", Some(path)),
+        ("127.0.0.1:14801", Some("a port is set with `port`")),
+        ("vc.lab:443", Some("a port is set with `port`")),
+        ("[fd00::10]:443", Some("a port is set with `port`")),
+        ("vc.lab", None),
+        ("127.0.0.1", None),
+        ("fd00::10", None),
+        ("[fd00::10]", None),
+        ("::ffff:10.0.0.1", None),
+    ];
+    for (host, expected) in cases {
+        let text = format!(
+            "[VirtualCenter \"first\"]\nuser = u\npassword = hunter2\n\n[VirtualCenter \"{host}\"]\nuser = u\npassword = hunter2\n"
+        );
+        let centers = parse(&text).unwrap();
+        let [first, second] = centers.as_slice() else { panic!("{host}: {}", centers.len()) };
+        let configured =
+            |center: &VirtualCenter| center.config(|_| Ok(String::new())).map(drop).map_err(|e| e.to_string());
+        assert_eq!(configured(first), Ok(()), "{host}");
+        match (configured(second), expected) {
+            (Ok(()), None) => {}
+            (Err(told), Some(words)) => assert!(told.starts_with("line 5: ") && told.contains(words), "{host}: {told}"),
+            (told, _) => panic!("{host}: {told:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_ca_file_that_cannot_be_read_is_named_with_its_section_and_line() {
+    let gone = |text: &str| {
+        let center = parse(text).unwrap().remove(0);
+        center.config(|_| Err(std::io::ErrorKind::NotFound.into())).map(drop).unwrap_err().to_string()
+    };
+    let own = gone(&center("password = p\nca-file = /etc/nope.pem"));
+    let of_all = gone("[Global]\nca-file = /etc/nope.pem\n[VirtualCenter \"vc.lab\"]\nuser = u\npassword = p\n");
+    for (told, line) in [(own, "line 6: "), (of_all, "line 2: ")] {
+        for words in [line, "/etc/nope.pem", "ca-file", "[VirtualCenter \"vc.lab\"]"] {
+            assert!(told.contains(words), "`{words}` in {told}");
+        }
+    }
+}
+
+#[test]
+fn a_slip_of_the_pen_is_told_with_the_name_that_may_be_meant_and_what_others_read_is_not() {
+    let told = |text: &str| slips(text).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let nobody = |line: usize, written: &str, meant: &str| {
+        format!("line {line}: nobody reads `{written}`; `{meant}` may be meant")
+    };
+    let text = center("password = hunter2\nthumprint = hunter2\ndatacentres = hunter2\n[Netwok]\npublic-network = x");
+    let want = [
+        nobody(6, "thumprint", "thumbprint"),
+        nobody(7, "datacentres", "datacenters"),
+        nobody(8, "[Netwok]", "[Network]"),
+    ];
+    assert_eq!(told(&text), want);
+    assert_eq!(told("[VirtualCentre \"vc\"]\nusr = u"), [nobody(1, "[VirtualCentre]", "[VirtualCenter]")]);
+    let of_others = "[Global]\nserver = x\nip = x\nsupervisor-id = x\ncluster-distribution = x\nquery-limit = 1\nsecret-name = x\n\
+                     datacenter = x\ncsi-auth-check-intervalinmin = 5\nvolumemigration-cr-cleanup-intervalinmin = 5\n\
+                     [VirtualCenter \"vc\"]\nUser = u\nPASSWORD = p\ntargetvSANFileShareDatastoreURLs = x\n\
+                     migration-datastore-url = x\nhost = x\n[Labels]\nregion = x\nzone = x\ntopology-categories = x\n\
+                     [NetPermissions \"A\"]\nips = x\npermissions = x\nrootsquash = true\n[TopologyCategory \"z\"]\nlabel = x\n\
+                     [Snapshot]\nglobal-max-snapshots-per-block-volume = 3\n[GC]\nendpoint = x\nports = 1\n[Something]\nuse = x\n";
+    assert_eq!(told(of_others), Vec::<String>::new());
+    assert_eq!(told("[Broken"), Vec::<String>::new(), "its mistake is told by who reads it");
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
-        let _ = parse(&text);
+        let _ = (parse(&text), slips(&text));
     }
 
     #[test]

@@ -36,6 +36,10 @@ async fn a_thumbprint_of_either_kind_is_enough_and_a_wrong_one_is_not() {
     for wrong in [Thumbprint::sha1_of(b"other"), Thumbprint::sha256_of(b"other")] {
         let error = log_in(&double, Trust::Thumbprint(wrong)).await.unwrap_err();
         assert_eq!(error.reason_kind(), ReasonKind::CertificateUntrusted, "{error:?}");
+        let (text, sha1) = (error.describe(), Thumbprint::sha1_of(der).to_string());
+        for part in ["`thumbprint` that is set is another one than the server's", "in the vCenter Secret", &sha1] {
+            assert!(text.contains(part), "{text}");
+        }
     }
     assert_eq!(double.calls("Login").await, logins);
 }
