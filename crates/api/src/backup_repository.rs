@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::resource::{BackupDriverV1alpha1, kind};
-use crate::{Condition, tolerant};
+use crate::{Condition, labels, names, tolerant};
 
 /// The only repository driver there is; another one is refused on use.
 pub const REPOSITORY_DRIVER: &str = "s3repository.astrolabe.vmware-tanzu.com";
@@ -77,6 +77,7 @@ pub struct BackupRepository {
     #[serde(rename = "repopsitoryParameters", default, deserialize_with = "tolerant::or_default")]
     pub repository_parameters: BTreeMap<String, String>,
     /// One entry: the namespace whose claims are backed up here.
+    // never enforced, as with the original: where the backups are looked for, `namespaces` says
     #[serde(default, deserialize_with = "tolerant::or_default")]
     pub allowed_namespaces: Vec<String>,
     /// Name of the claim it was made for.
@@ -104,6 +105,21 @@ impl BackupRepository {
             ..Self::default()
         }
     }
+
+    /// The namespaces whose backups are to be looked for here, each once: those that it allows, then those of [`labels::ALSO_FOR`]. What
+    /// stands there and names no namespace is passed over.
+    pub fn namespaces(&self) -> Vec<&str> {
+        let noted = self.metadata.annotations.as_ref().and_then(|all| all.get(labels::ALSO_FOR));
+        let noted = noted.into_iter().flat_map(|text| text.split(',')).map(str::trim);
+        let allowed = self.allowed_namespaces.iter().map(String::as_str);
+        let mut namespaces = Vec::new();
+        for namespace in allowed.chain(noted.filter(|name| names::is_object_name(name))) {
+            if !namespaces.contains(&namespace) {
+                namespaces.push(namespace);
+            }
+        }
+        namespaces
+    }
 }
 
 /// A key of a Secret that holds an AWS shared-credentials file, as Velero's `cloud-credentials` does.
@@ -127,4 +143,30 @@ pub struct RepositoryStatus {
     #[serde(default, deserialize_with = "tolerant::conditions", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<Condition>>")]
     pub conditions: Vec<Condition>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backups_are_looked_for_where_they_were_made_whatever_somebody_wrote_beside() {
+        type Case<'c> = (&'c str, &'c [&'c str], Option<&'c str>, &'c [&'c str]);
+        let cases: [Case<'_>; 8] = [
+            ("nothing was noted", &["shop"], None, &["shop"]),
+            ("one that is not allowed", &["shop"], Some("bar"), &["shop", "bar"]),
+            ("several, by hand, with blanks", &["shop"], Some(" bar, foo ,"), &["shop", "bar", "foo"]),
+            ("one that is allowed, and one twice", &["shop", "bar"], Some("bar,foo,foo"), &["shop", "bar", "foo"]),
+            ("nobody is allowed", &[], Some("bar"), &["bar"]),
+            ("one of them is no name", &["shop"], Some("../x,a b,bar"), &["shop", "bar"]),
+            ("it is in another form", &["shop"], Some(r#"["bar"]"#), &["shop"]),
+            ("it is empty", &["shop"], Some(""), &["shop"]),
+        ];
+        for (situation, allowed, noted, want) in cases {
+            let mut described = BackupRepository::new("br-1");
+            described.allowed_namespaces = allowed.iter().map(|&name| name.to_owned()).collect();
+            described.metadata.annotations = noted.map(|text| [(labels::ALSO_FOR.to_owned(), text.to_owned())].into());
+            assert_eq!(described.namespaces(), want, "{situation}");
+        }
+    }
 }

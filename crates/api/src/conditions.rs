@@ -9,7 +9,7 @@ use crate::Reason;
 pub const INCREMENTAL: &str = "Incremental";
 
 /// Condition of an Upload and a Download: True once a node had the disk open. Its message says by which transport the disk
-/// library moves the data.
+/// library moves the data. Unknown where the library does not say, and where an Upload was cancelled before its node had said it.
 pub const TRANSPORT: &str = "Transport";
 
 /// Condition of a Download whose disk nobody takes: False while the disk cannot be removed, with why. Not there once it is removed.
@@ -19,8 +19,8 @@ pub const DISK_REMOVED: &str = "DiskRemoved";
 /// there once it is known.
 pub const DISK_KNOWN: &str = "DiskKnown";
 
-/// Condition of a Snapshot that has not begun and of a CloneFromSnapshot: False while it cannot go on for something that may pass, with why,
-/// and since when. Not there once it goes on.
+/// Condition of a Snapshot that has not begun, or whose Upload is gone, and of a CloneFromSnapshot: False while it cannot go on for something
+/// that may pass, with why, and since when. Not there once it goes on.
 pub const PROCEEDS: &str = "Proceeds";
 
 /// Condition of a DeleteSnapshot that somebody made by hand without a namespace: True once its backup was found in the original's layout,

@@ -59,6 +59,9 @@ pub const MAINTENANCE_DELETED: &str = "velero-plugin-for-vsphere/maintenance-del
 pub const MAINTENANCE_RAN: &str = "velero-plugin-for-vsphere/maintenance-ran";
 /// Annotation on a BackupRepository, a time: when the first of what is marked may be removed.
 pub const MAINTENANCE_DUE: &str = "velero-plugin-for-vsphere/maintenance-due";
+/// Annotation on a BackupRepository, names with commas between: namespaces that it does not allow and that were backed up through it all
+/// the same. `BackupRepository::namespaces` reads it.
+pub const ALSO_FOR: &str = "velero-plugin-for-vsphere/also-for";
 
 /// Longest value a label may have, in characters.
 const LONGEST_VALUE: usize = 63;

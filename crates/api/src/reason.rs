@@ -152,7 +152,7 @@ reasons! {
             "See whether the Deployment backup-driver runs, and its log.";
         RequestDeleted: "The object that asked for it was deleted before it had ended.",
             "Somebody deleted the Snapshot, CloneFromSnapshot or Upload, or its namespace.",
-            "Back up or restore again.";
+            "Back up or restore again. The Upload of a Snapshot that was deleted goes on; `vsphere-backup list` shows the backup that it makes.";
         StorageClassMissing: "The storage class of the claim does not exist here.",
             "The backup is of another cluster, or the class was removed.",
             "Create the class, or map it to another one.";

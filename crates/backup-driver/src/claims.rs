@@ -12,10 +12,11 @@ use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use lifecycle::Problem;
 use lifecycle::claim::{Plan, plan, status};
+use operator::Watches;
+use operator::client::watching;
 use serde_json::json;
 
 use crate::error::is_code;
-use crate::shown::Watches;
 use crate::steps::Step;
 use crate::{Context, Error};
 
@@ -62,7 +63,7 @@ async fn bind(claim: &BackupRepositoryClaim, repository: &str, ctx: &Context) ->
 /// backups stay in the bucket.
 async fn follow_deletions(ctx: Arc<Context>) -> Infallible {
     let claims: Api<BackupRepositoryClaim> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let mut events = std::pin::pin!(watcher(claims, watcher::Config::default()));
+    let mut events = std::pin::pin!(watcher(claims, watching()));
     loop {
         match events.next().await.expect("a watch goes on for ever") {
             Ok(watcher::Event::Delete(claim)) => {
@@ -96,15 +97,15 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
     let namespace = ctx.namespace.clone();
     let mut watches = Watches::of::<BackupRepositoryClaim>();
-    let controller = kube::runtime::Controller::new(claims, watcher::Config::default())
-        .watches(repositories, watcher::Config::default(), move |repository| {
+    let controller = kube::runtime::Controller::new(claims, watching())
+        .watches(repositories, watching(), move |repository| {
             let claim = Some(repository.backup_repository_claim).filter(|name| !name.is_empty())?;
             Some(ObjectRef::<BackupRepositoryClaim>::new(&claim).within(&namespace))
         })
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |claim, error, ctx| ctx.after_error(&*claim, error), ctx)
         .for_each(|looked| {
-            watches.note(&looked);
+            watches.looked(&looked);
             std::future::ready(())
         });
     tokio::select! {

@@ -1,22 +1,20 @@
 //! Says of objects that lie in the wrong namespace that nobody will look at them. Snapshots and clones lie with their
 //! claims; the other kinds are read in the Velero namespace alone.
 //!
-//! One warning event an object and no more: it is neither changed nor looked at again. After a restart of the driver it
-//! is told once more.
+//! One condition an object, with one warning event, and no more: it is not looked at again. Where the status is somebody else's, or cannot
+//! be written, the event alone says it, once more after a restart of the driver.
 
 use std::collections::HashSet;
-use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
 
-use api::{BackupRepositoryClaim, DeleteSnapshot, Download, Reason, Upload};
+use api::{BackupRepositoryClaim, DeleteSnapshot, Download, Upload};
 use futures::StreamExt;
-use k8s_openapi::NamespaceResourceScope;
-use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, ResourceExt};
 use lifecycle::Problem;
-use operator::Note;
+use lifecycle::elsewhere::{self, OfOnePlace};
+use operator::{Guard, Note, Reported};
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;
@@ -37,21 +35,24 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     }
 }
 
-/// Tells of each object of a kind once. Only metadata is read, and the API server leaves out the Velero namespace.
+/// Tells of each object of a kind once. The API server leaves out the Velero namespace.
 async fn watch<K>(ctx: &Context)
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Send + 'static,
+    K: Reported<Status = <K as OfOnePlace>::Status> + OfOnePlace + Send + Sync + 'static,
 {
-    let objects: Api<PartialObjectMeta<K>> = Api::all(ctx.client.clone());
-    let outside = watcher::Config::default().fields(&format!("metadata.namespace!={}", ctx.namespace));
+    let objects: Api<K> = Api::all(ctx.client.clone());
+    let outside = operator::client::watching().fields(&format!("metadata.namespace!={}", ctx.namespace));
     let mut seen = pin!(watcher(objects, outside).default_backoff().touched_objects());
     let mut told = HashSet::new();
     while let Some(object) = seen.next().await {
         match object {
-            Ok(object) if object.metadata.deletion_timestamp.is_none() && told.insert(object.uid()) => {
-                tell(&object, ctx).await;
+            Ok(object) => {
+                let uid = object.uid();
+                let is_new = object.meta().deletion_timestamp.is_none() && !told.contains(&uid);
+                if is_new && tell(&object, ctx).await {
+                    told.insert(uid);
+                }
             }
-            Ok(_) => {}
             Err(error) => {
                 let error = Problem::chain(&error);
                 tracing::debug!(kind = %K::kind(&()), error, "objects in other namespaces are not watched; trying again");
@@ -60,14 +61,25 @@ where
     }
 }
 
-async fn tell<K>(object: &PartialObjectMeta<K>, ctx: &Context)
+/// Whether it is told. Not where the object has changed meanwhile, which shows it again; nor where nobody answers: it is told when it is
+/// shown the next time.
+async fn tell<K>(object: &K, ctx: &Context) -> bool
 where
-    K: Resource<DynamicType = ()>,
+    K: Reported<Status = <K as OfOnePlace>::Status> + OfOnePlace + Sync,
 {
     let (kind, namespace) = (K::kind(&()), object.namespace().unwrap_or_default());
-    let cause = format!("it is in namespace {namespace}; a {kind} is read in namespace {} only", ctx.namespace);
-    let fix = format!("Make it in namespace {} and delete this one.", ctx.namespace);
-    let problem = Problem::lasting(Reason::WrongNamespace, cause).with_fix(Some(fix));
+    let problem = elsewhere::problem(&kind, &namespace, &ctx.namespace);
+    if let Some(status) = elsewhere::status(object, &problem, ctx.now()) {
+        match ctx.publisher.publish(object, &status, Guard::Unchanged).await {
+            Ok(_) => return true, // with its event; without one where it said so already
+            Err(error) if error.is_conflict() || error.answer().is_none() => return false,
+            Err(error) => {
+                let (name, error) = (object.name_any(), Problem::chain(&error));
+                tracing::warn!(%kind, namespace, name, error, "that nobody reads this object cannot be written into it");
+            }
+        }
+    }
     tracing::warn!(%kind, namespace, name = object.name_any(), %problem, "nobody will look at this object");
     ctx.publisher.note(object, &Note { reason: problem.reason, message: problem.message(), warning: true }).await;
+    true
 }

@@ -27,7 +27,7 @@ async fn sweep(ctx: &Context) -> Result<(), Error> {
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
     let listed = repositories.list(&ListParams::default()).await.map_err(Error::cluster("list BackupRepositories"))?;
     for described in listed.items.iter().filter(|d| d.repository_driver == REPOSITORY_DRIVER) {
-        for namespace in &described.allowed_namespaces {
+        for namespace in described.namespaces() {
             let swept = async {
                 let repository = ctx.repositories.open(described, namespace).await?;
                 let removed = repository.remove_stale_locks().await;

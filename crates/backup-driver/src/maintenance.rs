@@ -15,36 +15,34 @@ use connections::{Settings, from_repository};
 use futures::StreamExt;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use lifecycle::maintenance::{self, Noted, Plan, after_run, plan};
 use lifecycle::{Problem, retry};
-use operator::Note;
+use operator::client::watching;
+use operator::{Note, Watches};
 use repository::{MaintenanceOptions, Report};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::shown::Watches;
-use crate::{Context, Error};
+use crate::repositories::change;
+use crate::{Attempts, Context, Error, To};
 
 /// Condition of a BackupRepository: how the last run ended.
 const MAINTENANCE: &str = "Maintenance";
 /// A changed setting is seen after this long at the latest; ConfigMaps are not watched.
 const SETTINGS: Duration = Duration::from_secs(3600);
-/// Tries to note the end of a run on an object that others change too.
-const TRIES: usize = 5;
 
 /// Runs the controller until `stop`, which also ends a run under way: whatever it leaves is whole.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
     let shared = Arc::new(Shared { ctx, stop: stop.clone() });
     let mut watches = Watches::of::<BackupRepository>();
-    Controller::new(repositories, watcher::Config::default())
+    Controller::new(repositories, watching())
         .with_config(Config::default().concurrency(1))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |repository, error, shared| shared.ctx.after_error(&*repository, error), shared)
         .for_each(|looked| {
-            watches.note(&looked);
+            watches.looked(&looked);
             std::future::ready(())
         })
         .await;
@@ -78,7 +76,7 @@ async fn reconcile(known: Arc<BackupRepository>, shared: Arc<Shared>) -> Result<
     let Some(described) = read.filter(|r| r.uid() == known.uid()) else { return Ok(Action::await_change()) };
     let noted = Noted::of(&described);
     let settings = Settings::read(&ctx.client, &ctx.namespace).await?.maintenance();
-    let attempts = attempts_of(&described);
+    let attempts = Attempts::of(&described, To::Maintain);
     match plan(&noted, &settings, ctx.pauses.due(&attempts), ctx.now()) {
         Plan::Rest => Ok(Action::requeue(SETTINGS)),
         Plan::WakeAt(at) => Ok(Action::requeue(retry::wake(at, ctx.now()).min(SETTINGS))),
@@ -99,11 +97,6 @@ async fn reconcile(known: Arc<BackupRepository>, shared: Arc<Shared>) -> Result<
             }
         }
     }
-}
-
-/// What the attempts with a repository are counted by.
-fn attempts_of(described: &BackupRepository) -> String {
-    format!("maintenance/{}", described.uid().unwrap_or_default())
 }
 
 /// Minutes, as with uploads: somebody else's `prune` may take hours.
@@ -140,7 +133,7 @@ async fn maintain(
         ..MaintenanceOptions::default()
     };
     let mut reports = Vec::new();
-    for namespace in &described.allowed_namespaces {
+    for namespace in described.namespaces() {
         let repository = match ctx.repositories.open(described, namespace).await {
             Ok(repository) => repository,
             Err(problem) if problem.reason == Reason::RepositoryMissing => continue, // nobody ever wrote there
@@ -157,7 +150,7 @@ async fn maintain(
     Ok(reports)
 }
 
-/// Notes a run that ended well. Others write annotations too, so a refused write is made anew from what is there then.
+/// Notes a run that ended well.
 async fn finished(
     described: &BackupRepository,
     noted: &Noted,
@@ -166,30 +159,18 @@ async fn finished(
     settings: &maintenance::Settings,
     ctx: &Context,
 ) -> Result<(), Error> {
-    let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
-    let name = described.name_any();
     let next_due = reports.iter().filter_map(|report| report.next_due).min();
     let message = summary(reports, settings);
-    let mut last = None;
-    for _ in 0..TRIES {
-        let read =
-            repositories.get_opt(&name).await.map_err(Error::cluster(format!("read BackupRepository {name}")))?;
-        let Some(now) = read.filter(|r| r.uid() == described.uid()) else { return Ok(()) };
-        let annotations = after_run(noted, &Noted::of(&now), began, next_due);
-        let status = with_condition(&now, Status::True, Reason::Completed, &message, ctx.now());
-        let patch = Patch::Merge(json!({
+    let changed = change(described, ctx, |now| {
+        let annotations = after_run(noted, &Noted::of(now), began, next_due);
+        let status = with_condition(now, Status::True, Reason::Completed, &message, ctx.now());
+        Some(json!({
             "metadata": { "annotations": annotations, "resourceVersion": now.resource_version() },
             "status": status,
-        }));
-        match repositories.patch(&name, &PatchParams::default(), &patch).await {
-            Ok(_) => return Ok(()),
-            Err(error) => last = Some(Error::cluster(format!("note maintenance of BackupRepository {name}"))(error)),
-        }
-        if !last.as_ref().is_some_and(Error::is_conflict) {
-            break;
-        }
-    }
-    last.map_or(Ok(()), Err)
+        }))
+    });
+    let act = format!("note maintenance of BackupRepository {}", described.name_any());
+    changed.await.map_err(Error::cluster(act))
 }
 
 /// Says why a run did not end well; an event when the reason is new.

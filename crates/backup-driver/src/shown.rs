@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
-use kube::runtime::controller::{self, Action, Config};
+use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, applier, watcher};
 use kube::{Api, Resource, ResourceExt};
-use lifecycle::Problem;
+use operator::Watches;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,13 +33,6 @@ use crate::Error;
 
 /// How long a write is remembered; by then the watch has shown it, or has begun anew.
 const REMEMBERED: Duration = Duration::from_secs(600);
-
-/// So many errors of a watch in a row are told: they take ten seconds or more.
-const MANY_ERRORS: u32 = 5;
-
-/// Errors of a watch that lie farther apart are not in a row. A server that hangs is given up after 295 seconds of silence, and the
-/// pause before it is asked again is half a minute at most.
-const IN_A_ROW: Duration = Duration::from_secs(400);
 
 /// The objects of a kind, watched once. Cheap to clone; clones show the same.
 #[derive(Clone)]
@@ -80,12 +73,11 @@ where
         let shown = Self::of(store);
         let telling = shown.clone();
         let watching = async move {
-            let seen = reflector::reflector(writer, watcher(objects, watcher::Config::default())).default_backoff();
-            let mut seen = pin!(seen);
-            let mut errors = Errors::default();
+            let seen = reflector::reflector(writer, watcher(objects, operator::client::watching())).default_backoff();
+            let (mut seen, mut watches) = (pin!(seen), Watches::of::<K>());
             loop {
                 let event = seen.next().await.expect("a watch goes on for ever, and its pauses too");
-                errors.note(&event, Instant::now()).log(&K::kind(&()), event.as_ref().err());
+                watches.saw(&event);
                 if let Ok(event) = event {
                     telling.tell(event);
                 }
@@ -139,91 +131,6 @@ where
         }
         drop(followers);
         self.touched.send_replace(());
-    }
-}
-
-/// Errors of a watch in a row.
-#[derive(Debug, Default)]
-struct Errors {
-    count: u32,
-    last: Option<Instant>,
-    /// That there were many was said, and not that they are over.
-    told: bool,
-}
-
-/// What is to be said of a watch.
-#[derive(Debug, PartialEq, Eq)]
-enum Word {
-    Nothing,
-    /// One more error.
-    Failed,
-    /// It has failed for long, which was not said of this row yet.
-    Away,
-    /// That is over.
-    Back,
-}
-
-impl Errors {
-    /// Counts what the watch gave.
-    fn note<K>(&mut self, event: &Result<Event<K>, watcher::Error>, now: Instant) -> Word {
-        match event {
-            Err(_) => self.failed(now),
-            Ok(Event::Init) => Word::Nothing, // comes before the API server is asked
-            Ok(_) => {
-                let before = std::mem::take(self);
-                if before.told { Word::Back } else { Word::Nothing }
-            }
-        }
-    }
-
-    /// One more.
-    fn failed(&mut self, now: Instant) -> Word {
-        // a watch that goes on shows nothing as long as nothing changes
-        let in_a_row = self.last.is_some_and(|last| now.duration_since(last) < IN_A_ROW);
-        self.count = if in_a_row { self.count.saturating_add(1) } else { 1 };
-        self.last = Some(now);
-        if self.count != MANY_ERRORS {
-            return Word::Failed;
-        }
-        self.told = true;
-        Word::Away
-    }
-}
-
-/// The watches of a controller that watches for itself. It shows what it looks at, and that may be due by its own clock: so only that
-/// they fail is told.
-pub(crate) struct Watches {
-    kind: String,
-    errors: Errors,
-}
-
-impl Watches {
-    /// Of the controller of that kind.
-    pub(crate) fn of<K: Resource<DynamicType = ()>>() -> Self {
-        Self { kind: K::kind(&()).into_owned(), errors: Errors::default() }
-    }
-
-    /// What the controller gave. What a look has met is told elsewhere.
-    pub(crate) fn note<T, E: 'static>(&mut self, given: &Result<T, controller::Error<E, watcher::Error>>) {
-        if let Err(controller::Error::QueueError(error)) = given {
-            self.errors.failed(Instant::now()).log(&self.kind, Some(error));
-        }
-    }
-}
-
-impl Word {
-    fn log(&self, kind: &str, error: Option<&watcher::Error>) {
-        let error = error.map(|error| Problem::chain(error)).unwrap_or_default();
-        match self {
-            Self::Nothing => {}
-            Self::Failed => tracing::debug!(kind, error, "not shown at the moment; trying again"),
-            Self::Away => tracing::warn!(
-                kind,
-                error,
-                "changes are not heard of: the watch has failed {MANY_ERRORS} times in a row. It is tried again until it works"
-            ),
-            Self::Back => tracing::info!(kind, "changes are heard of again"),
-        }
     }
 }
 
@@ -376,41 +283,6 @@ mod tests {
         }
         let Some(held) = shown.objects().get(&ObjectRef::from_obj(&named("b"))) else { panic!("it is kept") };
         assert_eq!(Arc::strong_count(&held), 2, "by the store, and here");
-    }
-
-    #[test]
-    fn an_api_server_that_shows_nothing_for_long_is_told_of_once_and_when_it_is_back() {
-        let (mut errors, begun) = (Errors::default(), Instant::now());
-        let failed = || Err::<Event<Snapshot>, _>(watcher::Error::NoResourceVersion);
-        let mut note = |event, seconds| errors.note(&event, begun + Duration::from_secs(seconds));
-        let many: Vec<_> = (0..7).map(|n| note(failed(), n * 30)).collect();
-        use Word::{Away, Back, Failed, Nothing};
-        assert_eq!(many, [Failed, Failed, Failed, Failed, Away, Failed, Failed]);
-        assert_eq!(note(Ok(Event::Init), 210), Nothing, "nobody has answered yet");
-        assert_eq!(note(failed(), 211), Failed);
-        assert_eq!([note(Ok(Event::InitDone), 212), note(Ok(Event::InitDone), 213)], [Back, Nothing]);
-        for hour in 1..10 {
-            assert_eq!(note(failed(), hour * 3600), Failed, "now and then is not for long");
-        }
-    }
-
-    #[test]
-    fn an_api_server_that_hangs_is_told_of_and_the_end_of_it_also_after_a_long_silence() {
-        let (mut errors, begun) = (Errors::default(), Instant::now());
-        let failed = || Err::<Event<Snapshot>, _>(watcher::Error::NoResourceVersion);
-        let mut note = |event, seconds| errors.note(&event, begun + Duration::from_secs(seconds));
-        use Word::{Away, Back, Failed, Nothing};
-        // silent until it is given up, then a pause
-        let hangs: Vec<_> = (0..6).map(|n| note(failed(), n * 325)).collect();
-        assert_eq!(hangs, [Failed, Failed, Failed, Failed, Away, Failed]);
-        // the watch works and nothing changes for an hour; then it breaks off once
-        assert_eq!([note(failed(), 6_000), note(Ok(Event::InitDone), 6_001)], [Failed, Back]);
-        assert_eq!(note(Ok(Event::InitDone), 6_002), Nothing, "it is said once");
-        let again: Vec<_> = (0..5).map(|n| note(failed(), 9_000 + n)).collect();
-        assert_eq!(again, [Failed, Failed, Failed, Failed, Away]);
-        let once_more: Vec<_> = (0..5).map(|n| note(failed(), 20_000 + n)).collect();
-        assert_eq!(once_more, [Failed, Failed, Failed, Failed, Away], "another row, of which nobody has heard");
-        assert_eq!(note(Ok(Event::InitDone), 20_010), Back);
     }
 
     #[test]

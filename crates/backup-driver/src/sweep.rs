@@ -19,17 +19,16 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt};
 use lifecycle::Problem;
+use lifecycle::transfer::STOPPING;
 use operator::Note;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::clones::{delete, doom, forget, settle_volume};
+use crate::clones::{delete, doom, settle_volume};
 use crate::{Context, Error, leases};
 
 /// Pause between two looks at a node that was asked to stop writing; it sends no event.
 const LETTING_GO: Duration = Duration::from_millis(500);
-/// How long a node may go on writing after that. One that died loses its lease within a minute.
-const STOPPING: Duration = Duration::from_secs(90);
 
 /// What a deleted clone has left.
 #[derive(Default)]
@@ -76,14 +75,14 @@ async fn sweeping(ctx: &Arc<Context>, every: Duration, stop: &CancellationToken)
 /// Has a sweep follow each deletion of a clone: a controller is told nothing about objects that are gone.
 async fn follow_deletions(ctx: &Context) -> Infallible {
     let clones: Api<PartialObjectMeta<CloneFromSnapshot>> = Api::all(ctx.client.clone());
-    let mut events = pin!(watcher(clones, watcher::Config::default()).default_backoff());
+    let mut events = pin!(watcher(clones, operator::client::watching()).default_backoff());
     loop {
         match events.next().await.expect("a watch goes on for ever, and its pauses too") {
             Ok(watcher::Event::Delete(clone)) => {
                 // it may have failed last, and nobody looks at it again
                 let uid = clone.uid().unwrap_or_default();
                 ctx.pace.forget(&uid);
-                forget(&uid, ctx);
+                ctx.pauses.forget_all(&uid);
                 ctx.clone_gone.notify_one();
             }
             // a watch that begins anew is not told what was deleted meanwhile

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::shown::{Change, Shown, look_at, named};
-use crate::{Context, Error, new_disks};
+use crate::{Attempts, Context, Error, To, new_disks};
 
 /// How long to wait for a Snapshot or clone to end after its transfer.
 const OWNER_CHECK: Duration = Duration::from_secs(60);
@@ -49,18 +49,13 @@ async fn each<T, F>(
         if let Change::Gone(transfer) = &change {
             // it may have failed last
             forgetting.pace.forget(&transfer.uid().unwrap_or_default());
-            forgetting.pauses.forget(&attempts_of(&**transfer));
+            forgetting.pauses.forget_all(&transfer.uid().unwrap_or_default());
         }
         named(&change)
     });
     let after_error = |transfer: Arc<T>, error: &Error, ctx: Arc<Context>| ctx.after_error(&*transfer, error);
     let all = transfers.objects().clone();
     look_at(all, changed, look, after_error, ctx.clone(), Config::default(), stop).await;
-}
-
-/// What the attempts to delete the disk snapshot of a cancelled Upload are counted by.
-fn attempts_of(transfer: &impl ResourceExt) -> String {
-    format!("{}/disk-snapshot", transfer.uid().unwrap_or_default())
 }
 
 async fn upload(upload: Arc<Upload>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -75,7 +70,7 @@ async fn upload(upload: Arc<Upload>, ctx: Arc<Context>) -> Result<Action, Error>
 
 /// Deletes what the original has left of an Upload that it cancelled. Until it is gone the Upload stays: nothing else names it.
 async fn finish_cancel(upload: &Upload, left: &DiskSnapshot, ctx: &Context) -> Result<Action, Error> {
-    let (attempts, name) = (attempts_of(upload), upload.name_any());
+    let (attempts, name) = (Attempts::of(upload, To::FinishCancel), upload.name_any());
     // what an attempt says comes back as an event, and is no reason for another one
     if let Some(due) = ctx.pauses.due(&attempts).filter(|due| *due > ctx.now()) {
         return Ok(ctx.wake_at(due));

@@ -1,10 +1,13 @@
 //! `status`, and `list` without a repository: what the cluster's objects say. Reads only.
 
 use anyhow::{Result, anyhow};
-use api::{BackupRepository, CloneFromSnapshot, Condition, Download, Progress, Reason, Snapshot, Upload};
+use api::entity::PvcSnapshotId;
+use api::{BackupRepository, CloneFromSnapshot, Condition, Download, Progress, Reason, Snapshot, Upload, names};
 use connections::{Repositories, from_kube};
+use disk::DiskSnapshot;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
+use lifecycle::Problem;
 use repository::RestorePoint;
 use serde::Serialize;
 
@@ -48,7 +51,9 @@ pub(crate) async fn connect(arguments: &ClusterArguments) -> Result<Client> {
         let fix = "name a cluster with --kubeconfig or KUBECONFIG; `list` takes --repository instead";
         return Err(Refused::new("find the cluster: neither a cluster nor a repository was given", fix).into());
     }
-    Ok(operator::client::connect(arguments.kubeconfig.as_deref()).await?)
+    let connected = operator::client::connect(arguments.kubeconfig.as_deref()).await;
+    let fix = "let --kubeconfig or KUBECONFIG name a kubeconfig that can be read; `list` takes --repository instead";
+    Ok(connected.map_err(|error| Refused { code: exit::FAILED, ..Refused::new(Problem::chain(&error), fix) })?)
 }
 
 /// Whether there is one of the places where a client looks: KUBECONFIG, ~/.kube/config, a pod's account.
@@ -178,8 +183,27 @@ fn rate(progress: &Progress) -> String {
 #[serde(rename_all = "camelCase")]
 struct Found {
     backup_repository: String,
+    /// What a CloneFromSnapshot or DeleteSnapshot names it by, spelt as their field; none for what is no claim's.
+    #[serde(rename = "snapshotID")]
+    snapshot_id: Option<String>,
     #[serde(flatten)]
     point: RestorePoint,
+}
+
+impl Found {
+    fn new(described: &BackupRepository, namespace: &str, point: RestorePoint) -> Self {
+        let snapshot_id = snapshot_id(namespace, &point.path, point.identity());
+        Self { backup_repository: described.name_any(), snapshot_id, point }
+    }
+}
+
+/// The id of a restore point that lies in the repository of `namespace`. The namespace in it says where it is looked for: what somebody
+/// copied there from another one has none.
+fn snapshot_id(namespace: &str, path: &str, disk_snapshot: Option<DiskSnapshot>) -> Option<String> {
+    let claim = path.strip_prefix('/')?.strip_prefix(namespace)?.strip_prefix('/')?;
+    let (namespace, claim) = (namespace.to_owned(), claim.to_owned());
+    let id = PvcSnapshotId { namespace, disk_snapshot: disk_snapshot?, claim };
+    names::is_object_name(&id.claim).then(|| id.to_string())
 }
 
 pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()> {
@@ -187,7 +211,7 @@ pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()
     let repositories = Repositories::new(client.clone(), &arguments.cluster.velero_namespace);
     let (mut found, mut seen, mut failures) = (Vec::new(), std::collections::BTreeSet::new(), Failures::default());
     for described in all::<BackupRepository>(&client).await? {
-        for namespace in &described.allowed_namespaces {
+        for namespace in described.namespaces() {
             let repository = match repositories.open(&described, namespace).await {
                 Ok(repository) => repository,
                 // nothing was ever backed up from this namespace
@@ -206,7 +230,7 @@ pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()
                     let damaged = points.damaged.iter().map(|(_, error)| damage(error));
                     failures.unreadable.extend(damaged.map(|damage| format!("{}: {damage}", repository.place())));
                     let found_here = points.readable.into_iter();
-                    found.extend(found_here.map(|point| Found { backup_repository: described.name_any(), point }));
+                    found.extend(found_here.map(|point| Found::new(&described, namespace, point)));
                 }
                 Err(error) => failures.others.push(format!("{:#}", anyhow::Error::from(error))),
             }
@@ -271,6 +295,7 @@ fn list_text(found: &[Found]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use api::{UploadPhase, UploadSpec, UploadStatus};
 
@@ -302,6 +327,25 @@ mod tests {
         let line = of_snapshot(&Snapshot::new("a", Default::default()));
         assert_eq!(line.phase, "New");
         assert!(status_text(&[line]).contains("New"));
+    }
+
+    #[test]
+    fn a_backup_that_nobody_keeps_the_id_of_can_be_deleted_and_no_other_one_with_it() {
+        let taken = || Some("disk:snap".parse::<DiskSnapshot>().unwrap());
+        let id = snapshot_id("shop", "/shop/data-0", taken()).unwrap();
+        let read: PvcSnapshotId = id.parse().unwrap();
+        assert_eq!((read.namespace.as_str(), read.claim.as_str()), ("shop", "data-0"));
+        assert_eq!(Some(read.disk_snapshot), taken());
+        for (situation, path, disk_snapshot) in [
+            ("no disk snapshot of vSphere", "/shop/data-0", None),
+            ("copied from the repository of another namespace", "/bar/data-0", taken()),
+            ("a namespace that begins the same", "/shopping/data-0", taken()),
+            ("the command line's, of a file", "/shop/disks/a.raw", taken()),
+            ("no claim", "/shop/", taken()),
+            ("nothing of ours", "shop", taken()),
+        ] {
+            assert_eq!(snapshot_id("shop", path, disk_snapshot), None, "{situation}");
+        }
     }
 
     #[test]

@@ -135,7 +135,8 @@ fn of_store(error: &store::Error) -> (u8, &'static str) {
         }
         (None, store::ErrorKind::BucketMissing) => return of_kind(Store::BucketMissing),
         (None, store::ErrorKind::AccessDenied) => {
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may read and write the bucket"
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may read and write the bucket; RUST_LOG=aws_config=debug \
+             tells where else one is looked for"
         }
         (None, store::ErrorKind::Unreachable) => return of_kind(Store::Unreachable),
         (None, store::ErrorKind::NotFound | store::ErrorKind::Failed) => return of_kind(Store::StoreFailed),

@@ -40,6 +40,10 @@ use tracing_subscriber::EnvFilter;
 use crate::args::{Arguments, Command, Output};
 use crate::interrupt::Interrupt;
 
+/// What is logged unless RUST_LOG says otherwise. Where the SDK looked for keys to a bucket, it tells in a page; that there are none is in
+/// the failure.
+const LOG: &str = "warn,aws_config=error";
+
 /// Calls of the system that cannot be taken back (a name server, a network file system) are left alone after this long.
 const LAST_CALLS: Duration = Duration::from_millis(500);
 
@@ -49,7 +53,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
-    let log = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let log = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     let lines = tracing_subscriber::fmt().with_env_filter(log).without_time().with_target(false);
     // a terminal that was closed takes no line, and an attempt to tell of that there would end the command with a panic
     let lines = lines.log_internal_errors(false);

@@ -28,6 +28,8 @@ struct Done<'a> {
     bytes_read: u64,
     /// By how much the disk compared with is longer than the restore point.
     bytes_beyond: u64,
+    /// By how much it is shorter: nothing of that is on it, and all of it counts among what is different.
+    bytes_lacking: u64,
     damages: &'a [String],
     damage_count: u64,
     /// Where on the disk the damages are missed.
@@ -42,8 +44,21 @@ struct Done<'a> {
 struct Verified {
     point: RestorePoint,
     size: u64,
-    beyond: u64,
+    /// Of the disk compared with.
+    other_size: Option<u64>,
     report: VerifyReport,
+}
+
+impl Verified {
+    /// By how much the disk compared with is longer.
+    fn beyond(&self) -> u64 {
+        self.other_size.unwrap_or_default().saturating_sub(self.size)
+    }
+
+    /// By how much it is shorter.
+    fn lacking(&self) -> u64 {
+        self.other_size.map_or(0, |other| self.size.saturating_sub(other))
+    }
 }
 
 pub(crate) async fn run(arguments: &VerifyArguments, output: Output, interrupt: &Interrupt) -> Result<()> {
@@ -66,8 +81,8 @@ pub(crate) async fn run(arguments: &VerifyArguments, output: Output, interrupt: 
             None => error.into(),
         })?;
         let size = reader.size();
-        let beyond = disk.map_or(0, |disk| disk.size().saturating_sub(size));
-        Ok::<_, anyhow::Error>(Verified { point, size, beyond, report })
+        let other_size = disk.map(|disk| disk.size());
+        Ok::<_, anyhow::Error>(Verified { point, size, other_size, report })
     };
     let verified = verified.await.with_context(|| format!("verify {}", arguments.restore_point));
     let released = lock.release().await;
@@ -86,7 +101,8 @@ fn conclude(verified: &Verified, arguments: &VerifyArguments, output: Output) ->
         sound: report.is_sound(),
         bytes_total: verified.size,
         bytes_read: report.counts.read,
-        bytes_beyond: verified.beyond,
+        bytes_beyond: verified.beyond(),
+        bytes_lacking: verified.lacking(),
         damages: &report.damages,
         damage_count: report.damage_count,
         damaged: report.damaged.iter().collect(),
@@ -98,11 +114,11 @@ fn conclude(verified: &Verified, arguments: &VerifyArguments, output: Output) ->
     if report.is_sound() || output == Output::Text {
         output::result(output, &done, || text(verified, arguments))?;
     }
-    if report.is_sound() { Ok(()) } else { Err(WithResult::new(unsound(report), &done).into()) }
+    if report.is_sound() { Ok(()) } else { Err(WithResult::new(unsound(verified, arguments), &done).into()) }
 }
 
 fn text(verified: &Verified, arguments: &VerifyArguments) -> String {
-    let Verified { point, size, beyond, report } = verified;
+    let Verified { point, size, report, .. } = verified;
     let mut text = String::new();
     for damage in &report.damages {
         text.push_str(&format!("damaged: {damage}\n"));
@@ -110,7 +126,7 @@ fn text(verified: &Verified, arguments: &VerifyArguments) -> String {
     text.push_str(&output::spans("lost", &report.damaged));
     text.push_str(&output::spans("different", &report.differences));
     if report.is_sound() {
-        let equal = match (&arguments.against, beyond) {
+        let equal = match (&arguments.against, verified.beyond()) {
             (None, _) => String::new(),
             (Some(place), 0) => format!(" and equal to {place}"),
             (Some(place), beyond) => format!(" and equal to {place}, which goes on with {beyond} bytes of zeroes"),
@@ -126,17 +142,30 @@ fn text(verified: &Verified, arguments: &VerifyArguments) -> String {
     text
 }
 
-fn unsound(report: &VerifyReport) -> Refused {
+fn unsound(verified: &Verified, arguments: &VerifyArguments) -> Refused {
+    let report = &verified.report;
+    let shorter = shorter(verified, arguments);
     let lost = report.damaged.bytes();
     let damaged = (report.damage_count > 0)
         .then(|| format!("{} pieces are damaged, which costs {lost} bytes of the disk", report.damage_count));
     let different = Some(report.differences.bytes()).filter(|bytes| *bytes > 0);
     let different = different.map(|bytes| format!("the disk differs in {bytes} bytes"));
-    let found: Vec<_> =
-        damaged.iter().chain(&different).cloned().chain(report.damages.iter().take(SHOWN).cloned()).collect();
+    let found = damaged.iter().chain(&shorter).chain(&different).chain(report.damages.iter().take(SHOWN));
+    let found: Vec<_> = found.cloned().collect();
     let fix = match report.damage_count {
+        0 if shorter.is_some() => "compare with a disk that is as large as the restore point: a restore needs one, too",
         0 => "",
         _ => "restore another restore point, or with `restore --skip-damaged` what is left of this one",
     };
     Refused { message: format!("verify the restore point: {}", found.join("; ")), fix: fix.into(), code: exit::DIFFERS }
+}
+
+/// What it means that the disk compared with ends before the restore point does.
+fn shorter(verified: &Verified, arguments: &VerifyArguments) -> Option<String> {
+    let (size, lacking) = (verified.size, verified.lacking());
+    let (place, other) = (arguments.against.as_ref()?, verified.other_size.filter(|_| lacking > 0)?);
+    Some(format!(
+        "{place} is shorter than the restore point: {other} bytes, and the restore point {size}; the last {lacking} bytes of the restore \
+         point are not on it and count as different"
+    ))
 }

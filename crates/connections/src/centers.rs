@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Centers {
     source: Option<String>,
     /// Names in it that nobody reads and that are near known ones.
     slips: Vec<String>,
+    /// Addresses with the file that `ca-file` names for them, where it cannot be read.
+    unread: Vec<(String, PathBuf)>,
     /// Where disks were found last: one entry for each disk of the cluster at most.
     homes: Mutex<HashMap<DiskId, usize>>,
 }
@@ -70,7 +73,7 @@ impl Centers {
         let is_only = sections.len() == 1;
         let center = |(server, client)| Arc::new(Center { server, client, is_only, silent: Mutex::default() });
         let all = sections.into_iter().map(center).collect();
-        Self { all, source: None, slips: Vec::new(), homes: Mutex::default() }
+        Self { all, source: None, slips: Vec::new(), unread: Vec::new(), homes: Mutex::default() }
     }
 
     /// The same, with the Secret and key that they stand in.
@@ -91,6 +94,18 @@ impl Centers {
     /// Names in the Secret that nobody reads and that are near known ones, each with its line and the one that may be meant.
     pub fn slips(&self) -> &[String] {
         &self.slips
+    }
+
+    /// The same, with the files of `ca-file` that cannot be read, each with the address of its vCenter.
+    pub(crate) fn with_unread(self, unread: Vec<(String, PathBuf)>) -> Self {
+        Self { unread, ..self }
+    }
+
+    /// The file that `ca-file` names for a vCenter, where it is neither in the Secret nor where this program runs, and keeps the vCenter from
+    /// being used here.
+    pub fn unread(&self, center: &Center) -> Option<&Path> {
+        let found = self.unread.iter().find(|(server, _)| *server == center.server);
+        found.map(|(_, file)| file.as_path())
     }
 
     /// All of them, in the order of the Secret.

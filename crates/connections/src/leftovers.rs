@@ -196,7 +196,7 @@ pub async fn restore_points(client: &Client, opens: &Repositories) -> Result<(Ve
     for described in
         all::<BackupRepository>(client).await?.into_iter().filter(|r| r.repository_driver == REPOSITORY_DRIVER)
     {
-        for namespace in &described.allowed_namespaces {
+        for namespace in described.namespaces() {
             let repository = match opens.open(&described, namespace).await {
                 Ok(repository) => repository,
                 Err(problem) if problem.reason == Reason::RepositoryMissing => continue, // nothing was ever backed up

@@ -30,6 +30,7 @@ mod repositories;
 mod restore_point;
 mod secrets;
 mod settings;
+mod stored;
 mod usable;
 mod vcenters;
 
@@ -39,5 +40,6 @@ pub use problems::{damaged, from_kube, from_original, from_repository, from_vsph
 pub use repositories::{FoundKey, Opened, Repositories, location_of};
 pub use restore_point::restore_point;
 pub use settings::Settings;
+pub use stored::is_stored;
 pub use usable::check;
 pub use vcenters::Vcenters;

@@ -29,10 +29,18 @@ fn unread(error: &Error, is_there: bool) -> Option<Problem> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)] // a panic is how a test fails
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
     use api::Reason;
-    use repository::Damage;
+    use repository::store::{ErrorKind, Fault, FaultyStore, FolderStore, Operation};
+    use repository::{Damage, DiskFacts, NewRestorePoint, WriterOptions};
+    use secrecy::SecretString;
 
     use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(30);
 
     /// Somebody would look for what damaged the bucket.
     #[test]
@@ -41,5 +49,42 @@ mod tests {
         let error = Error::Damaged { act: "read a pack".to_owned(), source: Damage::ObjectMissing { object } };
         assert_eq!(unread(&error, false), None);
         assert_eq!(unread(&error, true).map(|problem| problem.reason), Some(Reason::RestorePointDamaged));
+    }
+
+    /// The first look finds it; then its data goes, and in one case the restore point as well: a deletion and a maintenance run.
+    #[tokio::test]
+    async fn a_restore_point_that_goes_between_two_looks_is_missing_and_one_that_stays_without_its_data_is_damaged() {
+        for (is_deleted, want) in [(true, Ok(false)), (false, Err(Reason::RestorePointDamaged))] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = FaultyStore::new(Arc::new(FolderStore::new(folder.path())));
+            let key = SecretString::from("a key for tests");
+            let writing = repository::initialise(Arc::new(store.clone()), &key).await.unwrap();
+            let source: DiskSnapshot = "disk:snap".parse().unwrap();
+            let facts = DiskFacts { snapshot: Some(source.clone()), ..DiskFacts::of_size(1 << 20) };
+            let point = NewRestorePoint::new("a-cluster", "/shop/claim", api::Timestamp::now(), facts);
+            let writer = writing.writer(point, WriterOptions::default()).await.unwrap();
+            writer.put_zero(0..writer.chunk_count()).await.unwrap();
+            let written = writer.commit().await.unwrap();
+
+            let reading = repository::open(Arc::new(store.clone()), &key).await.unwrap();
+            store.fail(Fault::always(Operation::Get, "data/", ErrorKind::NotFound).until_healed());
+            let looking =
+                tokio::spawn(async move { restore_point(&reading, &source).await.map(|found| found.is_some()) });
+            let begun = Instant::now();
+            while store.struck() == 0 {
+                assert!(
+                    begun.elapsed() < WITHIN && !looking.is_finished(),
+                    "the first look finds it and reads its data"
+                );
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            std::fs::remove_dir_all(folder.path().join("data")).unwrap();
+            if is_deleted {
+                writing.forget(&written.id).await.unwrap();
+            }
+            store.heal();
+            let told = tokio::time::timeout(WITHIN, looking).await.expect("both looks come to their end").unwrap();
+            assert_eq!(told.map_err(|problem| problem.reason), want, "deleted: {is_deleted}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use kube::{Api, Client, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::doctor::settings::Mistake;
 use lifecycle::flavor::{self, Flavor, Found};
-use lifecycle::vcenter::{self, SecretPlace};
+use lifecycle::vcenter;
 use secrecy::ExposeSecret as _;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -245,22 +245,22 @@ impl Vcenters {
         };
         let cause = format!("find vCenter: there is no Secret {}{of_flavor}", tried.join(" or "));
         let missing = Problem::passing(Reason::VCenterSecretMissing, cause);
-        let moved = vcenter::moved(&vcenter::formerly(&places, flavor.flavor, &self.namespace), false);
-        let fix = vcenter::create(&places);
-        Err(missing.with_fix(Some(moved.map_or(fix.clone(), |moved| format!("{fix} {moved}")))))
+        Err(missing.with_fix(Some(vcenter::missing(&places, flavor.flavor, &self.namespace, None))))
     }
 
-    /// The first Secret that lies where nobody looks: where the original found it, or the CSI driver's own. Our programs' accounts may not
-    /// look there.
+    /// What helps where there is no Secret, and one lies where nobody looks: where the original found it, or the CSI driver's own. Our
+    /// programs' accounts may not look there.
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub async fn elsewhere(&self) -> Result<Option<SecretPlace>, Problem> {
+    pub async fn elsewhere(&self) -> Result<Option<String>, Problem> {
         let (settings, flavor) = self.settings_and_flavor().await?;
         let looked = settings.vcenter_secrets(flavor.flavor);
         for place in vcenter::elsewhere(&looked, flavor.flavor, &self.namespace) {
             match secret(&self.known, place.namespace(&self.namespace), &place.name).await {
-                Ok(Some(_)) => return Ok(Some(place)),
+                Ok(Some(_)) => {
+                    return Ok(Some(vcenter::missing(&looked, flavor.flavor, &self.namespace, Some(place))));
+                }
                 Ok(None) => {}
                 Err(problem) if problem.reason == Reason::ClusterForbidden => {}
                 Err(problem) => return Err(problem),
@@ -322,10 +322,14 @@ fn connect(found: &Secret) -> Result<Centers, Problem> {
             None => std::fs::read_to_string(path),
         }
     };
-    Ok(Centers::new(sections.iter().map(|section| {
+    let mut unread = Vec::new();
+    let centers = Centers::new(sections.iter().map(|section| {
         let config = section.config(bundled).map_err(|e| {
             invalid(format!("`{key}`, {}", Problem::chain(&e))).with_fix(match &e {
-                SectionError::CaFile { path, .. } => Some(ca_file_missing(path)),
+                SectionError::CaFile { path, .. } => {
+                    unread.push((format!("{}:{}", section.host, section.port), path.clone()));
+                    Some(ca_file_missing(path))
+                }
                 SectionError::Host(_) => None,
             })
         });
@@ -340,9 +344,9 @@ fn connect(found: &Secret) -> Result<Centers, Problem> {
         });
         let server = client.as_ref().map(|client: &Vcenter| client.config().server());
         (server.unwrap_or_else(|_| format!("{}:{}", section.host, section.port)), client)
-    }))
-    .read_from(format!("Secret {place}, key `{key}`"))
-    .with_slips(vsphere::secret::slips(conf.expose_secret()).iter().map(ToString::to_string).collect()))
+    }));
+    let slips = vsphere::secret::slips(conf.expose_secret()).iter().map(ToString::to_string).collect();
+    Ok(centers.read_from(format!("Secret {place}, key `{key}`")).with_slips(slips).with_unread(unread))
 }
 
 /// What helps where the file that `ca-file` names is not there.
@@ -396,14 +400,18 @@ mod tests {
     #[test]
     fn a_ca_file_may_lie_in_the_secret_itself() {
         let conf = format!("{CONF}ca-file = \"/etc/certs/ca.crt\"\n");
-        let missing = connect(&secret_of(&[("csi-vsphere.conf", &conf)])).unwrap().only().unwrap().map(drop);
-        let missing = missing.expect_err("there is no such file");
+        let centers = connect(&secret_of(&[("csi-vsphere.conf", &conf)])).unwrap();
+        let center = centers.all().next().unwrap();
+        assert_eq!(centers.unread(center), Some(Path::new("/etc/certs/ca.crt")), "it is told where it was looked for");
+        let missing = centers.only().unwrap().map(drop).expect_err("there is no such file");
         for words in ["line 4", "[VirtualCenter \"vc.lab\"]", "/etc/certs/ca.crt"] {
             assert!(missing.cause.contains(words), "`{words}` in {}", missing.cause);
         }
         assert!(missing.message().contains("under the key `ca.crt`"), "{}", missing.message());
         let empty = [("csi-vsphere.conf", conf.as_str()), ("ca.crt", "no certificate")];
-        let useless = connect(&secret_of(&empty)).unwrap().only().unwrap().map(drop);
+        let centers = connect(&secret_of(&empty)).unwrap();
+        assert_eq!(centers.unread(centers.all().next().unwrap()), None, "it was read");
+        let useless = centers.only().unwrap().map(drop);
         let words = ["vc.lab", "/etc/certs/ca.crt", "no certificate in PEM form"];
         let told = useless.expect_err("it holds none").cause;
         assert!(words.iter().all(|word| told.contains(word)), "{told}");

@@ -156,7 +156,8 @@ impl Failure for NotDone {
 
 /// Makes attempts until one ends otherwise than because the API server does not answer: such a one says nothing of the disk
 /// or the bucket, and must cost none of the object's. Nor does a refusal count before `is_ready` has said that the server is:
-/// one that has just started refuses whatever its roles, which it has not read yet, will allow.
+/// one that has just started refuses whatever its roles, which it has not read yet, will allow. That is narrower than
+/// [`Problem::unanswered`]: a refusal that lasts and a fault of ours end the attempt at once, and the object backs off.
 pub(crate) async fn once_the_cluster_answers<T, E, F, R>(
     is_ready: impl Fn() -> R,
     attempt: impl Fn() -> F,

@@ -9,9 +9,10 @@ use api::{Download, Upload};
 use connections::{Repositories, Vcenters};
 use futures::{Stream, StreamExt as _};
 use kube::core::PartialObjectMeta;
-use kube::runtime::{Controller, WatchStreamExt as _, controller, watcher};
+use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use operator::{Health, Leases, Metrics, Pace, Publisher};
+use operator::client::watching;
+use operator::{Health, Leases, Metrics, Pace, Publisher, Watches};
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
@@ -146,16 +147,13 @@ impl Shared {
 async fn control<K: Kind>(ctx: &Arc<Context>, ended: impl Stream<Item = ()> + Send + Sync + 'static) {
     let api: Api<K> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let deletions = follow_deletions::<K>(ctx.clone());
-    let controller = Controller::new(api, watcher::Config::default())
+    let mut watches = Watches::of::<K>();
+    let controller = Controller::new(api, watching())
         .reconcile_all_on(ended)
         .graceful_shutdown_on(ctx.shutdown.clone().cancelled_owned())
         .run(reconcile::<K>, after_error::<K>, ctx.clone())
         .for_each(|looked| {
-            // those of looks are logged where they are counted
-            if let Err(controller::Error::QueueError(error)) = looked {
-                let error = lifecycle::Problem::chain(&error);
-                tracing::debug!(kind = %K::kind(&()), error, "changes are not heard of at the moment; trying again");
-            }
+            watches.looked(&looked); // those of looks are logged where they are counted
             std::future::ready(())
         });
     tokio::select! {
@@ -167,7 +165,7 @@ async fn control<K: Kind>(ctx: &Arc<Context>, ended: impl Stream<Item = ()> + Se
 /// Stops transfers whose object was deleted: a controller is told nothing about objects that are gone.
 async fn follow_deletions<K: operator::Reported + Send + Sync + 'static>(ctx: Arc<Context>) {
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
-    let mut events = pin!(watcher(api.clone(), watcher::Config::default()).default_backoff());
+    let mut events = pin!(watcher(api.clone(), watching()).default_backoff());
     loop {
         match events.next().await {
             Some(Ok(watcher::Event::Delete(object))) => ctx.at_work.is_gone(&object.name_any()),

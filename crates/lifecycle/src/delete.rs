@@ -170,12 +170,7 @@ pub fn plan(delete: &DeleteSnapshot, seen: &Seen, now: Timestamp) -> Plan {
         Some(upload) if upload.metadata.deletion_timestamp.is_none() || seen.writing => {
             return Plan::AwaitUpload(waits(delete, upload, seen.writing, now));
         }
-        None if seen.writing => {
-            return Plan::AwaitUpload(Waits {
-                reason: Reason::Canceling,
-                message: "the Upload is gone; waiting until the node that copied has let go of the disk".to_owned(),
-            });
-        }
+        None if seen.writing => return Plan::AwaitUpload(waits_for_node(delete, now)),
         Some(_) | None => {}
     }
     due_later.map_or(Plan::Erase, Plan::WakeAt)
@@ -196,8 +191,7 @@ fn waits(delete: &DeleteSnapshot, upload: &Upload, writing: bool, now: Timestamp
         let message = format!("Upload {name} is being stopped and says: {}", condition.message);
         return Waits { reason, message };
     }
-    let asked = delete.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
-    if now.duration_since(asked) <= STOPPING {
+    if !is_late(delete, now) {
         return Waits { reason: Reason::Canceling, message: format!("waiting until Upload {name} has stopped") };
     }
     let why = if writing { "its node has not stopped it" } else { "no node has taken it up" };
@@ -207,6 +201,26 @@ fn waits(delete: &DeleteSnapshot, upload: &Upload, writing: bool, now: Timestamp
         format!("Upload {name} was asked to stop more than {minutes} minutes ago and {why}"),
     );
     Waits { reason: problem.reason, message: problem.message() }
+}
+
+/// The same where the Upload is gone and a node still holds its lease: that node may read the disk snapshot.
+fn waits_for_node(delete: &DeleteSnapshot, now: Timestamp) -> Waits {
+    if !is_late(delete, now) {
+        let message = "the Upload is gone; waiting until the node that copied has let go of the disk";
+        return Waits { reason: Reason::Canceling, message: message.to_owned() };
+    }
+    let minutes = STOPPING.as_mins();
+    let cause = format!(
+        "the Upload is gone; this was asked for more than {minutes} minutes ago, and the node that copied holds the disk still"
+    );
+    let problem = Problem::passing(Reason::NotStopping, cause);
+    Waits { reason: problem.reason, message: problem.message() }
+}
+
+/// Whether somebody should look, as the deletion was asked for so long ago.
+fn is_late(delete: &DeleteSnapshot, now: Timestamp) -> bool {
+    let asked = delete.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
+    now.duration_since(asked) > STOPPING
 }
 
 #[cfg(test)]

@@ -16,11 +16,13 @@
 
 pub mod admission;
 pub mod age;
+pub mod also_for;
 pub mod claim;
 pub mod clone;
 pub mod content;
 pub mod delete;
 pub mod doctor;
+pub mod elsewhere;
 pub mod flag;
 pub mod flavor;
 pub mod limits;
@@ -31,9 +33,10 @@ pub mod patience;
 mod problem;
 pub mod retry;
 pub mod snapshot;
+pub mod stored;
 pub mod tracking;
 pub mod transfer;
 pub mod vcenter;
 pub mod velero;
 
-pub use problem::{Again, Problem};
+pub use problem::{Again, Problem, Unanswered};

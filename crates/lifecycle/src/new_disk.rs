@@ -16,6 +16,7 @@ use api::entity::DiskEntity;
 use api::{Download, DownloadPhase, Reason, Timestamp, labels};
 use disk::DiskId;
 
+use crate::transfer::STOPPING;
 use crate::{Problem, age, retry};
 
 pub use nodes::Nodes;
@@ -36,9 +37,7 @@ const TELLING: Duration = Duration::from_secs(60);
 pub const AWAITED_FOR: Duration = Duration::from_secs(
     MADE_WITHIN.as_secs() + LOOKING.as_secs() + PLACING.as_secs() + MAKING.as_secs() + TELLING.as_secs(),
 );
-/// How long a node may go on writing a disk that is to go, before somebody is told. One that died loses its lease within a minute.
-pub const STOPPING: Duration = Duration::from_secs(90);
-/// How often a node that is to stop is looked at until then, and after; it sends no event.
+/// How often a node that is to stop is looked at until somebody is told of it, and after; it sends no event.
 const LETTING_GO: Duration = Duration::from_secs(1);
 const STUCK: Duration = Duration::from_secs(60);
 /// When it is looked for the first time whether a volume has a disk that Velero took, which makes one within a second or two; and the

@@ -62,6 +62,30 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Whom a question was put to that got no answer, or none that says anything of what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The API server, which refuses for a while too: one that has just started knows no roles.
+    Cluster,
+    /// A store, or a repository in it that somebody has locked.
+    Store,
+    /// A vCenter.
+    Center,
+}
+
+impl Problem {
+    /// Who gave no answer; `None` where the answer is about what was asked for. Narrower than [`Again::Later`], which also waits until
+    /// somebody mends what an answer names. Who waits for whom, and for how long, differs from step to step.
+    pub fn unanswered(&self) -> Option<Unanswered> {
+        match self.reason {
+            Reason::ClusterUnreachable | Reason::ClusterForbidden | Reason::Internal => Some(Unanswered::Cluster),
+            Reason::StoreUnreachable | Reason::StoreFailed | Reason::RepositoryLocked => Some(Unanswered::Store),
+            Reason::VCenterUnreachable => Some(Unanswered::Center),
+            _ => None,
+        }
+    }
+}
+
 /// The sources of an error in one line; a `Display` of ours never repeats its source.
 impl Problem {
     /// `error` and its sources as one line.
@@ -83,6 +107,25 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A restore that ends at once where it could have waited is lost, and so is the time of one that waits for what never changes.
+    #[test]
+    fn no_answer_is_told_apart_from_one_that_stays() {
+        use Unanswered::{Center, Cluster, Store};
+        let unanswered = [
+            (Reason::ClusterUnreachable, Cluster),
+            (Reason::ClusterForbidden, Cluster),
+            (Reason::Internal, Cluster),
+            (Reason::RepositoryLocked, Store),
+            (Reason::StoreUnreachable, Store),
+            (Reason::StoreFailed, Store),
+            (Reason::VCenterUnreachable, Center),
+        ];
+        for reason in Reason::ALL {
+            let want = unanswered.iter().find(|(silent, _)| silent == reason).map(|(_, by)| *by);
+            assert_eq!(Problem::passing(*reason, "x").unanswered(), want, "{reason}");
+        }
+    }
 
     #[test]
     fn a_message_ends_with_what_helps() {

@@ -73,5 +73,8 @@ pub(crate) fn is_code(error: &kube::Error, code: u16) -> bool {
 /// An error and its causes in one line, for the log.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    causes.map(|cause| cause.to_string()).fold(error.to_string(), |text, cause| {
+        // kube's errors say what their sources say
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }

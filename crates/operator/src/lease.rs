@@ -21,8 +21,9 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::Error;
+use crate::client::watching;
 use crate::error::{chain, is_code};
+use crate::{Error, Watches};
 
 /// How long a leader's lease lasts.
 const LEADER: Duration = Duration::from_secs(15);
@@ -85,12 +86,11 @@ impl Leases {
     /// few seconds.
     pub fn watched(self) -> (Self, impl Stream<Item = ()> + Send) {
         let (shown, writer) = reflector::store();
-        let config = watcher::Config::default().fields(&format!("metadata.name!={}", api::names::DRIVER_LEASE));
+        let config = watching().fields(&format!("metadata.name!={}", api::names::DRIVER_LEASE));
         let seen = reflector::reflector(writer, watcher(self.api.clone(), config)).default_backoff();
-        let given_back = seen.filter_map(|event| {
-            if let Err(error) = &event {
-                tracing::debug!(error = chain(error), "the leases are not shown at the moment");
-            }
+        let mut watches = Watches::of::<Record>();
+        let given_back = seen.filter_map(move |event| {
+            watches.saw(&event);
             std::future::ready(matches!(event, Ok(watcher::Event::Delete(_))).then_some(()))
         });
         (Self { shown: Some(shown), ..self }, given_back)

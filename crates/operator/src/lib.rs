@@ -35,6 +35,7 @@ mod publish;
 mod reported;
 pub mod stop;
 pub mod telemetry;
+mod watches;
 
 pub use error::Error;
 pub use health::{Health, serve};
@@ -44,3 +45,4 @@ pub use metrics::Metrics;
 pub use pace::Pace;
 pub use publish::{Guard, Note, Publisher};
 pub use reported::{Reported, StatusPlace};
+pub use watches::Watches;

@@ -42,5 +42,7 @@ async fn connect() -> Result<kube::Client, ClusterError> {
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(REQUEST);
     config.write_timeout = Some(REQUEST);
+    // else the time a connection has waited for its next request counts in
+    config.reset_reader_on_write = true;
     kube::Client::try_from(config).map_err(|e| ClusterError(e.to_string()))
 }

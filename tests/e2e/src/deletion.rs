@@ -1,7 +1,7 @@
 //! Backups that are deleted through Velero, their logs, and the settings that a scenario changes for a while.
 
 use anyhow::{Context as _, Result, bail};
-use api::{DeletePhase, DeleteSnapshot, labels};
+use api::{BackupRepository, DeletePhase, DeleteSnapshot, labels};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -90,6 +90,20 @@ impl World {
     /// As [`World::deletions_are`].
     pub async fn deletions_complete(&self, backup: &str, count: usize) -> Result<Vec<DeleteSnapshot>> {
         self.deletions_are(backup, count, "Completed", |d| d.phase() == Some(&DeletePhase::Completed)).await
+    }
+
+    /// Asks for a maintenance run of a BackupRepository, and waits until it has ended.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn maintain(&self, repository: &str, word: &str) -> Result<()> {
+        let repositories: Api<BackupRepository> = Api::all(self.client());
+        let asked = Patch::Merge(json!({"metadata": {"annotations": {labels::MAINTAIN: word}}}));
+        repositories.patch(repository, &PatchParams::default(), &asked).await?;
+        let done = wait_until(&repositories, repository, DEADLINE, "was maintained", |r| {
+            r.is_some_and(|r| r.metadata.annotations.as_ref().is_none_or(|a| !a.contains_key(labels::MAINTAIN)))
+        });
+        done.await.map(drop)
     }
 
     /// Writes keys of a ConfigMap with settings in the Velero namespace; `null` takes one away. The ConfigMap is made

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 mod deleting;
+#[allow(dead_code)] // it serves other tests too
+#[path = "../../../repository/tests/repository/line.rs"]
+mod line;
 mod reading;
 #[allow(dead_code)] // it serves other tests too
 #[path = "../../../repository/tests/repository/versitygw.rs"]

@@ -3,8 +3,10 @@
 use astrolabe::{Broken, Cut, Description, Error, Keys, OpenSegment, Removed, Writer};
 use bytes::Bytes;
 use disk::ByteRange;
-use repository::store::Store as _;
+use repository::store::{S3Store, Store as _};
 
+use crate::line::Line;
+use crate::versitygw::Versitygw;
 use crate::{Bucket, MIB, PREFIX, noise, snapshot, tree};
 
 /// Segments of two parts, which are as small as S3 allows.
@@ -62,6 +64,32 @@ async fn a_written_backup_is_what_the_original_would_have_written() {
     assert_eq!(bucket.store.get(keys.peinfo()).await.unwrap(), PEINFO, "the worked example, byte for byte");
     assert_eq!(bucket.keys().await.len(), 5);
     assert_eq!(bucket.store.uploads("").await.unwrap(), []);
+}
+
+/// As the original puts it: what goes by an object's type takes no other one for the list of backups.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_makes_it_a_backup_is_stored_as_json() {
+    let server = Versitygw::start();
+    let mut options = server.options("");
+    let line = Line::to(&format!("127.0.0.1:{}", options.endpoint.unwrap().port().unwrap())).await;
+    options.endpoint = Some(line.url().parse().unwrap());
+    let store = S3Store::new(options).await.unwrap();
+    let (of, disk) = (snapshot(EXAMPLE), noise(1));
+    let writer = tree(&store, &[PREFIX]).writer(&of, described(&disk), CUT).await.unwrap();
+    assert_eq!(fill_all(&writer, &disk).await, [1]);
+    writer.commit().await.unwrap();
+
+    let keys = Keys::new(PREFIX, &of);
+    let first = |folder: &str| format!("{folder}/000000-0000000000000000");
+    for (key, part, is_json) in [
+        (keys.peinfo().to_owned(), "/ivd/peinfo/", true),
+        (first(keys.description()), "/ivd/md/", false),
+        (first(keys.data()), "/ivd/data/", false),
+    ] {
+        assert!(store.size(&key).await.unwrap().is_some(), "{key} is there");
+        let told = line.answered("HEAD", part, "content-type").pop().flatten();
+        assert_eq!(told.as_deref() == Some("application/json"), is_json, "{key} is of type {told:?}");
+    }
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use api::conditions::{self, READY};
-use api::parameters::RepositoryFormat;
 use api::{BackupRepository, CloneFromSnapshot, Download, Reason, Timestamp, labels};
 use connections::{from_kube, from_original, from_repository, restore_point};
 use disk::DiskSnapshot;
@@ -16,6 +15,7 @@ use lifecycle::clone::claims::{self, class};
 use lifecycle::clone::volumes::{self, UnknownDisk};
 use lifecycle::clone::{self, is_ours, status};
 use lifecycle::patience::Patience;
+use lifecycle::stored::is_outside_our_folder;
 use lifecycle::{Problem, flavor, new_disk, retry};
 use operator::Note;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ use super::Next;
 use super::observe::Looked;
 use crate::error::{is_code, is_refusal};
 use crate::steps::Step;
-use crate::{Context, Error};
+use crate::{Attempts, Context, Error, To};
 
 /// Opening the repository and looking for the restore point take no longer than this in one attempt.
 const LOOKING: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ const REMOVING: Duration = Duration::from_secs(5);
 pub(super) async fn provision(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
     let asked = &looked.clone;
     // what an attempt says comes back as an event, and is no reason for another one
-    if let Some(due) = ctx.pauses.due(&provisioning_of(&uid_of(asked))).filter(|due| *due > ctx.now()) {
+    if let Some(due) = ctx.pauses.due(&Attempts::of(asked, To::Provision)).filter(|due| *due > ctx.now()) {
         return Ok(Next::Look(look_by(asked, Some(due), ctx)));
     }
     let begun = ctx.now(); // an attempt may take long
@@ -69,7 +69,7 @@ pub(super) async fn provision(looked: &Looked, ctx: &Context) -> Result<Next, Er
     Step::ScratchMade.done();
     let before = asked.status.clone().unwrap_or_default();
     ctx.publish(asked, &status::provisioned(&before, ctx.now())).await?;
-    ctx.pauses.forget(&provisioning_of(&uid_of(asked)));
+    ctx.pauses.forget(&Attempts::of(asked, To::Provision));
     Ok(Next::Step)
 }
 
@@ -80,7 +80,7 @@ async fn not_provisioned(
     begun: Timestamp,
     ctx: &Context,
 ) -> Result<Next, Error> {
-    let attempts = provisioning_of(&uid_of(asked));
+    let attempts = Attempts::of(asked, To::Provision);
     let last = clone::begins_until(asked, problem, ctx.pauses.due(&attempts), begun);
     hindered(asked, problem, (clone::BEGINNING, begun, last), &attempts, ctx).await
 }
@@ -92,7 +92,7 @@ pub(super) async fn not_handed(
     begun: Timestamp,
     ctx: &Context,
 ) -> Result<Next, Error> {
-    let attempts = handing_of(&uid_of(asked));
+    let attempts = Attempts::of(asked, To::Hand);
     let last = clone::hands_until(asked, problem, ctx.pauses.due(&attempts), begun);
     hindered(asked, problem, (clone::HANDING, begun, last), &attempts, ctx).await
 }
@@ -103,7 +103,7 @@ async fn hindered(
     asked: &CloneFromSnapshot,
     problem: &Problem,
     (patience, begun, last): (Patience, Timestamp, Option<Timestamp>),
-    attempts: &str,
+    attempts: &Attempts,
     ctx: &Context,
 ) -> Result<Next, Error> {
     let Some(last) = last else { return give_up(asked, problem, ctx).await };
@@ -119,28 +119,6 @@ async fn hindered(
 
 fn uid_of(asked: &CloneFromSnapshot) -> String {
     asked.uid().unwrap_or_default()
-}
-
-/// What the attempts to begin are counted by.
-fn provisioning_of(uid: &str) -> String {
-    format!("{uid}/provision")
-}
-
-/// What the attempts to make the claim of a written volume are counted by.
-pub(super) fn handing_of(uid: &str) -> String {
-    format!("{uid}/hand")
-}
-
-/// What the looks for the disk of a restore's volume are counted by.
-fn asking_of(uid: &str) -> String {
-    format!("{uid}/disk")
-}
-
-/// Nothing of a clone with that uid is tried again.
-pub(crate) fn forget(uid: &str, ctx: &Context) {
-    for attempts in [provisioning_of(uid), handing_of(uid), asking_of(uid)] {
-        ctx.pauses.forget(&attempts);
-    }
 }
 
 async fn scratch_claim(
@@ -169,14 +147,11 @@ async fn disk_size(asked: &CloneFromSnapshot, ctx: &Context) -> Result<u64, Prob
     })?;
     match restore_point_size(&described, &from, &source.disk_snapshot, ctx).await {
         Err(problem) if clone::may_be_of_the_original(&problem) => {
-            match original_size(&described, &source.disk_snapshot, ctx).await {
+            let found = original_size(&described, &source.disk_snapshot, ctx).await;
+            let in_use = ctx.repositories.format(&described).await.ok();
+            match found {
                 // keys for our folder alone are enough for what is ours
-                Err(denied)
-                    if denied.reason == Reason::StoreAccessDenied
-                        && matches!(ctx.repositories.format(&described).await, Ok(RepositoryFormat::Restic)) =>
-                {
-                    Err(problem)
-                }
+                Err(denied) if is_outside_our_folder(&denied, in_use) => Err(problem),
                 found => found?.ok_or(problem),
             }
         }
@@ -250,7 +225,7 @@ pub(super) async fn download(looked: &Looked, ctx: &Context) -> Result<Next, Err
         Ok(disk) => disk,
         Err(problem) => return cannot_say(&looked.clone, volume, problem, now, ctx).await,
     };
-    ctx.pauses.forget(&asking_of(&uid_of(&looked.clone)));
+    ctx.pauses.forget(&Attempts::of(&looked.clone, To::FindDisk));
     let before = looked.clone.status.clone().unwrap_or_default();
     // first: what is not told later has its own time
     let asked = &ctx.publish(&looked.clone, &status::goes_on(&before)).await?;
@@ -277,7 +252,7 @@ async fn cannot_say(
     ctx: &Context,
 ) -> Result<Next, Error> {
     let before = asked.status.clone().unwrap_or_default();
-    match volumes::unknown_disk(asked, volume, problem, ctx.pauses.due(&asking_of(&uid_of(asked))), now) {
+    match volumes::unknown_disk(asked, volume, problem, ctx.pauses.due(&Attempts::of(asked, To::FindDisk)), now) {
         UnknownDisk::IsRecorded(at) => {
             let message =
                 format!("waiting until {at} for the CSI driver to record the disk of volume {}", volume.name_any());
@@ -287,7 +262,7 @@ async fn cannot_say(
         UnknownDisk::MayPass(problem, last) => {
             // noted before it is said: it was asked, whatever becomes of the word
             let pause = |errors| retry::controller_pause(errors).min(retry::wake(last, now));
-            let due = ctx.pauses.after_failure(&asking_of(&uid_of(asked)), ctx.now(), pause);
+            let due = ctx.pauses.after_failure(&Attempts::of(asked, To::FindDisk), ctx.now(), pause);
             ctx.publish(asked, &status::disk_unknown(&before, &problem, now)).await?;
             Ok(Next::Look(ctx.wake_at(due)))
         }
@@ -435,7 +410,7 @@ pub(super) async fn end(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
     let ended = status::ended(&asked.status.clone().unwrap_or_default(), ctx.now());
     let ready = conditions::get(&ended.conditions, READY).cloned();
     ctx.publish(asked, &ended).await?;
-    forget(&uid_of(asked), ctx);
+    ctx.pauses.forget_all(&uid_of(asked));
     if ended.progress.is_some() && !looked.seen.writing {
         // beside: nobody waits for it, and a store that is away must not keep the end of others
         let (asked, ctx) = (asked.clone(), ctx.clone());
@@ -461,7 +436,7 @@ pub(super) async fn complete(looked: &Looked, ctx: &Context) -> Result<Next, Err
     let progress = looked.seen.download.as_ref().and_then(|d| d.status.as_ref()).map(|s| s.progress);
     let before = api::CloneFromSnapshotStatus { progress: progress.or(before.progress), ..before };
     ctx.publish(&looked.clone, &status::completed(&before, disk.as_ref(), ctx.now())).await?;
-    forget(&uid_of(&looked.clone), ctx);
+    ctx.pauses.forget_all(&uid_of(&looked.clone));
     Ok(Next::Look(Action::await_change()))
 }
 

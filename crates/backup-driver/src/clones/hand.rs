@@ -22,7 +22,7 @@ use super::observe::Looked;
 use super::{Next, apply};
 use crate::error::{is_code, is_refusal};
 use crate::steps::Step;
-use crate::{Context, Error};
+use crate::{Attempts, Context, Error, To};
 
 /// How long one step waits for the volume controller before the clone is looked at anew.
 const CONTROLLER: Duration = Duration::from_secs(20);
@@ -90,7 +90,7 @@ async fn drop_scratch(looked: &Looked, volume: &PersistentVolume, ctx: &Context)
 }
 
 async fn create_claim(looked: &Looked, volume: &PersistentVolume, ctx: &Context) -> Result<Next, Error> {
-    let attempts = apply::handing_of(&looked.clone.uid().unwrap_or_default());
+    let attempts = Attempts::of(&looked.clone, To::Hand);
     if let Some(due) = ctx.pauses.due(&attempts).filter(|due| *due > ctx.now()) {
         return Ok(Next::Look(ctx.wake_at(due)));
     }

@@ -12,14 +12,14 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use lifecycle::clone::{Plan, plan};
+use operator::Watches;
+use operator::client::watching;
 
-pub(crate) use apply::{delete, doom, forget};
+pub(crate) use apply::{delete, doom};
 pub(crate) use hand::settle_volume;
 
-use crate::shown::Watches;
 use crate::{Context, Error};
 
 /// A restore takes fewer steps than this; one that takes more is looked at again later.
@@ -37,7 +37,7 @@ enum Next {
 pub async fn reconcile(known: Arc<CloneFromSnapshot>, ctx: Arc<Context>) -> Result<Action, Error> {
     for _ in 0..MOST_STEPS {
         let Some(looked) = observe::observe(&known, &ctx).await? else {
-            forget(&known.uid().unwrap_or_default(), &ctx);
+            ctx.pauses.forget_all(&known.uid().unwrap_or_default());
             ctx.clone_gone.notify_one(); // what we made a moment ago may have come after the sweep
             return Ok(Action::await_change());
         };
@@ -75,19 +75,19 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let downloads: Api<Download> = Api::namespaced(client.clone(), &ctx.namespace);
     let scratch: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &ctx.namespace);
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
-    let marked = || watcher::Config::default().labels(labels::SCRATCH_FOR);
-    let controller = Controller::new(Api::<CloneFromSnapshot>::all(client.clone()), watcher::Config::default());
+    let marked = || watching().labels(labels::SCRATCH_FOR);
+    let controller = Controller::new(Api::<CloneFromSnapshot>::all(client.clone()), watching());
     let (of_claims, of_volumes) = (controller.store(), controller.store());
     let mut watches = Watches::of::<CloneFromSnapshot>();
     controller
         .with_config(Config::default().concurrency(ctx.workers))
-        .watches(downloads, watcher::Config::default(), |download| clone_of(&download))
+        .watches(downloads, watching(), |download| clone_of(&download))
         .watches(scratch, marked(), move |claim| worked_for(&of_claims, &claim))
         .watches(volumes, marked(), move |volume| worked_for(&of_volumes, &volume))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |clone, error, ctx| ctx.after_error(&*clone, error), ctx.clone())
         .for_each(|looked| {
-            watches.note(&looked);
+            watches.looked(&looked);
             std::future::ready(())
         })
         .await;

@@ -14,8 +14,9 @@ use vsphere::Deleted;
 
 use crate::error::is_code;
 use crate::maintenance::note_deletion;
+use crate::repositories::note_namespace;
 use crate::steps::Step;
-use crate::{Context, Error};
+use crate::{Attempts, Context, Error, To};
 
 /// How long vCenter may refuse for passing reasons in one attempt.
 const DELETING: Duration = Duration::from_secs(300);
@@ -26,9 +27,9 @@ const WAITING: Duration = Duration::from_secs(60);
 /// How often it looks where no event will come: the Upload is gone, its node lets go of the disk.
 const LETTING_GO: Duration = Duration::from_secs(2);
 
-/// What the attempts of a deletion are counted by: a request that somebody corrected is tried at once.
-pub(super) fn attempts_of(asked: &DeleteSnapshot) -> String {
-    format!("{}/{}", asked.uid().unwrap_or_default(), asked.metadata.generation.unwrap_or_default())
+/// What the attempts of a deletion are counted by.
+pub(super) fn attempts_of(asked: &DeleteSnapshot) -> Attempts {
+    Attempts::of(asked, To::Erase { generation: asked.metadata.generation.unwrap_or_default() })
 }
 
 /// Asks the Upload to stop. It comes back with the Upload's next change.
@@ -232,6 +233,10 @@ async fn forget_point(
         repository.forget(&point.id).await.map_err(failed)?;
         tracing::info!(point = %point.id, disk_snapshot = %target.disk_snapshot, "deleted the restore point");
         was_there = true;
+    }
+    // an older driver noted nothing when it backed this namespace up
+    if let Err(problem) = note_namespace(described, from, ctx).await {
+        tracing::warn!(%problem, "the space of the deletion is not freed until it is noted");
     }
     // also where there was no restore point: what a cancelled upload had sent lies there
     note_deletion(described, ctx).await;

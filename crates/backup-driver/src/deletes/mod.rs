@@ -19,7 +19,7 @@ pub async fn reconcile(known: Arc<DeleteSnapshot>, ctx: Arc<Context>) -> Result<
     let deletes: Api<DeleteSnapshot> = Api::namespaced(ctx.client.clone(), &known.namespace().unwrap_or_default());
     let read = deletes.get_opt(&known.name_any()).await.map_err(Error::cluster("read the DeleteSnapshot"))?;
     let Some(delete) = read.filter(|d| d.uid() == known.uid()) else {
-        ctx.pauses.forget(&apply::attempts_of(&known));
+        ctx.pauses.forget_all(&known.uid().unwrap_or_default());
         return Ok(Action::await_change());
     };
     let seen = observe(&delete, &ctx).await?;
@@ -53,12 +53,13 @@ async fn observe(delete: &DeleteSnapshot, ctx: &Context) -> Result<Seen, Error> 
 
 /// Runs the controller until `stop`.
 pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
-    let (deletes, watching) = Shown::new(Api::namespaced(ctx.client.clone(), &ctx.namespace));
+    let (deletes, watching) = Shown::new(Api::<DeleteSnapshot>::namespaced(ctx.client.clone(), &ctx.namespace));
     let (objects, forgetting) = (deletes.objects().clone(), ctx.clone());
     let asked = deletes.changes().map(move |change| {
         if let Change::Gone(delete) = &change {
-            forgetting.pauses.forget(&apply::attempts_of(delete));
-            forgetting.pace.forget(&delete.uid().unwrap_or_default());
+            let uid = delete.uid().unwrap_or_default();
+            forgetting.pauses.forget_all(&uid);
+            forgetting.pace.forget(&uid);
         }
         named(&change)
     });

@@ -18,14 +18,14 @@ use vsphere::Vcenter;
 
 use super::{gone, observe};
 use crate::steps::Step;
-use crate::{Context, Error};
+use crate::{Attempts, Context, Error, To};
 
 /// Looking for disks by their name takes no longer than this in one attempt.
 const LOOKING: Duration = Duration::from_secs(60);
 
 /// What the attempts for a Download are counted by.
-fn attempts_of(download: &Download) -> String {
-    format!("{}/make", download.uid().unwrap_or_default())
+fn attempts_of(download: &Download) -> Attempts {
+    Attempts::of(download, To::MakeDisk)
 }
 
 /// Looks at the backup, makes the disk, and writes its id down.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use api::Download;
 use futures::StreamExt as _;
 use kube::{Api, ResourceExt as _};
-use lifecycle::new_disk::{self, STOPPING};
-use lifecycle::{Problem, retry};
+use lifecycle::transfer::STOPPING;
+use lifecycle::{Problem, new_disk, retry};
 
 use super::{apply, observe};
 use crate::shown::Change;

@@ -1,7 +1,11 @@
 //! Snapshot: repository, disk snapshot, Upload, then one status write; after that it says what its Upload says.
 
-mod apply;
+mod begin;
+mod end;
+mod follow;
 mod observe;
+mod opening;
+mod undo;
 mod unheard;
 
 use std::sync::Arc;
@@ -47,12 +51,12 @@ async fn reconcile(known: Arc<Snapshot>, look: Arc<Look>) -> Result<Action, Erro
         Plan::Rest => Action::await_change(),
         Plan::WakeAt(at) => ctx.wake_at(at),
         Plan::SayWhen => ctx.say_when(&seen.snapshot).await?,
-        Plan::Remove => apply::remove(&seen.snapshot, ctx).await?,
-        Plan::Begin => apply::begin(&seen.snapshot, ctx).await?,
-        Plan::Cancel(undo) => apply::cancel(&seen.snapshot, &undo, ctx).await?,
-        Plan::StopUpload => apply::stop_upload(&seen, ctx).await?,
-        Plan::Follow => apply::follow(&seen, ctx).await?,
-        Plan::Abandon => apply::abandon(&seen.snapshot, ctx).await?,
+        Plan::Remove => end::remove(&seen.snapshot, ctx).await?,
+        Plan::Begin => begin::begin(&seen.snapshot, ctx).await?,
+        Plan::Cancel(undo) => end::cancel(&seen.snapshot, &undo, ctx).await?,
+        Plan::StopUpload => follow::stop_upload(&seen, ctx).await?,
+        Plan::Follow => follow::follow(&seen, ctx).await?,
+        Plan::Abandon => end::abandon(&seen.snapshot, ctx).await?,
     };
     ctx.pace.forget(&known.uid().unwrap_or_default());
     Ok(action)
@@ -68,9 +72,9 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
         Change::Gone(snapshot) => {
             telling.looked_at(snapshot);
             // it may have failed last
-            forgetting.pace.forget(&snapshot.uid().unwrap_or_default());
-            forgetting.pauses.forget(&apply::attempts_of(snapshot));
-            forgetting.pauses.forget(&apply::attempts_to_end(snapshot));
+            let uid = snapshot.uid().unwrap_or_default();
+            forgetting.pace.forget(&uid);
+            forgetting.pauses.forget_all(&uid);
         }
     });
     let queue = changes(asked, ctx.uploads.changes());

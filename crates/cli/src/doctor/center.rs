@@ -11,7 +11,6 @@ use lifecycle::doctor::privileges::{self, Asked, On};
 use lifecycle::doctor::trust::{self, Certificate};
 use lifecycle::doctor::{Finding, Matter, tracking};
 use lifecycle::tracking::Facts;
-use lifecycle::vcenter;
 use vsphere::{Entity, Trust, Vcenter};
 
 use super::Doctor;
@@ -27,19 +26,19 @@ impl Doctor {
         let centers = match centers.centers().await {
             Err(problem) if problem.reason == Reason::VCenterSecretMissing => {
                 let there = centers.elsewhere().await.ok().flatten();
-                let Some(moved) = there.and_then(|there| vcenter::moved(&[there], true)) else { return Err(problem) };
-                let fix = match &problem.fix {
-                    Some(fix) => format!("{fix} {moved}"),
-                    None => moved,
-                };
-                return Err(problem.with_fix(Some(fix)));
+                return Err(if there.is_some() { problem.with_fix(there) } else { problem });
             }
             found => found?,
         };
         self.findings.extend(trust::judge_slips(centers.source().unwrap_or("the command line"), centers.slips()));
         let mut answering = Vec::new();
         for center in centers.all() {
-            match self.look_at_center(center, &centers).await {
+            let looked = self.look_at_center(center, &centers).await;
+            let looked = looked.map_err(|problem| match centers.unread(center) {
+                Some(file) => trust::unread_here(problem, &file.display().to_string()),
+                None => problem,
+            });
+            match looked {
                 Ok(vcenter) => answering.push(vcenter),
                 Err(problem) if centers.only().is_some() => return Err(problem),
                 Err(problem) => self.find(Finding::of(Matter::VCenter, &problem)),

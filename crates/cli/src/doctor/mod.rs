@@ -11,7 +11,7 @@ mod stores;
 use std::time::Duration;
 
 use anyhow::Result;
-use api::Timestamp;
+use api::{Timestamp, names};
 use connections::{Repositories, Settings, Vcenters, from_kube};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::ListParams;
@@ -159,6 +159,10 @@ impl Doctor {
         self.find(flavor::judge(&found, self.settings.cluster_flavor()));
         self.findings.extend(self.settings.judged());
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.velero_namespace);
+        let blocked = maps.get_opt(names::BLOCKED_RESOURCES).await;
+        let blocked = blocked.map_err(|e| from_kube(&format!("read ConfigMap {}", names::BLOCKED_RESOURCES), &e))?;
+        let blocked = blocked.map(|map| map.data.unwrap_or_default());
+        self.findings.extend(settings::judge_blocked(blocked.as_ref()));
         let labeled = maps.list_metadata(&ListParams::default().labels(settings::LIBRARY_LABEL)).await;
         let labeled =
             labeled.map_err(|e| from_kube(&format!("list ConfigMaps with {}", settings::LIBRARY_LABEL), &e))?;

@@ -156,6 +156,22 @@ fn what_a_longer_disk_holds_behind_the_end_is_a_difference_unless_it_is_zero() {
 }
 
 #[test]
+fn a_shorter_disk_is_called_shorter_with_both_sizes_and_what_that_means() {
+    let bench = Bench::new();
+    let (size, shorter) = (2 * MIB + 512, 2 * MIB);
+    bench.raw("disk.raw", size, &[(0, b"data")]);
+    bench.raw("shorter.raw", shorter, &[(0, b"data")]);
+    bench.done(&["backup", "disk.raw"]);
+    let verify = ["verify", "latest", "--against", "shorter.raw"];
+    let sizes = format!("shorter.raw is shorter than the restore point: {shorter} bytes, and the restore point {size}");
+    let lacks = "the last 512 bytes of the restore point are not on it";
+    bench.refused(&verify, 3, &[&sizes, lacks, "differs in 512 bytes", "to do: compare with a disk that is as large"]);
+    let found = bench.document(&verify, 3);
+    assert_eq!((&found["bytesLacking"], &found["bytesBeyond"]), (&512.into(), &0.into()), "{found}");
+    assert_eq!(found["differences"], serde_json::json!([{ "offset": shorter, "length": 512 }]), "{found}");
+}
+
+#[test]
 fn a_command_line_that_is_not_understood_is_a_document_too() {
     let bench = Bench::new();
     for args in [vec!["backup"], vec!["frobnicate"], vec!["list", "--pth", "x"], vec![]] {

@@ -1,6 +1,7 @@
 //! What is refused, and that the message and the advice are true.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 
 use crate::bench::{Bench, MIB, Running, until};
@@ -40,6 +41,56 @@ fn a_bucket_without_a_key_to_it_is_said_to_be_so() {
     let nowhere = bench.file("home").display().to_string();
     bench.variables.extend([("HOME", nowhere), ("AWS_EC2_METADATA_DISABLED", "true".to_owned())]);
     bench.refused(&["list"], 1, &["there is no key to the bucket"]);
+}
+
+#[test]
+fn who_has_no_key_reads_two_lines_and_not_a_page_of_the_sdk() {
+    let mut bench = Bench::new();
+    bench.place = "s3:http://127.0.0.1:9/bucket".to_owned();
+    let home = bench.file("home").display().to_string();
+    let metadata = format!("http://{}", refusing());
+    bench.variables.extend([("HOME", home), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata)]);
+    let said = String::from_utf8(bench.run(&["list"]).stderr).unwrap();
+    let lines: Vec<_> = said.lines().collect();
+    let [failure, fix] = lines[..] else { panic!("two lines: {said}") };
+    assert!(failure.contains("there is no key to the bucket") && failure.len() < 300, "{failure}");
+    assert!(fix.starts_with("  to do: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"), "{fix}");
+    bench.variables.push(("RUST_LOG", "aws_config=debug".to_owned()));
+    bench.refused(&["list"], 1, &["Ec2InstanceMetadata"]); // as the advice says
+}
+
+/// A machine's metadata service that lets nobody have a role.
+fn refusing() -> SocketAddr {
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = service.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for asked in service.incoming() {
+            let mut asked = asked.unwrap();
+            let mut request = [0; 4096];
+            // what is asked makes no difference
+            if asked.read(&mut request).unwrap() == 0 {
+                continue;
+            }
+            let answer = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            asked.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn a_kubeconfig_that_cannot_be_read_is_said_with_what_helps() {
+    let bench = Bench::new();
+    for command in [&["list"][..], &["status"], &["tracking", "status"]] {
+        let mut run = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
+        run.args(command).env("KUBECONFIG", bench.file("nowhere")).env_remove("KUBERNETES_SERVICE_HOST");
+        let output = run.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        for words in ["nowhere", "to do: let --kubeconfig or KUBECONFIG name a kubeconfig that can be read"] {
+            assert!(said.contains(words), "{command:?}: `{words}` is missing in: {said}");
+        }
+    }
 }
 
 #[test]

@@ -147,22 +147,13 @@ async fn clean_up(ctx: &Context, report: &Report<Upload>) {
     report.say(|status, now| says::cleaned(status, found.as_ref().copied(), is_cancelled, now)).await;
 }
 
-/// Whether the backup of a disk snapshot is in the store, in either format: somebody may have chosen the other one since.
+/// Whether the backup of a disk snapshot is in the store. Then nobody needs its checkpoints any more, whether it is or not.
 async fn is_stored(ctx: &Context, upload: &Upload, snapshot: &DiskSnapshot) -> Result<bool, Problem> {
-    if original::is_there(ctx, upload, snapshot).await? {
-        return Ok(true);
+    let found = copy::is_stored(ctx, upload, snapshot).await?;
+    if let Ok(repository) = copy::repository_of(ctx, upload).await {
+        copy::forget_checkpoints(&repository, &upload.name_any()).await;
     }
-    let repository = match copy::repository_of(ctx, upload).await {
-        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
-        // who writes the original's layout may never have had a key
-        Err(problem) if problem.reason == Reason::RepositoryPasswordMissing => {
-            return if copy::is_made(ctx, upload).await? { Err(problem) } else { Ok(false) };
-        }
-        opened => opened?,
-    };
-    copy::forget_checkpoints(&repository, &upload.name_any()).await;
-    let found = repository.find(snapshot).await;
-    found.map(|point| point.is_some()).map_err(|e| from_repository("look for the restore point", &e))
+    Ok(found)
 }
 
 /// Removes what there is of an upload that nobody wants any more.
@@ -198,7 +189,7 @@ async fn cancel(ctx: &Context, report: &Report<Upload>) {
 }
 
 /// How backups are written now where an Upload goes; `None` where nobody can tell.
-pub(super) async fn format_in_use(ctx: &Context, upload: &Upload) -> Option<RepositoryFormat> {
+async fn format_in_use(ctx: &Context, upload: &Upload) -> Option<RepositoryFormat> {
     let described = copy::describe_repository(ctx, upload.spec.backup_repository.as_deref()).await.ok()?;
     ctx.repositories.format(&described).await.ok()
 }

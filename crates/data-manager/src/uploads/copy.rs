@@ -93,12 +93,12 @@ pub(crate) async fn open_repository(
     ctx.repositories.open(&described, namespace_of(&described, source_namespace)?).await
 }
 
-/// Whether there is a repository where the Upload's would be, whoever has its key.
-pub(super) async fn is_made(ctx: &Context, upload: &Upload) -> Result<bool, Problem> {
+/// Whether the backup of a disk snapshot is in the store, in either format: somebody may have chosen the other one since.
+pub(super) async fn is_stored(ctx: &Context, upload: &Upload, snapshot: &DiskSnapshot) -> Result<bool, Problem> {
     let spec = &upload.spec;
     let described = describe_repository(ctx, spec.backup_repository.as_deref()).await?;
     let asker = spec.source_namespace.as_deref().or_else(|| namespace_of_the_asker(upload));
-    ctx.repositories.is_made(&described, namespace_of(&described, asker)?).await
+    connections::is_stored(&ctx.repositories, &described, namespace_of(&described, asker), snapshot).await
 }
 
 /// For claims of which namespace it is.

@@ -1,7 +1,7 @@
 //! Uploads in the original's layout, for who has chosen it: data, description, then what makes them a backup.
 
 use api::parameters::RepositoryFormat;
-use api::{Reason, Upload, names};
+use api::{Upload, names};
 use astrolabe::{Cut, Description, Tree, Writer};
 use connections::{from_original, from_vsphere};
 use data_path::Progress;
@@ -12,7 +12,6 @@ use lifecycle::transfer::{Transport, upload as says};
 use lifecycle::{Again, Problem};
 use vsphere::CatalogEntry;
 
-use super::apply::format_in_use;
 use super::copy::{ACT, Copied, describe_repository, look};
 use crate::attempt::NotDone;
 use crate::context::Context;
@@ -47,20 +46,6 @@ pub(super) async fn size_of(tree: &Tree, snapshot: &DiskSnapshot) -> Result<Opti
             Ok(None)
         }
         Err(error) => Err(from_original("look for the backup", &error)),
-    }
-}
-
-/// Whether the backup of `snapshot` is there in the original's layout, whatever is written today.
-pub(super) async fn is_there(ctx: &Context, upload: &Upload, snapshot: &DiskSnapshot) -> Result<bool, Problem> {
-    match size_of(&any_tree_of(ctx, upload).await?, snapshot).await {
-        // keys for our folder alone have never written there
-        Err(denied)
-            if denied.reason == Reason::StoreAccessDenied
-                && format_in_use(ctx, upload).await == Some(RepositoryFormat::Restic) =>
-        {
-            Ok(false)
-        }
-        found => found.map(|size| size.is_some()),
     }
 }
 

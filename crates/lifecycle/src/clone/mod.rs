@@ -271,21 +271,7 @@ pub fn begins_until(
     due: Option<Timestamp>,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    use Reason::{
-        ClusterForbidden, ClusterUnreachable, Internal, RepositoryLocked, StoreFailed, StoreUnreachable,
-        VCenterUnreachable,
-    };
-    let passes = matches!(
-        problem.reason,
-        StoreUnreachable
-            | StoreFailed
-            | RepositoryLocked
-            | VCenterUnreachable
-            | ClusterForbidden
-            | ClusterUnreachable
-            | Internal
-    );
-    hindered_until(clone, BEGINNING, problem, due, now).filter(|_| passes)
+    hindered_until(clone, BEGINNING, problem, due, now).filter(|_| problem.unanswered().is_some())
 }
 
 /// The same for one whose volume is written, and whose claim the API server does not take for something that may pass.

@@ -98,6 +98,7 @@ fn a_backup_can_be_deleted_at_every_moment_of_its_life() {
         ("somebody deletes the Upload", delete(ID, 1), vanishing(upload("InProgress", true)), "Erase"),
         ("… while a node copies", delete(ID, 1), written(vanishing(upload("InProgress", true))), "Await Canceling"),
         ("the Upload is gone, its node is not", delete(ID, 1), written(nothing()), "Await Canceling"),
+        ("… and never lets go", delete(ID, 11), written(nothing()), "Await NotStopping"),
         ("the last attempt failed", delete(ID, 90), due_in(4), "WakeAt +240 s"),
         ("… and the pause is over", delete(ID, 90), due_in(0), "Erase"),
         ("applied by hand a moment ago", delete(ID, 0), nothing(), "WakeAt +5 s"),

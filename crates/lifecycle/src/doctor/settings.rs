@@ -1,5 +1,5 @@
-//! The user's two ConfigMaps: each value that is not followed as it is written, and each key that nobody reads. `doctor` tells of them,
-//! and the programs in their logs.
+//! The user's ConfigMaps: each value that is not followed as it is written, and each key that nobody reads. `doctor` tells of them,
+//! and the programs in their logs: of the blocked resources the plugin alone, who reads them.
 //!
 //! A mistake in a setting leaves its default and fails nothing, but for `repository_format`; so nobody would see it.
 
@@ -46,7 +46,7 @@ static KEYS: [Key; 17] = [
     config(flavor::SETTING, no_flavor),
     config("vsphere_secret_namespace", no_name),
     config("vsphere_secret_name", no_name),
-    config("upload-cr-retry-max", no_number),
+    config("upload-cr-retry-max", no_retries),
     config(REPOSITORY_FORMAT, no_format),
     config("transfer-rate-limit", no_limits),
     config("uploads-per-datastore", no_budget),
@@ -106,6 +106,22 @@ fn mistake(map: &'static str, key: &str, value: &str, config: &Map) -> Option<Mi
     Some(Mistake { map, key: key.to_owned(), meant: meant.map(|known| known.name), is_read: false, what })
 }
 
+/// The mistakes in the data of [`names::BLOCKED_RESOURCES`]: entries that are neither switched on nor off. They are blocked. An entry
+/// without a value is, too, and means no more than that.
+pub fn blocked_mistakes(data: &Map) -> Vec<Mistake> {
+    let told = |(entry, value): (&String, &String)| {
+        let value = Some(value.trim()).filter(|value| !value.is_empty())?;
+        let what = format!("{}, and it is blocked", no_flag(entry, value, true)?);
+        Some(Mistake { map: names::BLOCKED_RESOURCES, key: entry.clone(), meant: None, is_read: true, what })
+    };
+    data.iter().filter_map(told).collect()
+}
+
+/// Findings about that ConfigMap, where there is one.
+pub fn judge_blocked(data: Option<&Map>) -> Vec<Finding> {
+    data.map(blocked_mistakes).unwrap_or_default().iter().map(finding).collect()
+}
+
 /// The findings about both ConfigMaps. What is wrong with the cluster's flavor has a finding of its own.
 pub fn judge(config: &Map, features: &Map) -> Vec<Finding> {
     let mut findings: Vec<Finding> = mistakes(config, features)
@@ -147,26 +163,8 @@ pub fn judge_library_maps(names_of_maps: &[String]) -> Vec<Finding> {
 fn near(key: &str) -> Option<&'static Key> {
     let letters = |key: &str| -> String { key.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect() };
     let written = letters(key);
-    let far = |known: &&Key| distance(&written, &letters(known.name));
+    let far = |known: &&Key| strsim::levenshtein(&written, &letters(known.name));
     KEYS.iter().min_by_key(far).filter(|known| far(known) <= NEAR)
-}
-
-/// How many letters have to be put, taken or changed to make the one of the other.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (letters, letter) in one.chars().enumerate() {
-        let mut left = letters + 1;
-        let mut next = vec![left];
-        for (of_other, pair) in other.iter().zip(row.windows(2)) {
-            if let [diagonal, above] = pair {
-                left = (diagonal + usize::from(letter != *of_other)).min(above + 1).min(left + 1);
-                next.push(left);
-            }
-        }
-        row = next;
-    }
-    row.pop().unwrap_or_default()
 }
 
 /// A key and its value, as they begin every complaint.
@@ -200,11 +198,15 @@ fn no_name(name: &str, value: &str, _: &Map) -> Option<String> {
     (!names::is_object_name(value)).then(refused)
 }
 
-fn no_number(name: &str, value: &str, _: &Map) -> Option<String> {
-    value
-        .parse::<i64>()
-        .is_err()
-        .then(|| format!("{}, which is no whole number such as `3`; 10 counts", is(name, value)))
+fn no_retries(name: &str, value: &str, _: &Map) -> Option<String> {
+    match value.parse::<i64>() {
+        Err(_) => Some(format!("{}, which is no whole number such as `3`; 10 counts", is(name, value))),
+        Ok(tries) if tries < 0 => {
+            let counts = "which is less than `0`; 0 counts, and no upload that failed is tried again";
+            Some(format!("{}, {counts}", is(name, value)))
+        }
+        Ok(_) => None,
+    }
 }
 
 fn no_format(name: &str, value: &str, _: &Map) -> Option<String> {
@@ -254,6 +256,7 @@ mod tests {
         let (config, features) = (names::CONFIG, names::FEATURES);
         let cases = [
             (config, "upload-cr-retry-max", "many", "no whole number such as `3`; 10 counts"),
+            (config, "upload-cr-retry-max", "-1", "less than `0`; 0 counts, and no upload that failed is tried again"),
             (config, "repository_format", "foo", "neither `restic` nor `legacy`"),
             (config, "repository_format", "Legacy", "neither `restic` nor `legacy`"),
             (config, "complete_after_snapshot", "yes", "neither `true` nor `false`; `false` counts"),
@@ -290,7 +293,7 @@ mod tests {
             ("cluster_flavor", "VANILLA"),
             ("vsphere_secret_namespace", "vault"),
             ("vsphere_secret_name", "vc.secret-1"),
-            ("upload-cr-retry-max", " -1\n"),
+            ("upload-cr-retry-max", " 0\n"),
             ("repository_format", "legacy"),
             ("transfer-rate-limit", "Mon-Fri 08:00-18:00 50MiB/s; unlimited"),
             ("uploads-per-datastore", "4"),
@@ -330,6 +333,28 @@ mod tests {
             assert!(text.contains(of) && text.contains(key) && text.ends_with(expected), "{text}");
             assert!(!told.is_read && !text.contains("hunter2"), "what it holds is not known: {text}");
         }
+    }
+
+    #[test]
+    fn an_entry_of_the_blocked_resources_that_is_neither_on_nor_off_is_named_with_what_becomes_of_it() {
+        let data = map(&[
+            ("secrets", " maybe\n"),
+            ("widgets.shop.example", "true"),
+            ("orders.shop.example", "False"),
+            ("events", ""),
+        ]);
+        let [told] = &blocked_mistakes(&data)[..] else { panic!("one mistake: {:?}", blocked_mistakes(&data)) };
+        let text = told.to_string();
+        for words in [names::BLOCKED_RESOURCES, "secrets is `maybe`", "neither `true` nor `false`", "it is blocked"] {
+            assert!(text.contains(words), "`{words}` in {text}");
+        }
+        let [found] = &judge_blocked(Some(&data))[..] else { panic!("one finding") };
+        assert_eq!((found.verdict, found.seen.as_str()), (Verdict::Warning, text.as_str()));
+        assert!(
+            crate::velero::blocked::Blocked::read(Some(&data)).entries().any(|entry| entry == "secrets"),
+            "so it is"
+        );
+        assert!(judge_blocked(None).is_empty(), "the default list counts");
     }
 
     #[test]

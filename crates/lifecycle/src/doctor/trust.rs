@@ -1,6 +1,7 @@
 //! Whether a vCenter is who it says it is: its certificate is checked before the password is sent, unless the Secret says otherwise.
 
 use super::{Finding, Matter};
+use crate::Problem;
 
 /// How a certificate was judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,16 @@ pub fn judge(server: &str, api_version: &str, certificate: Certificate<'_>) -> F
     Finding::warning(Matter::VCenter, seen, why, fix)
 }
 
+/// A `ca-file` that cannot be read where doctor runs says nothing of the programs: each of them reads its own.
+pub fn unread_here(problem: Problem, file: &str) -> Problem {
+    let here = format!(
+        "`{file}` was looked for where doctor runs. The backup-driver and the data-managers look for it in their own pods: where it is in \
+         them, this vCenter works, and doctor can look at it from there only."
+    );
+    let fix = problem.fix.as_deref().map(|fix| format!("{here} Where it is not: {fix}"));
+    problem.with_fix(Some(fix.unwrap_or(here)))
+}
+
 /// The findings about names in the vCenter Secret that nobody reads, each with its line and the name that may be meant.
 pub fn judge_slips(source: &str, slips: &[String]) -> Vec<Finding> {
     let tell = |slip: &String| {
@@ -59,6 +70,16 @@ mod tests {
         };
         assert_eq!((told.verdict, told.matter), (Verdict::Warning, Matter::VCenter));
         assert!(told.seen.contains("velero/mine") && told.seen.contains(&slip), "{}", told.seen);
+    }
+
+    #[test]
+    fn a_ca_file_that_is_not_where_doctor_runs_is_not_said_to_be_missing_in_the_pods() {
+        let problem = Problem::passing(api::Reason::VCenterSecretInvalid, "read the file `/etc/ca.crt`: not found");
+        let told = unread_here(problem.clone(), "/etc/ca.crt");
+        assert!(told.message().contains("`/etc/ca.crt` was looked for where doctor runs"), "{}", told.message());
+        let advised = unread_here(problem.with_fix(Some("Put it into the Secret.".to_owned())), "/etc/ca.crt");
+        assert!(advised.message().ends_with("Where it is not: Put it into the Secret."), "{}", advised.message());
+        assert_eq!((advised.reason, &advised.cause), (told.reason, &told.cause), "what was met stays as it is");
     }
 
     #[test]

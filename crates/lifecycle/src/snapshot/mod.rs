@@ -3,6 +3,7 @@
 //! The order of work is fixed (design D5b): repository, disk snapshot, Upload, then one status write with everything.
 //! So whatever a killed driver left is found again: the disk snapshot by its token, the Upload by its label.
 
+mod held;
 mod migrated;
 mod source;
 pub mod status;
@@ -13,13 +14,14 @@ use api::{Reason, Snapshot, SnapshotPhase, SnapshotStatus, Timestamp, Upload, Up
 use disk::DiskSnapshot;
 use k8s_openapi::jiff::SignedDuration;
 
+pub use held::{Held, held};
 pub use migrated::{Backing, Migrated, Migration};
 pub use source::{Source, backing, disk_of, source};
 
 use crate::admission::Turn;
 use crate::age::{self, Finished};
 use crate::patience::Patience;
-use crate::{Again, Problem};
+use crate::{Again, Problem, Unanswered};
 
 /// How long what a Snapshot begins with may be away.
 pub const BEGINNING: Patience = Patience { condition: PROCEEDS, within: SignedDuration::from_mins(10) };
@@ -149,11 +151,12 @@ pub fn begins_until(
     due: Option<Timestamp>,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let passes = matches!(problem.reason, Reason::Internal | Reason::ClusterForbidden | Reason::ClusterUnreachable);
+    let passes = problem.unanswered() == Some(Unanswered::Cluster);
     hindered_until(snapshot, problem, due, now).filter(|_| passes)
 }
 
-/// The same where none of several vCenters says that it has the disk: one that is silent is waited for as a single one is.
+/// The same where none of several vCenters says that it has the disk: one that is silent is waited for as a single one is, and so is one
+/// that answers with a failure of its own, since it may have the disk as well.
 pub fn disk_looked_for_until(
     snapshot: &Snapshot,
     problem: &Problem,

@@ -1,6 +1,6 @@
 //! What the status of a Snapshot says. An end is written once and stays; the rest follows the Upload and never goes back.
 
-use api::conditions::{self, INCREMENTAL, READY, STORED, Status};
+use api::conditions::{self, INCREMENTAL, PROCEEDS, READY, STORED, Status};
 use api::metadata::Blob;
 use api::{Reason, Snapshot, SnapshotPhase, SnapshotStatus, Time, Timestamp, Upload, UploadPhase, Weight};
 
@@ -63,6 +63,7 @@ pub fn kept_in_vsphere(before: &SnapshotStatus, record: Record, now: Timestamp) 
 /// Says what the Upload says. `record` fills in what is not there yet.
 pub fn followed(before: &SnapshotStatus, upload: &Upload, record: Option<Record>, now: Timestamp) -> SnapshotStatus {
     let mut status = record.map_or_else(|| before.clone(), |r| recorded(before, r));
+    BEGINNING.over(&mut status.conditions);
     let theirs = upload.status.clone().unwrap_or_default();
     let phase = mirrored(theirs.phase.as_ref()).unwrap_or_else(|| not_back(before.phase.as_ref()));
     let their_ready = conditions::get(&theirs.conditions, READY);
@@ -129,9 +130,18 @@ pub fn canceled(
     ended(before, SnapshotPhase::Canceled, reason, &message, now)
 }
 
+/// A [node](super::held()) keeps it from ending: why, and since when. The phase stays.
+pub fn held(before: &SnapshotStatus, problem: &Problem, now: Timestamp) -> SnapshotStatus {
+    let mut status = before.clone();
+    conditions::set(&mut status.conditions, PROCEEDS, Status::False, problem.reason, &problem.message(), now);
+    tell(&mut status, Status::False, problem.reason, &problem.message(), now);
+    status
+}
+
 /// It cannot end yet, and why; it is tried again. The phase stays.
 pub fn held_up(before: &SnapshotStatus, problem: &Problem, now: Timestamp) -> SnapshotStatus {
     let mut status = before.clone();
+    BEGINNING.over(&mut status.conditions);
     tell(&mut status, Status::False, problem.reason, &problem.message(), now);
     status
 }

@@ -32,14 +32,10 @@ pub fn leftover(
     let is_in_use = in_use.is_none_or(|in_use| in_use == format);
     let theirs = format == RepositoryFormat::Legacy && has_begun(upload) && is_of_others(upload);
     let wrote = is_in_use && (was_copied(upload) || theirs);
+    if problem.unanswered().is_some() {
+        return stays(has_begun(upload)); // away for a while
+    }
     match problem.reason {
-        // away for a while
-        Reason::StoreUnreachable
-        | Reason::StoreFailed
-        | Reason::RepositoryLocked
-        | Reason::ClusterUnreachable
-        | Reason::ClusterForbidden
-        | Reason::Internal => stays(has_begun(upload)),
         Reason::RepositoryUnknown | Reason::InvalidSpec if wrote => Leftover::OutOfReach,
         // the place itself is not there, or never was known
         Reason::BucketMissing | Reason::RepositoryMissing | Reason::RepositoryUnknown | Reason::InvalidSpec => {
@@ -59,7 +55,8 @@ fn has_begun(upload: &Upload) -> bool {
     upload.status.as_ref().is_some_and(|status| status.start_timestamp.is_some())
 }
 
-/// Whether a node of ours came as far as the disk, which it opens after the store.
+/// Whether a node of ours came as far as the disk, which it opens after the store, or was stopped before it said so
+/// ([`cancelling`](super::upload::cancelling)).
 fn was_copied(upload: &Upload) -> bool {
     upload.status.as_ref().is_some_and(|status| {
         let said = |type_| conditions::get(&status.conditions, type_).is_some();
@@ -76,7 +73,8 @@ fn is_of_others(upload: &Upload) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use api::{Progress, Time, Timestamp, UploadSpec};
+    use crate::transfer::upload as says;
+    use api::{Progress, Time, Timestamp, UploadSpec, UploadStatus};
 
     fn upload() -> Upload {
         let mut upload = Upload::new("upload-s", UploadSpec::default());
@@ -93,6 +91,39 @@ mod tests {
         let mut upload = begun(upload);
         upload.status.get_or_insert_default().progress = Progress { total_bytes: 1 << 30, ..Progress::default() };
         upload
+    }
+
+    fn cancelled_as(status: impl Fn(&UploadStatus) -> UploadStatus) -> Upload {
+        let before = says::new(Timestamp::UNIX_EPOCH);
+        Upload { status: Some(says::cancelling(&status(&before), Timestamp::UNIX_EPOCH)), ..upload() }
+    }
+
+    /// No word about the disk came: it is said every two seconds, and a small copy has ended by then.
+    fn cut_off() -> Upload {
+        cancelled_as(|new| says::started(new, "node-a", Timestamp::UNIX_EPOCH))
+    }
+
+    fn between_attempts() -> Upload {
+        let problem = Problem::passing(Reason::StoreAccessDenied, "open the repository");
+        let now = Timestamp::UNIX_EPOCH;
+        cancelled_as(|new| {
+            let running = says::started(new, "node-a", now);
+            match says::attempt_failed(&running, &problem, crate::retry::UploadRetries::default(), now) {
+                says::AfterFailure::TryAgain(failed) => failed,
+                says::AfterFailure::GiveUp => unreachable!("the first failure is tried again"),
+            }
+        })
+    }
+
+    /// As the original leaves it: without a word of ours.
+    fn cut_off_original() -> Upload {
+        let cut_off = cancelled_as(|new| UploadStatus {
+            phase: Some(api::UploadPhase::InProgress),
+            start_timestamp: Some(Time(Timestamp::UNIX_EPOCH)),
+            conditions: Vec::new(),
+            ..new.clone()
+        });
+        originals(cut_off)
     }
 
     fn originals(mut upload: Upload) -> Upload {
@@ -113,6 +144,12 @@ mod tests {
             ("a node took it, the store is away", begun(upload()), StoreUnreachable, Restic, Restic, Stays),
             ("in the other format as well", begun(upload()), StoreUnreachable, Legacy, Restic, Stays),
             ("its keys never opened the store", begun(upload()), StoreAccessDenied, Restic, Restic, Nothing),
+            ("the same, with a failed attempt", between_attempts(), StoreAccessDenied, Restic, Restic, Nothing),
+            ("its node died at once, its keys were changed", cut_off(), StoreAccessDenied, Restic, Restic, Stays),
+            ("the same, and it was to be in the other format", cut_off(), StoreAccessDenied, Legacy, Restic, Nothing),
+            ("its node died at once, the bucket is gone", cut_off(), BucketMissing, Restic, Restic, Nothing),
+            ("the original was killed as it copied", cut_off_original(), StoreAccessDenied, Legacy, Legacy, Stays),
+            ("it did not write in our format", cut_off_original(), StoreAccessDenied, Restic, Restic, Nothing),
             ("its keys were taken away in the middle", copied(upload()), StoreAccessDenied, Restic, Restic, Stays),
             ("the same in the original's layout", copied(upload()), StoreAccessDenied, Legacy, Legacy, Stays),
             ("keys for our folder alone", copied(upload()), StoreAccessDenied, Legacy, Restic, Nothing),

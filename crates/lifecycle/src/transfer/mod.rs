@@ -12,10 +12,16 @@ mod read;
 mod transport;
 pub mod upload;
 
+use std::time::Duration;
+
 use api::Timestamp;
 
 pub use leftover::{Leftover, leftover};
 pub use transport::Transport;
+
+/// How long a node may go on with a transfer that is to stop, and whose object is gone or does not count any more, before somebody is told.
+/// One that died loses its lease within a minute.
+pub const STOPPING: Duration = Duration::from_secs(90);
 
 /// One Upload or Download, as far as the decision needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What the status of an Upload says after each step. The caller writes it; only what differs goes over the wire.
 
-use api::conditions::{self, INCREMENTAL, READY, STORED, Status};
+use api::conditions::{self, INCREMENTAL, READY, STORED, Status, TRANSPORT};
 use api::{Progress, Reason, Time, Timestamp, UploadPhase, UploadStatus};
 
 use super::Transport;
@@ -229,9 +229,16 @@ fn is_unknown_for_good(problem: &Problem) -> bool {
     matches!(problem.reason, Reason::RepositoryUnknown | Reason::InvalidSpec)
 }
 
-/// It was asked to stop and this node is stopping.
+/// It was asked to stop and this node is stopping. A copy that was under way, here or on a node that died, may have written before its first
+/// word about the disk: that is noted, since [`leftover`](super::leftover()) goes by it however often this is tried.
 pub fn cancelling(before: &UploadStatus, now: Timestamp) -> UploadStatus {
     let mut status = ended(before, UploadPhase::Canceling, now);
+    let said = |type_| conditions::get(&before.conditions, type_).is_some();
+    // the original says no `Ready`; what it may have written is known by that
+    if before.phase == Some(UploadPhase::InProgress) && said(READY) && !said(TRANSPORT) {
+        let message = "the copy was stopped before it said how the disk is read";
+        conditions::set(&mut status.conditions, TRANSPORT, Status::Unknown, Reason::Canceling, message, now);
+    }
     status.next_retry_timestamp = Some(Time(now)); // a back-off of the copy is over
     status.message = Some("The upload is being cancelled".to_owned());
     tell(&mut status, Status::False, Reason::Canceling, "asked to stop", now);

@@ -70,7 +70,7 @@ pub fn secrets(
 
 /// Where the original found the Secret and nobody looks any more, `looked` being where it was looked for in vain: with a CSI driver before
 /// 2.3, that driver's own in `kube-system`; by default the namespace `velero`, wherever Velero was.
-pub fn formerly(looked: &[SecretPlace], flavor: Flavor, velero_namespace: &str) -> Vec<SecretPlace> {
+fn formerly(looked: &[SecretPlace], flavor: Flavor, velero_namespace: &str) -> Vec<SecretPlace> {
     let place =
         |namespace: &str, name: &str| SecretPlace { namespace: Some(namespace.to_owned()), name: name.to_owned() };
     match looked {
@@ -109,7 +109,7 @@ pub fn switched_off(features: &BTreeMap<String, String>, flavor: Flavor) -> Opti
 }
 
 /// What helps where there is no Secret at these places, where it was looked for: one that a setting names is told with the setting.
-pub fn create(looked: &[SecretPlace]) -> String {
+fn create(looked: &[SecretPlace]) -> String {
     let [SecretPlace { namespace, name }] = looked else {
         return Reason::VCenterSecretMissing.fix().to_owned();
     };
@@ -130,8 +130,22 @@ pub fn create(looked: &[SecretPlace]) -> String {
     )
 }
 
+/// All that helps where there is no Secret at these places, where it was looked for. `there` is where one was seen that nobody looks at;
+/// without it the places are told where the original also found one.
+pub fn missing(looked: &[SecretPlace], flavor: Flavor, velero_namespace: &str, there: Option<SecretPlace>) -> String {
+    let moved = match there {
+        Some(there) => moved(&[there], true),
+        None => moved(&formerly(looked, flavor, velero_namespace), false),
+    };
+    let create = create(looked);
+    match moved {
+        Some(moved) => format!("{create} {moved}"),
+        None => create,
+    }
+}
+
 /// What helps where the Secret is at one of these places, where nobody looks. `is_there`: it was seen there.
-pub fn moved(formerly: &[SecretPlace], is_there: bool) -> Option<String> {
+fn moved(formerly: &[SecretPlace], is_there: bool) -> Option<String> {
     let first = formerly.first()?;
     let places = formerly.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     let begins = if is_there { "One lies" } else { "The original also found one" };
@@ -176,6 +190,20 @@ mod tests {
         }
         let of_supervisor = secrets(&none, &none, Flavor::Supervisor);
         assert_eq!(formerly(&of_supervisor, Flavor::Supervisor, "velero"), Vec::new(), "it never lay elsewhere");
+    }
+
+    #[test]
+    fn a_secret_that_was_seen_elsewhere_is_told_once_and_not_as_one_that_may_be_there_too() {
+        let looked = secrets(&BTreeMap::new(), &BTreeMap::new(), Flavor::Vanilla);
+        let seen = formerly(&looked, Flavor::Vanilla, "backup").pop();
+        assert!(seen.is_some(), "{looked:?}");
+        for (there, begins) in [(seen, "One lies as"), (None, "The original also found one as")] {
+            let fix = missing(&looked, Flavor::Vanilla, "backup", there);
+            assert!(fix.starts_with(Reason::VCenterSecretMissing.fix()) && fix.contains(begins), "{fix}");
+            assert_eq!(fix.matches("vsphere_secret_namespace: velero").count(), 1, "{fix}");
+        }
+        let by_default = missing(&looked, Flavor::Vanilla, "velero", None);
+        assert_eq!(by_default, Reason::VCenterSecretMissing.fix(), "it never lay elsewhere");
     }
 
     #[test]

@@ -417,13 +417,16 @@ mod tests {
                     false => Lock::take(ours, "upload-1", Purpose::Writing).await,
                 }
             });
+            let begun = std::time::Instant::now(); // the runtime's clock stands still
             while ids(&repository).await.is_empty() {
+                assert!(begun.elapsed() < Duration::from_secs(30), "exclusive {exclusive}: our lock was not written");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             let rival = LockFile { username: "root".to_owned(), ..LockFile::new("rival", true) };
             let sealed = unpacked::seal(&repository.inner.cipher, &rival);
             repository.inner.store.put(&Folder::Locks.key(&sealed.id), sealed.body()).await.unwrap();
-            let told = taking.await.unwrap().unwrap_err();
+            let taken = tokio::time::timeout(Duration::from_secs(3600), taking).await; // of the runtime's clock
+            let told = taken.expect("it finds the rival").unwrap().unwrap_err();
             assert!(matches!(told, Error::Locked { exclusive: true, .. }), "{}", told.chain());
             assert_eq!(store.struck(), 1, "our lock could not be removed");
         }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::{Body, Error, ErrorKind, Object, PutNew, Store};
 
@@ -41,13 +42,16 @@ pub struct Fault {
     pub done_anyway: bool,
     /// Whether no answer ever comes, so that only the caller can give it up.
     pub silent: bool,
+    /// Whether the operation waits for [`FaultyStore::heal`], and is done then.
+    pub until_healed: bool,
 }
 
 impl Fault {
     /// Fails every such operation with `kind`.
     pub fn always(operation: Operation, key_contains: &str, kind: ErrorKind) -> Self {
         let key_contains = key_contains.to_owned();
-        Self { operation, key_contains, after: 0, times: usize::MAX, kind, done_anyway: false, silent: false }
+        let (done_anyway, silent, until_healed) = (false, false, false);
+        Self { operation, key_contains, after: 0, times: usize::MAX, kind, done_anyway, silent, until_healed }
     }
 
     /// Lets `passing` such operations through, then fails for ever.
@@ -73,6 +77,12 @@ impl Fault {
         self.silent = true;
         self
     }
+
+    /// Answers once the store is healed, with what it finds by then.
+    pub fn until_healed(mut self) -> Self {
+        self.until_healed = true;
+        self
+    }
 }
 
 /// A store that fails as told, and can die altogether.
@@ -89,6 +99,7 @@ struct State {
     writes_until_death: AtomicUsize,
     writes: AtomicUsize,
     struck: AtomicUsize,
+    heals: watch::Sender<()>,
 }
 
 impl fmt::Debug for FaultyStore {
@@ -107,6 +118,7 @@ impl FaultyStore {
             writes_until_death: AtomicUsize::new(usize::MAX),
             writes: AtomicUsize::new(0),
             struck: AtomicUsize::new(0),
+            heals: watch::Sender::default(),
         };
         Self { inner, state: Arc::new(state) }
     }
@@ -131,6 +143,7 @@ impl FaultyStore {
         self.state.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.state.puts_until_death.store(usize::MAX, Ordering::SeqCst);
         self.state.writes_until_death.store(usize::MAX, Ordering::SeqCst);
+        self.state.heals.send_replace(());
     }
 
     /// Puts that went through so far.
@@ -176,7 +189,13 @@ impl FaultyStore {
         if dead {
             return Err(told(ErrorKind::Unreachable));
         }
-        let fault = self.matching(operation, key);
+        let mut heals = self.state.heals.subscribe(); // before the look for a fault: whoever heals it after that is heard
+        let mut fault = self.matching(operation, key);
+        if fault.as_ref().is_some_and(|fault| fault.until_healed) {
+            self.state.struck.fetch_add(1, Ordering::SeqCst);
+            let _ = heals.changed().await; // the sender is held here
+            fault = None;
+        }
         if let Some(fault) = fault.as_ref().filter(|fault| !fault.done_anyway) {
             return Err(self.strike(fault, told(fault.kind)).await);
         }

@@ -359,9 +359,10 @@ impl Told {
         let message = match &error {
             SdkError::TimeoutError(_) => "the store did not answer in time",
             SdkError::DispatchFailure(failure) if lacks_a_key(failure.as_connector_error()) => {
-                // the SDK's list of the places where it looked for one helps nobody
+                // the SDK's own words about them fill a page, which RUST_LOG shows who wants it
+                let places = "neither the environment, a profile nor this machine's role gives one";
                 return Self {
-                    message: "there is no key to the bucket to sign the request with".to_owned(),
+                    message: format!("there is no key to the bucket to sign the request with: {places}"),
                     source: None,
                 };
             }

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeCl
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::{Api, Client};
-use lifecycle::doctor::settings::mistakes;
+use lifecycle::doctor::settings::{blocked_mistakes, mistakes};
 use lifecycle::velero::blocked::Blocked;
 use lifecycle::velero::parameters::DefaultCredentials;
 use lifecycle::velero::policy::Policies;
@@ -94,7 +94,13 @@ impl Reads {
 
     /// The list of blocked resources: the user's, or the default where there is no ConfigMap.
     pub(super) async fn blocked(&self) -> Result<&Blocked, ActionError> {
-        let read = async { Ok(Blocked::read(self.config_map(names::BLOCKED_RESOURCES).await?.as_ref())) };
+        let read = async {
+            let data = self.config_map(names::BLOCKED_RESOURCES).await?;
+            for mistake in data.as_ref().map(blocked_mistakes).unwrap_or_default() {
+                tracing::warn!("{mistake}");
+            }
+            Ok(Blocked::read(data.as_ref()))
+        };
         self.blocked.get_or_try_init(|| read).await
     }
 

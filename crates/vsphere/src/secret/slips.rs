@@ -71,26 +71,8 @@ pub fn slips(text: &str) -> Vec<Slip> {
 /// The known name that this one, which is none of them, is a slip away from.
 fn near(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let written = name.to_lowercase();
-    let far = |known: &&'static str| distance(&written, &known.to_lowercase());
+    let far = |known: &&'static str| strsim::levenshtein(&written, &known.to_lowercase());
     let nearest = known.iter().copied().min_by_key(far)?;
     let allowed = if nearest.len() < SHORT { 1 } else { 2 };
     (1..=allowed).contains(&far(&nearest)).then_some(nearest)
-}
-
-/// How many letters have to be put, taken or changed to make the one of the other.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (letters, letter) in one.chars().enumerate() {
-        let mut left = letters + 1;
-        let mut next = vec![left];
-        for (of_other, pair) in other.iter().zip(row.windows(2)) {
-            if let [diagonal, above] = pair {
-                left = (diagonal + usize::from(letter != *of_other)).min(above + 1).min(left + 1);
-                next.push(left);
-            }
-        }
-        row = next;
-    }
-    row.pop().unwrap_or_default()
 }

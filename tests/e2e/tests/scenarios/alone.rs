@@ -2,6 +2,7 @@
 //! Each has a lab to itself while it runs, and puts right what it has put wrong.
 
 mod at_once;
+mod definitions;
 pub(crate) mod doctor;
 mod driver;
 mod kept;
@@ -11,6 +12,7 @@ mod new_disks;
 mod nodes;
 mod orphans;
 mod peers;
+mod phases;
 mod places;
 mod rights;
 mod steps;
@@ -36,6 +38,8 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         steps::SCENARIOS,
         driver::SCENARIOS,
         orphans::SCENARIOS,
+        phases::SCENARIOS,
+        definitions::SCENARIOS,
         migrated::SCENARIOS,
         new_disks::SCENARIOS,
         rights::SCENARIOS,

@@ -5,8 +5,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use api::conditions::{READY, get};
 use api::entity::{DiskEntity, PvcSnapshotId};
 use api::{
-    BackupRepository, BackupRepositoryClaim, CloneFromSnapshotSpec, ClonePhase, Download, DownloadPhase, DownloadSpec,
-    Reason, ResourceHandle, SnapshotPhase, SnapshotSpec, Timestamp, Upload, UploadPhase, UploadSpec, names,
+    BackupRepository, BackupRepositoryClaim, CloneFromSnapshotSpec, ClonePhase, Condition, Download, DownloadPhase,
+    DownloadSpec, Reason, ResourceHandle, SnapshotPhase, SnapshotSpec, Timestamp, Upload, UploadPhase, UploadSpec,
+    names,
 };
 use disk::DiskSnapshot;
 use e2e::{BY_HAND, Claim, DEADLINE, Namespace, World, explained, nothing_left, wait_until, warned};
@@ -289,10 +290,16 @@ async fn an_object_in_the_wrong_namespace_says_so(world: World) -> Result<()> {
         object["metadata"] = json!({"name": name});
         let api = dynamic(&world, &object, Some(shop.name()))?;
         api.create(&PostParams::default(), &serde_json::from_value(object)?).await.context(kind)?;
-        let reason = Reason::WrongNamespace;
-        warned(&world, shop.name(), &name, reason, &[shop.name(), world.velero()]).await.context(kind)?;
-        let seen = api.get(&name).await?;
-        ensure!(seen.data.get("status").is_none(), "{kind} was worked on: {}", seen.data);
+        let (reason, words) = (Reason::WrongNamespace, [shop.name(), world.velero()]);
+        warned(&world, shop.name(), &name, reason, &words).await.context(kind)?;
+        // the event comes after the status, and is gone after an hour
+        let status = api.get(&name).await?.data["status"].clone();
+        let conditions: Vec<Condition> = serde_json::from_value(status["conditions"].clone())
+            .with_context(|| format!("{kind} says nothing: {status}"))?;
+        explained(&world, shop.name(), &name, &conditions, reason, &words).await.context(kind)?;
+        ensure!(status["phase"].is_null(), "{kind} was worked on: {status}");
+        let said = conditions.first().map(|ready| json!(ready.message)).unwrap_or_default();
+        ensure!(kind == "BackupRepositoryClaim" || status["message"] == said, "{kind}: {status}");
     }
     Ok(())
 }

@@ -234,6 +234,11 @@ async fn vcenter_refuses(world: &World) -> Result<()> {
     let helps = |word: &str| finding["fix"].as_str().is_some_and(|fix| fix.contains(word));
     ensure!(helps("ca-file") && helps("thumbprint` = "), "it says {finding}");
 
+    let elsewhere = text.replace(pinned, "ca-file = /nowhere/ca.crt");
+    let told = while_wrong(world, configure(world, &elsewhere), configure(world, &text)).await?;
+    let finding = told.says("vcenter", "problem", &["/nowhere/ca.crt", Reason::VCenterSecretInvalid.as_str()])?;
+    ensure!(finding["fix"].as_str().is_some_and(|fix| fix.contains("where doctor runs")), "it says {finding}");
+
     let garbled = text.replace("[VirtualCenter", "VirtualCenter");
     let told = while_wrong(world, configure(world, &garbled), configure(world, &text)).await?;
     told.has("vcenter", Reason::VCenterSecretInvalid, &["line"])?;
@@ -284,6 +289,11 @@ async fn the_cluster_is_not_as_the_chart_made_it(world: &World) -> Result<()> {
     told.says("settings", "warning", &[names::CONFIG, "upload-cr-retry-max is `many`", "10 counts"])?;
     told.says("settings", "warning", &[names::CONFIG, "transfer_rate_limits", "transfer-rate-limit may be meant"])?;
     told.says("settings", "warning", &[names::FEATURES, "local-mode is `yes`", "`false` counts"])?;
+
+    let map = names::BLOCKED_RESOURCES;
+    let set = |word: Option<&'static str>| async move { world.set(map, &json!({"secrets": word})).await };
+    let told = while_wrong(world, set(Some("maybe")), set(None)).await?;
+    told.says("settings", "warning", &[map, "secrets is `maybe`", "it is blocked"])?;
 
     let secrets: Api<Secret> = Api::namespaced(world.client(), world.velero());
     let own = secrets.get(names::REPOSITORY_KEY_SECRET).await?.data.context("the lab's own key")?;

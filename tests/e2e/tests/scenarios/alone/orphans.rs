@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use api::conditions::{self, PROCEEDS, READY};
 use api::{
     BackupRepository, BackupRepositoryClaim, DeleteSnapshot, Reason, Snapshot, SnapshotPhase, Upload, UploadPhase,
     names,
@@ -22,6 +23,7 @@ crate::scenarios![
     a_disk_snapshot_of_local_mode_whose_backup_was_cancelled_while_the_driver_was_dead_goes,
     a_deleted_restore_stops_at_once,
     a_node_that_does_not_stop_holds_up_no_other_deleted_restore,
+    a_node_that_does_not_let_go_of_a_backup_whose_upload_was_deleted_is_told_of,
     a_claim_that_no_storage_location_asks_for_goes_and_one_made_by_hand_stays,
 ];
 
@@ -192,6 +194,53 @@ async fn a_node_that_does_not_stop_holds_up_no_other_deleted_restore(world: Worl
         world.start_process(name).await?;
     }
     nothing_left(&world, &shop, 1).await
+}
+
+/// The node may read the disk snapshot, so that stays for as long as the node does.
+async fn a_node_that_does_not_let_go_of_a_backup_whose_upload_was_deleted_is_told_of(world: World) -> Result<()> {
+    let shop = world.namespace("stuckupload").await?;
+    let claim: Claim = shop.claim("data").mib(2).create().await?;
+    for name in super::DATA_MANAGERS {
+        world.kill(name).await?; // nobody reads but the one that we play
+    }
+    let outcome = stuck_upload(&world, &shop, &claim).await;
+    for name in super::DATA_MANAGERS {
+        world.start_process(name).await?;
+    }
+    outcome?;
+    nothing_left(&world, &shop, 0).await
+}
+
+async fn stuck_upload(world: &World, shop: &e2e::Namespace, claim: &Claim) -> Result<()> {
+    let asked = shop.snapshot(claim).await?;
+    asked.wait_for(SnapshotPhase::Snapshotted).await?;
+    let upload = asked.upload_when_made().await?.name_any();
+    let leases: Api<Lease> = Api::namespaced(world.client(), world.velero());
+    let lease = names::upload_lease(&upload);
+    let held = json!({
+        "metadata": {"name": lease},
+        "spec": {"holderIdentity": "node-stuck", "leaseDurationSeconds": 3600},
+    });
+    leases.create(&PostParams::default(), &serde_json::from_value(held)?).await?;
+    let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
+    uploads.delete(&upload, &DeleteParams::default()).await?;
+
+    for (reason, word) in [(Reason::Canceling, "node-stuck"), (Reason::NotStopping, Reason::NotStopping.fix())] {
+        let says = |seen: Option<&Snapshot>| {
+            let ready = seen.and_then(|s| conditions::get(&s.status.as_ref()?.conditions, READY));
+            ready.is_some_and(|ready| ready.reason == reason.as_str() && ready.message.contains(word))
+        };
+        wait_until(&asked.api(), &asked.name, DEADLINE, "says that a node holds it", says).await?;
+    }
+    warned(world, shop.name(), &asked.name, Reason::NotStopping, &["node-stuck", Reason::NotStopping.fix()]).await?;
+    ensure!(claim.disk_snapshots().await?.len() == 1, "a disk snapshot was deleted while a node held it");
+
+    leases.delete(&lease, &DeleteParams::default()).await?;
+    let ended = asked.wait_for(SnapshotPhase::UploadFailedAfterRetry).await?;
+    ensure!(claim.disk_snapshots().await?.is_empty(), "its disk snapshot is left for good");
+    let said = ended.status.map(|status| status.conditions).unwrap_or_default();
+    ensure!(conditions::get(&said, PROCEEDS).is_none(), "it says still that it waits: {said:?}");
+    Ok(())
 }
 
 /// W-42: one location is deleted with its backup; the location `default` and what was made by hand lose nothing.

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use api::entity::{DiskEntity, PvcSnapshotId};
 use api::{
     BackupRepository, BackupRepositoryClaim, CloneFromSnapshot, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec,
-    Download, Snapshot, SnapshotPhase, SnapshotSpec, Upload, UploadPhase, UploadSpec, WITHOUT_BACKUP_REPOSITORY,
-    labels, names,
+    Download, Reason, Snapshot, SnapshotPhase, SnapshotSpec, Upload, UploadPhase, UploadSpec,
+    WITHOUT_BACKUP_REPOSITORY, labels, names,
 };
 use e2e::{Claim, DEADLINE, Namespace, Program, Request, World, delete_if_there, nothing_left, put_right, wait_until};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -70,6 +70,7 @@ async fn every_right_of_our_accounts_is_used(world: World) -> Result<()> {
         }
         through_velero(&world, &shop).await?;
         without_a_repository(&world, &shop).await?;
+        what_lies_elsewhere_says_so(&world, &shop).await?;
         what_has_ended_goes(&world, &shop).await?;
         what_nobody_owns_goes(&world, &shop).await
     };
@@ -245,6 +246,37 @@ async fn without_a_repository(world: &World, shop: &Namespace) -> Result<()> {
     })
     .await?;
     nothing_left(world, shop, 1).await
+}
+
+/// Objects in a namespace where nobody reads their kinds.
+async fn what_lies_elsewhere_says_so(world: &World, shop: &Namespace) -> Result<()> {
+    let asked =
+        json!({"metadata": {"name": "astray"}, "spec": {"snapshotID": "ivd:d:s", "backupRepository": "br-gone"}});
+    let claim = json!({"metadata": {"name": "astray"}, "repositoryDriver": "x", "repopsitoryParameters": {}, "allowedNamespaces": []});
+    says_where_it_lies::<Upload>(world, shop, asked.clone()).await?;
+    says_where_it_lies::<Download>(world, shop, asked.clone()).await?;
+    says_where_it_lies::<DeleteSnapshot>(world, shop, asked).await?;
+    says_where_it_lies::<BackupRepositoryClaim>(world, shop, claim).await
+}
+
+async fn says_where_it_lies<K>(world: &World, shop: &Namespace, object: Value) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + 'static,
+{
+    let api: Api<K> = Api::namespaced(world.client(), shop.name());
+    api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+    let says_so = |object: Option<&K>| {
+        let told = object.and_then(|object| serde_json::to_value(object).ok()).unwrap_or_default();
+        told["status"]["conditions"][0]["reason"] == Reason::WrongNamespace.as_str()
+    };
+    wait_until(&api, "astray", DEADLINE, "says where it lies", says_so).await?;
+    delete_if_there(&api, "astray").await
 }
 
 /// Makes an object of each kind that ended two days ago, and waits until they are gone.

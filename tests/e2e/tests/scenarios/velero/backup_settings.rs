@@ -181,11 +181,13 @@ async fn a_blocked_resource_is_refused_until_it_is_taken_off_the_list(world: Wor
     requests.delete("by-hand", &DeleteParams::default()).await?;
 
     config_map(&world, name, "menu", json!({"soup": "leek"})).await?;
-    world.set(BLOCKED, &json!({"configmaps": "true"})).await?;
+    world.set(BLOCKED, &json!({"configmaps": "maybe"})).await?;
     let outcome = async {
         velero.back_up(&refused, name, &[]).await?;
         velero.backup_is(&refused, "PartiallyFailed").await?;
-        says(&velero.log(&refused).await?, &["level=error", "ResourceBlocked", "menu"])?;
+        let log = velero.log(&refused).await?;
+        says(&log, &["level=error", "ResourceBlocked", "menu"])?;
+        says(&log, &["level=warning", BLOCKED, "configmaps is `maybe`", "it is blocked"])?;
         nothing_left(&world, &shop, 1).await?; // the claim's data is there all the same
 
         world.set(BLOCKED, &json!({"configmaps": "false"})).await?;

@@ -1,11 +1,11 @@
 //! `velero backup delete`: the data goes with the backup, whatever is away, and its space is freed.
 
 use anyhow::{Context as _, Result, ensure};
-use api::{BackupRepository, labels, names};
+use api::names;
 use e2e::{DEADLINE, VELERO_DEADLINE, World, nothing_left, wait_until};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::DeleteParams;
 use serde_json::json;
 
 use super::filled;
@@ -91,25 +91,14 @@ async fn the_bucket_shrinks_once_a_deleted_backup_is_maintained(world: World) ->
 
 /// Maintains the repository until its packs have at most that many bytes; returns how many they have.
 async fn shrinks(world: &World, repository: &str, most: u64, size: impl Fn() -> Result<u64>) -> Result<u64> {
-    maintain(world, repository, "mark").await?;
+    world.maintain(repository, "mark").await?;
     // the second run is due by itself when the grace of what the first has marked is over; it is asked for all the same
     let due = tokio::time::Instant::now() + VELERO_DEADLINE;
     while size()? > most {
         ensure!(tokio::time::Instant::now() < due, "{} bytes are still there, not {most}", size()?);
-        maintain(world, repository, "remove").await?;
+        world.maintain(repository, "remove").await?;
     }
     size()
-}
-
-/// Asks for a maintenance run, and waits until it has ended.
-async fn maintain(world: &World, repository: &str, word: &str) -> Result<()> {
-    let repositories: Api<BackupRepository> = Api::all(world.client());
-    let asked = Patch::Merge(json!({"metadata": {"annotations": {labels::MAINTAIN: word}}}));
-    repositories.patch(repository, &PatchParams::default(), &asked).await?;
-    let done = wait_until(&repositories, repository, DEADLINE, "was maintained", |r| {
-        r.is_some_and(|r| r.metadata.annotations.as_ref().is_none_or(|a| !a.contains_key(labels::MAINTAIN)))
-    });
-    done.await.map(drop)
 }
 
 fn bytes_below(folder: &std::path::Path) -> Result<u64> {

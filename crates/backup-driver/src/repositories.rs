@@ -1,0 +1,56 @@
+//! Writes to BackupRepositories, which several of our tasks write, and their users.
+
+use api::BackupRepository;
+use connections::from_kube;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use lifecycle::{Problem, also_for};
+use serde_json::{Value, json};
+
+use crate::Context;
+use crate::error::is_code;
+
+/// Tries to change an object that others change too.
+const TRIES: usize = 5;
+
+/// Changes a BackupRepository. `wanted` gets what is there now and gives the patch, with the `resourceVersion` of it; where somebody else
+/// was faster, it is asked anew. Nothing is written where it wants nothing, or where that object is gone.
+pub(crate) async fn change(
+    described: &BackupRepository,
+    ctx: &Context,
+    wanted: impl Fn(&BackupRepository) -> Option<Value>,
+) -> Result<(), kube::Error> {
+    let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
+    let name = described.name_any();
+    let mut tries = 1;
+    loop {
+        let read = repositories.get_opt(&name).await?;
+        let Some(now) = read.filter(|now| now.uid() == described.uid()) else { return Ok(()) };
+        let Some(patch) = wanted(&now) else { return Ok(()) };
+        match repositories.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Err(error) if is_code(&error, 409) && tries < TRIES => tries += 1,
+            written => return written.map(drop),
+        }
+    }
+}
+
+/// Notes that backups of a namespace lie here, where the BackupRepository does not allow it: from then on they are looked for.
+pub(crate) async fn note_namespace(
+    described: &BackupRepository,
+    namespace: &str,
+    ctx: &Context,
+) -> Result<(), Problem> {
+    // what the location `default` says is no object, and can note nothing
+    if described.uid().is_none() || also_for::noted(described, namespace).is_none() {
+        return Ok(());
+    }
+    let changed = change(described, ctx, |now| {
+        let (key, value) = also_for::noted(now, namespace)?;
+        Some(json!({ "metadata": { "annotations": { key: value }, "resourceVersion": now.resource_version() } }))
+    });
+    let name = described.name_any();
+    let act = format!("note in BackupRepository {name} that namespace {namespace} is backed up through it");
+    changed.await.map_err(|e| from_kube(&act, &e))?;
+    tracing::info!(repository = name, namespace, "noted that there are backups of a namespace that it does not allow");
+    Ok(())
+}

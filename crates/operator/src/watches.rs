@@ -1,0 +1,417 @@
+//! Tells of watches that fail: what nobody is told of, nobody looks at.
+
+use std::time::{Duration, Instant};
+
+use api::Reason;
+use kube::Resource;
+use kube::runtime::controller;
+use kube::runtime::watcher::{self, Event};
+
+use crate::client::ANSWER;
+use crate::error::chain;
+
+/// So many errors in a row are told: they take ten seconds or more.
+const MANY_ERRORS: u32 = 5;
+/// Errors in a row for so long are told, however few: an API server that hangs lets one happen in [`ANSWER`].
+const LONG: Duration = Duration::from_secs(60);
+/// Longest pause of kube's `default_backoff`, with its jitter, and something for the work between.
+const PAUSE: Duration = Duration::from_secs(75);
+/// A watch that stood so long was heard of in between: what lies in front of an API server may end silent ones once a minute.
+const STOOD: Duration = Duration::from_secs(45);
+
+/// The watches of a controller, or a single one. Says in the log that they have failed for long, once, and that they work again.
+#[derive(Debug)]
+pub struct Watches {
+    kind: String,
+    errors: Errors,
+}
+
+impl Watches {
+    /// Of objects of that kind.
+    pub fn of<K: Resource<DynamicType = ()>>() -> Self {
+        Self { kind: K::kind(&()).into_owned(), errors: Errors::new(LONG) }
+    }
+
+    /// What a watch gave.
+    pub fn saw<K>(&mut self, event: &Result<Event<K>, watcher::Error>) {
+        let word = self.errors.note(event, Instant::now());
+        self.log(word, event.as_ref().err());
+    }
+
+    /// What a controller gave that watches for itself. It shows what it looks at, and that may be due by its own clock: so only that the
+    /// watches fail is told. What a look has met is told elsewhere.
+    pub fn looked<T, E: 'static>(&mut self, given: &Result<T, controller::Error<E, watcher::Error>>) {
+        if let Err(controller::Error::QueueError(error)) = given {
+            let word = self.errors.failed(error, Instant::now());
+            self.log(word, Some(error));
+        }
+    }
+
+    fn log(&self, word: Word, error: Option<&watcher::Error>) {
+        let (kind, reason) = (&self.kind, error.map_or(Reason::ClusterUnreachable, reason_of));
+        let error = error.map(|error| chain(error)).unwrap_or_default();
+        match word {
+            Word::Nothing => {}
+            Word::Failed => {
+                tracing::debug!(kind, %reason, error, "changes are not heard of at the moment; trying again");
+            }
+            Word::Away => tracing::warn!(
+                kind,
+                %reason,
+                error,
+                "changes are not heard of: the watch has failed {} times in a row. It is tried again until it works. {}",
+                self.errors.count,
+                reason.fix()
+            ),
+            Word::Back => tracing::info!(kind, "changes are heard of again"),
+        }
+    }
+}
+
+/// What an error of a watch means.
+fn reason_of(error: &watcher::Error) -> Reason {
+    let code = match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => match error {
+            kube::Error::Api(status) => status.code,
+            kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
+                return Reason::ClusterUnreachable;
+            }
+            _ => return Reason::Internal,
+        },
+        watcher::Error::WatchError(status) => status.code,
+        watcher::Error::NoResourceVersion => return Reason::Internal,
+    };
+    match code {
+        401 | 403 => Reason::ClusterForbidden,
+        429 | 500..=504 => Reason::ClusterUnreachable,
+        _ => Reason::Internal,
+    }
+}
+
+/// Errors in a row.
+#[derive(Debug)]
+struct Errors {
+    /// Told when they have lasted so long.
+    long: Duration,
+    count: u32,
+    /// The first and the last of the row.
+    row: Option<(Instant, Instant)>,
+    /// That this row is long was said.
+    row_told: bool,
+    /// That some row was long was said, and not that it is over.
+    told: bool,
+}
+
+/// What is to be said of a watch.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    Nothing,
+    /// One more error.
+    Failed,
+    /// It has failed for long, which was not said of this row yet.
+    Away,
+    /// That is over.
+    Back,
+}
+
+impl Errors {
+    fn new(long: Duration) -> Self {
+        Self { long, count: 0, row: None, row_told: false, told: false }
+    }
+
+    /// Counts what the watch gave.
+    fn note<K>(&mut self, event: &Result<Event<K>, watcher::Error>, now: Instant) -> Word {
+        match event {
+            Err(error) => self.failed(error, now),
+            Ok(Event::Init) => Word::Nothing, // comes before the API server is asked
+            Ok(_) => {
+                let (told, none) = (self.told, Self::new(self.long));
+                *self = none;
+                if told { Word::Back } else { Word::Nothing }
+            }
+        }
+    }
+
+    /// One more.
+    fn failed(&mut self, error: &watcher::Error, now: Instant) -> Word {
+        // a watch that goes on shows nothing as long as nothing changes
+        let had_begun = matches!(error, watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_));
+        let apart = if had_begun { STOOD } else { ANSWER + PAUSE };
+        let first = match self.row {
+            Some((first, last)) if now.duration_since(last) < apart => first,
+            _ => {
+                (self.count, self.row_told) = (0, false);
+                now
+            }
+        };
+        self.row = Some((first, now));
+        self.count = self.count.saturating_add(1);
+        if self.row_told || (self.count < MANY_ERRORS && now.duration_since(first) < self.long) {
+            return Word::Failed;
+        }
+        (self.row_told, self.told) = (true, true);
+        Word::Away
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::Uri;
+    use futures::{Stream, StreamExt as _, stream};
+    use k8s_openapi::api::coordination::v1::Lease;
+    use kube::runtime::reflector::ObjectRef;
+    use kube::runtime::{WatchStreamExt as _, watcher};
+    use kube::{Api, Client};
+    use serde::de::DeserializeOwned;
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    use super::Word::{Away, Back, Failed, Nothing};
+    use super::*;
+    use crate::client::{answered_within, watching};
+
+    type Seen = Result<Event<Lease>, watcher::Error>;
+
+    fn silent() -> Seen {
+        Err(watcher::Error::InitialListFailed(kube::Error::Service("no answer".into())))
+    }
+
+    fn broken_off() -> Seen {
+        Err(watcher::Error::WatchFailed(kube::Error::Service("reset by peer".into())))
+    }
+
+    /// What is said of what a watch gives, each so many seconds after the beginning.
+    fn said(given: impl IntoIterator<Item = (u64, Seen)>) -> Vec<Word> {
+        let (mut errors, begun) = (Errors::new(LONG), Instant::now());
+        given.into_iter().map(|(seconds, event)| errors.note(&event, begun + Duration::from_secs(seconds))).collect()
+    }
+
+    #[test]
+    fn an_api_server_that_shows_nothing_for_long_is_told_of_once_and_when_it_is_back() {
+        let fast = [0, 1, 3, 6, 13, 26].map(|second| (second, silent()));
+        assert_eq!(said(fast), [Failed, Failed, Failed, Failed, Away, Failed], "it refuses");
+        let hangs = [65, 131, 198, 270, 400].map(|second| (second, silent()));
+        assert_eq!(said(hangs), [Failed, Away, Failed, Failed, Failed], "it is silent until it is given up");
+        let over = [
+            (65, silent()),
+            (131, silent()),
+            (132, Ok(Event::Init)), // nobody has answered yet
+            (198, silent()),
+            (199, Ok(Event::InitDone)),
+            (200, Ok(Event::InitDone)),
+        ];
+        assert_eq!(said(over), [Failed, Away, Nothing, Failed, Back, Nothing]);
+    }
+
+    /// The watch works and nothing changes: nothing shows that a row is over, but the next error is none of it.
+    #[test]
+    fn the_end_of_a_silence_is_told_also_where_nothing_changed_for_long() {
+        let given = [
+            (0, silent()),
+            (66, silent()),
+            (4_000, broken_off()),
+            (4_001, Ok(Event::InitDone)),
+            (20_000, silent()),
+            (20_066, silent()),
+            (40_000, silent()),
+            (40_066, silent()), // another row, of which nobody has heard
+            (40_067, Ok(Event::InitDone)),
+        ];
+        assert_eq!(said(given), [Failed, Away, Failed, Back, Failed, Away, Failed, Away, Back]);
+    }
+
+    #[test]
+    fn nobody_is_warned_of_watches_that_something_ends_once_a_minute_or_that_fail_now_and_then() {
+        let minutes = (0..20).map(|minute| (minute * 60, broken_off()));
+        assert!(said(minutes).iter().all(|word| *word == Failed), "a proxy ends what is silent");
+        let hours = (0..20).map(|hour| (hour * 3_600, silent()));
+        assert!(said(hours).iter().all(|word| *word == Failed), "now and then is not for long");
+        let at_once = [0, 1, 3, 6, 13].map(|second| (second, broken_off()));
+        assert_eq!(said(at_once), [Failed, Failed, Failed, Failed, Away], "it begins and breaks off each time");
+    }
+
+    #[test]
+    fn an_error_of_a_watch_is_told_with_the_word_that_says_what_helps() {
+        let status = |code| kube::core::Status { code, ..kube::core::Status::default() }.boxed();
+        let cases = [
+            (watcher::Error::InitialListFailed(kube::Error::Api(status(403))), Reason::ClusterForbidden),
+            (watcher::Error::WatchStartFailed(kube::Error::Api(status(503))), Reason::ClusterUnreachable),
+            (watcher::Error::WatchError(status(500)), Reason::ClusterUnreachable),
+            (watcher::Error::InitialListFailed(kube::Error::Service("hangs".into())), Reason::ClusterUnreachable),
+            (watcher::Error::InitialListFailed(kube::Error::Api(status(404))), Reason::Internal), // no such kind
+            (watcher::Error::NoResourceVersion, Reason::Internal),
+        ];
+        for (error, want) in cases {
+            assert_eq!(reason_of(&error), want, "{error:?}");
+        }
+    }
+
+    /// What is logged on one thread.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        /// Takes what this thread logs until the guard is dropped.
+        fn listen(&self) -> tracing::subscriber::DefaultGuard {
+            let log = self.clone();
+            let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false).without_time();
+            tracing::subscriber::set_default(lines.with_writer(move || log.clone()).finish())
+        }
+
+        /// The lines of this file since the last time; each begins with how heavy it is.
+        fn lines(&self) -> Vec<String> {
+            let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
+            let of_us = text.lines().filter(|line| line.contains("operator::watches"));
+            of_us.map(|line| line.trim_start().to_owned()).collect()
+        }
+    }
+
+    /// Runs a controller of that kind where nobody answers until a warning is logged; what was logged.
+    async fn told_where_nobody_answers<K>(log: &Log) -> Vec<String>
+    where
+        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap()); // a port that nobody has
+        let objects: Api<K> = Api::all(Client::try_from(nowhere).unwrap());
+        let given = controller::Controller::new(objects, watching()).run(
+            |_, _| async { Ok::<_, crate::Error>(controller::Action::await_change()) },
+            |_, _, _| controller::Action::await_change(),
+            Arc::new(()),
+        );
+        let (mut given, mut watches, mut lines) = (pin!(given), Watches::of::<K>(), Vec::new());
+        while !lines.iter().any(|line: &String| line.starts_with("WARN")) {
+            watches.looked(&given.next().await.expect("a controller goes on for ever"));
+            lines.extend(log.lines());
+        }
+        lines
+    }
+
+    /// Nobody else says that restores, claims of repositories and maintenance stand still.
+    #[tokio::test(start_paused = true)]
+    async fn a_controller_that_hears_of_no_changes_says_so_once_of_which_kind_and_why() {
+        let log = Log::default();
+        let _listening = log.listen();
+        let hour = Duration::from_secs(3600); // of the runtime's clock
+        let told = async {
+            [
+                ("CloneFromSnapshot", told_where_nobody_answers::<api::CloneFromSnapshot>(&log).await),
+                ("BackupRepositoryClaim", told_where_nobody_answers::<api::BackupRepositoryClaim>(&log).await),
+                ("BackupRepository", told_where_nobody_answers::<api::BackupRepository>(&log).await),
+            ]
+        };
+        for (kind, lines) in tokio::time::timeout(hour, told).await.expect("it is told") {
+            let levels: Vec<_> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
+            assert_eq!(levels, ["DEBUG", "DEBUG", "DEBUG", "DEBUG", "WARN"], "{lines:?}");
+            for line in &lines {
+                assert!(line.contains(&format!("kind=\"{kind}\"")) && !line.contains("error=\"\""), "{line}");
+            }
+            let (warning, reason) = (lines.last().unwrap(), Reason::ClusterUnreachable);
+            assert!(warning.contains("changes are not heard of") && warning.contains(reason.fix()), "{warning}");
+        }
+    }
+
+    /// A look may be due by the controller's own clock, and what it has met is told elsewhere.
+    #[test]
+    fn what_a_look_gives_is_neither_an_error_of_the_watch_nor_its_end() {
+        let gone = || controller::Error::ObjectNotFound(Box::new(ObjectRef::<Lease>::new("l").erase()));
+        let failed = || controller::Error::QueueError(watcher::Error::NoResourceVersion);
+        let (log, mut watches) = (Log::default(), Watches::of::<Lease>());
+        let _listening = log.listen();
+        for _ in 0..=MANY_ERRORS {
+            let given: [Result<(), controller::Error<crate::Error, watcher::Error>>; 3] =
+                [Ok(()), Err(gone()), Err(failed())];
+            for given in &given {
+                watches.looked(given);
+            }
+        }
+        let lines = log.lines();
+        let levels: Vec<_> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(levels, ["DEBUG", "DEBUG", "DEBUG", "DEBUG", "WARN", "DEBUG"], "{lines:?}");
+    }
+
+    /// Longest wait for anything here.
+    const DEADLINE: Duration = Duration::from_secs(30);
+    /// In the place of [`ANSWER`] and [`LONG`].
+    const SHORT: Duration = Duration::from_secs(1);
+
+    fn client(of: &TcpListener) -> Client {
+        let url = format!("http://{}", of.local_addr().unwrap());
+        answered_within(SHORT, kube::Config::new(url.parse().unwrap())).unwrap()
+    }
+
+    /// Waits until that the watch is away is said; the error.
+    async fn away(seen: impl Stream<Item = Seen>) -> String {
+        let (mut seen, mut errors) = (pin!(seen), Errors::new(SHORT));
+        let told = async {
+            loop {
+                let event = seen.next().await.unwrap();
+                if errors.note(&event, Instant::now()) == Away {
+                    break chain(&event.unwrap_err());
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, told).await.expect("it is told in time")
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_takes_connections_and_never_answers_is_told_of() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let leases: Api<Lease> = Api::namespaced(client(&listener), "velero");
+        let hanging = tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok(connection) = listener.accept().await {
+                held.push(connection);
+            }
+        });
+        let error = away(watcher(leases.clone(), watching()).default_backoff()).await;
+        assert!(error.contains("the API server gave no answer within 1s"), "{error}");
+        let asked = tokio::time::timeout(DEADLINE, leases.get("l")).await.expect("a look ends too");
+        assert!(matches!(asked, Err(kube::Error::Service(_))), "{asked:?}");
+        hanging.abort();
+    }
+
+    /// Its lists work, and so does its first watch; then nothing comes from it any more, not even the end of that watch.
+    #[tokio::test]
+    async fn an_api_server_that_falls_silent_under_a_watch_is_told_of() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let leases: Api<Lease> = Api::namespaced(client(&listener), "velero");
+        let watched = Arc::new(AtomicU32::new(0));
+        let watching_it = watched.clone();
+        let answer = move |asked: Uri| {
+            let is_watch = asked.query().is_some_and(|query| query.contains("watch=true"));
+            let watch = is_watch.then(|| watching_it.fetch_add(1, Ordering::Relaxed));
+            async move {
+                match watch {
+                    None => Body::from(json!({ "metadata": { "resourceVersion": "1" }, "items": [] }).to_string()),
+                    Some(0) => Body::from_stream(stream::pending::<Result<String, std::io::Error>>()),
+                    Some(_) => std::future::pending().await,
+                }
+            }
+        };
+        let serving = tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        let error = away(watcher(leases, watching().timeout(1)).default_backoff()).await;
+        assert!(error.contains("failed to start watching object"), "lists are answered: {error}");
+        assert!(watched.load(Ordering::Relaxed) > 2, "the silent one was given up, and asked for again");
+        serving.abort();
+    }
+}
