@@ -273,6 +273,9 @@ reasons! {
         SnapshotDeleteFailed: "The data is stored, but the disk snapshot could not be deleted.",
             "Another task works on the disk, or vCenter does not answer.",
             "See the disk's tasks in vCenter; the deletion is repeated until it is done.";
+        DefinitionsMissing: "The API server does not know objects of this kind.",
+            "Definitions (CRDs) of the chart are not installed, or were deleted.",
+            "Apply the definitions of this version (deploy/crds, or the chart with crds.install=true); `vsphere-backup doctor` names those that are missing.";
         Internal: "Something happened that should not happen.",
             "A fault of ours.",
             "Report it with the log around that time.";

@@ -96,7 +96,7 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let deletions = follow_deletions(ctx.clone());
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
     let namespace = ctx.namespace.clone();
-    let mut watches = Watches::of::<BackupRepositoryClaim>();
+    let mut watches = Watches::of::<BackupRepositoryClaim>().with_others(1);
     let controller = kube::runtime::Controller::new(claims, watching())
         .watches(repositories, watching(), move |repository| {
             let claim = Some(repository.backup_repository_claim).filter(|name| !name.is_empty())?;

@@ -119,7 +119,8 @@ async fn on_a_thread(
         .unwrap_or_else(|_| Err(Problem::passing(Reason::Internal, "free the space of deleted backups: it panicked")))
 }
 
-/// A run in each of its repositories: one a namespace.
+/// A run in each of its repositories: one a namespace. One that fails keeps no other from its run; what it failed by is given at the end,
+/// so that all are tried again.
 async fn maintain(
     described: &BackupRepository,
     settings: &maintenance::Settings,
@@ -132,22 +133,42 @@ async fn maintain(
         allow_short_grace: settings.short_grace,
         ..MaintenanceOptions::default()
     };
-    let mut reports = Vec::new();
+    let (mut reports, mut first) = (Vec::new(), None);
     for namespace in described.namespaces() {
-        let repository = match ctx.repositories.open(described, namespace).await {
-            Ok(repository) => repository,
-            Err(problem) if problem.reason == Reason::RepositoryMissing => continue, // nobody ever wrote there
-            Err(problem) => return Err(problem),
-        };
-        let failed = |e: repository::Error| from_repository("free the space of deleted backups", &e);
-        // one driver is active in a cluster: a lock of this name is of one that died
-        repository.remove_locks_of(&options.holder).await.map_err(failed)?;
-        let report = repository.maintain(&options, stop).await.map_err(failed)?;
-        let (repository, ran) = (described.name_any(), serde_json::to_string(&report).unwrap_or_default());
-        tracing::info!(repository, namespace, report = ran, "maintenance ran");
-        reports.push(report);
+        match maintain_one(described, namespace, &options, ctx, stop).await {
+            Ok(report) => reports.extend(report),
+            Err(problem) if stop.is_cancelled() => return Err(problem),
+            Err(problem) => {
+                let repository = described.name_any();
+                tracing::warn!(repository, namespace, %problem, "maintenance goes on with the next namespace");
+                first.get_or_insert(problem);
+            }
+        }
     }
-    Ok(reports)
+    first.map_or(Ok(reports), Err)
+}
+
+/// A run in the repository of one namespace; `None` where nobody ever wrote.
+async fn maintain_one(
+    described: &BackupRepository,
+    namespace: &str,
+    options: &MaintenanceOptions,
+    ctx: &Context,
+    stop: &CancellationToken,
+) -> Result<Option<Report>, Problem> {
+    let repository = match ctx.repositories.open(described, namespace).await {
+        Ok(repository) => repository,
+        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(None),
+        Err(problem) => return Err(problem),
+    };
+    let act = format!("free the space of deleted backups of namespace {namespace}");
+    let failed = |e: repository::Error| from_repository(&act, &e);
+    // one driver is active in a cluster: a lock of this name is of one that died
+    repository.remove_locks_of(&options.holder).await.map_err(failed)?;
+    let report = repository.maintain(options, stop).await.map_err(failed)?;
+    let (repository, ran) = (described.name_any(), serde_json::to_string(&report).unwrap_or_default());
+    tracing::info!(repository, namespace, report = ran, "maintenance ran");
+    Ok(Some(report))
 }
 
 /// Notes a run that ended well.
@@ -170,7 +191,7 @@ async fn finished(
         }))
     });
     let act = format!("note maintenance of BackupRepository {}", described.name_any());
-    changed.await.map_err(Error::cluster(act))
+    changed.await.map(drop).map_err(Error::cluster(act))
 }
 
 /// Says why a run did not end well; an event when the reason is new.

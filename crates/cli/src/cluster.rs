@@ -46,14 +46,25 @@ pub(crate) async fn status(arguments: &StatusArguments, output: Output) -> Resul
 }
 
 /// The cluster that the arguments name, or that the environment does.
-pub(crate) async fn connect(arguments: &ClusterArguments) -> Result<Client> {
+pub(crate) async fn connect(arguments: &ClusterArguments) -> Result<Client, Refused> {
     if arguments.kubeconfig.is_none() && !environment_names_a_cluster() {
-        let fix = "name a cluster with --kubeconfig or KUBECONFIG; `list` takes --repository instead";
-        return Err(Refused::new("find the cluster: neither a cluster nor a repository was given", fix).into());
+        return Err(Refused::new("find the cluster: none was given", "name a cluster with --kubeconfig or KUBECONFIG"));
     }
     let connected = operator::client::connect(arguments.kubeconfig.as_deref()).await;
-    let fix = "let --kubeconfig or KUBECONFIG name a kubeconfig that can be read; `list` takes --repository instead";
-    Ok(connected.map_err(|error| Refused { code: exit::FAILED, ..Refused::new(Problem::chain(&error), fix) })?)
+    connected.map_err(|error| {
+        let fix = match error {
+            operator::Error::Client(_) => {
+                "log in to the cluster as kubectl does, or mend what is named in the kubeconfig, then start again"
+            }
+            _ => "let --kubeconfig or KUBECONFIG name a kubeconfig that can be read",
+        };
+        Refused { code: exit::FAILED, ..Refused::new(Problem::chain(&error), fix) }
+    })
+}
+
+/// Alone among the commands on a cluster, `list` can do without one.
+fn or_a_repository(refused: Refused) -> Refused {
+    Refused { fix: format!("{}; `list` takes --repository instead", refused.fix).into(), ..refused }
 }
 
 /// Whether there is one of the places where a client looks: KUBECONFIG, ~/.kube/config, a pod's account.
@@ -207,7 +218,7 @@ fn snapshot_id(namespace: &str, path: &str, disk_snapshot: Option<DiskSnapshot>)
 }
 
 pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()> {
-    let client = connect(&arguments.cluster).await?;
+    let client = connect(&arguments.cluster).await.map_err(or_a_repository)?;
     let repositories = Repositories::new(client.clone(), &arguments.cluster.velero_namespace);
     let (mut found, mut seen, mut failures) = (Vec::new(), std::collections::BTreeSet::new(), Failures::default());
     for described in all::<BackupRepository>(&client).await? {

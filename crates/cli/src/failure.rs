@@ -134,9 +134,12 @@ fn of_store(error: &store::Error) -> (u8, &'static str) {
             "look at the disk that the repository's folder is on, and at the system's log, then start again"
         }
         (None, store::ErrorKind::BucketMissing) => return of_kind(Store::BucketMissing),
+        (None, store::ErrorKind::AccessDenied) if error.source().is_some_and(|cause| cause.is::<store::NoKey>()) => {
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may read and write the bucket, or mend where it is to \
+             come from; RUST_LOG=aws_config=debug tells where one is looked for"
+        }
         (None, store::ErrorKind::AccessDenied) => {
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may read and write the bucket; RUST_LOG=aws_config=debug \
-             tells where else one is looked for"
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may read and write the bucket"
         }
         (None, store::ErrorKind::Unreachable) => return of_kind(Store::Unreachable),
         (None, store::ErrorKind::NotFound | store::ErrorKind::Failed) => return of_kind(Store::StoreFailed),

@@ -1,8 +1,9 @@
 //! What it means that a look for a backup has failed: there is none, or nobody can say. A backup of a disk snapshot may lie in either
 //! format, whatever is written now; somebody may have chosen the other one since.
 
-use api::Reason;
+use api::conditions::{self, STORED, Status};
 use api::parameters::RepositoryFormat;
+use api::{Condition, Reason};
 
 use crate::Problem;
 
@@ -17,10 +18,23 @@ pub enum FailedLook {
     Unknown,
 }
 
-/// Decides about a look in one format. `in_use` is the format that is written now; `None` where nobody can tell.
-pub fn failed_look(problem: &Problem, format: RepositoryFormat, in_use: Option<RepositoryFormat>) -> FailedLook {
+/// Whether the conditions of an Upload, or of its Snapshot, say that the backup was read back: only the disk snapshot was left to delete.
+pub fn was_stored(said: &[Condition]) -> bool {
+    conditions::get(said, STORED).is_some_and(|stored| stored.status == Status::True.as_str())
+}
+
+/// Decides about a look in one format. `in_use` is the format that is written now; `None` where nobody can tell. `was_stored` is what
+/// [`was_stored`] says: a backup that was there once is not missing because the bucket is for a while, as behind a wrong endpoint or a
+/// store that came up without its volume.
+pub fn failed_look(
+    problem: &Problem,
+    format: RepositoryFormat,
+    in_use: Option<RepositoryFormat>,
+    was_stored: bool,
+) -> FailedLook {
     use RepositoryFormat::{Legacy, Restic};
     match (format, problem.reason) {
+        (Legacy | Restic, Reason::BucketMissing) if was_stored => FailedLook::Unknown,
         (Legacy | Restic, Reason::BucketMissing) | (Restic, Reason::RepositoryMissing) => FailedLook::Absent,
         // what is there is no whole backup
         (Legacy, Reason::OldBackupIncomplete) => FailedLook::Absent,
@@ -65,7 +79,20 @@ mod tests {
         ];
         for (situation, reason, format, in_use, want) in cases {
             let problem = Problem::passing(reason, "look for the backup");
-            assert_eq!(failed_look(&problem, format, in_use), want, "{situation}");
+            assert_eq!(failed_look(&problem, format, in_use, false), want, "{situation}");
+            let was_stored = if reason == BucketMissing { Unknown } else { want };
+            assert_eq!(failed_look(&problem, format, in_use, true), was_stored, "{situation}, and it was stored");
         }
+    }
+
+    #[test]
+    fn only_what_was_read_back_counts_as_stored() {
+        let noon = api::Timestamp::from_second(43_200).expect("a time");
+        for (status, want) in [(Status::True, true), (Status::False, false), (Status::Unknown, false)] {
+            let mut said = Vec::new();
+            conditions::set(&mut said, STORED, status, Reason::Uploaded, "", noon);
+            assert_eq!(was_stored(&said), want, "{status:?}");
+        }
+        assert!(!was_stored(&[]), "nothing was said");
     }
 }

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use kube::client::ClientBuilder;
+use kube::client::{AuthError, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use tower::BoxError;
+use tower::layer::util::Stack;
 use tower::timeout::TimeoutLayer;
 use tower::timeout::error::Elapsed;
 use tower::util::MapErrLayer;
@@ -20,7 +21,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub(crate) const ANSWER: Duration = Duration::from_secs(65);
 /// How long one of our [watches](watching) lasts before the next one goes on where it was, which costs one request and no list. kube gives
 /// one up that is silent 5 seconds longer, and that is when a watch from which nothing comes any more, not even its end, is noticed.
-const WATCH_SECONDS: u32 = 120;
+pub(crate) const WATCH_SECONDS: u32 = 150;
 /// Longest silence within an answer: longer than any watch lasts, kube's own of single objects (290 seconds) among them.
 const READ: Duration = Duration::from_secs(295);
 
@@ -39,7 +40,26 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<kube::Client, Error> {
     config.read_timeout = Some(READ);
     // a connection that was used long ago has as much time as a new one
     config.reset_reader_on_write = true;
-    answered_within(ANSWER, config).map_err(|e| unusable(&e))
+    let plugin = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
+    let client = ClientBuilder::try_from(config);
+    let client = client.map_err(|e: kube::Error| Error::Client(no_client(&e, plugin.as_deref())))?;
+    Ok(client.with_layer(&answered_within(ANSWER)).build())
+}
+
+/// Why there is no client. What a plugin printed may be a token, and kube names its environment too: neither is repeated.
+fn no_client(error: &kube::Error, plugin: Option<&str>) -> String {
+    let plugin = plugin.unwrap_or("the kubeconfig's plugin");
+    match error {
+        kube::Error::Auth(AuthError::AuthExecStart(cause)) => format!("run `{plugin}`: {cause}"),
+        kube::Error::Auth(AuthError::AuthExecRun { out, .. }) => {
+            let complained = String::from_utf8_lossy(&out.stderr);
+            let last = complained.lines().rev().map(str::trim).find(|line| !line.is_empty());
+            let last = last.map(|line| format!(": {line}")).unwrap_or_default();
+            format!("`{plugin}` failed with {}{last}", out.status)
+        }
+        kube::Error::Auth(AuthError::AuthExecParse(_)) => format!("what `{plugin}` printed is no credential"),
+        other => other.to_string(),
+    }
 }
 
 /// How our programs watch: an API server that falls silent is noticed in minutes.
@@ -47,8 +67,10 @@ pub fn watching() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// A client whose requests fail where no answer has begun within `time`.
-pub(crate) fn answered_within(time: Duration, config: kube::Config) -> Result<kube::Client, kube::Error> {
+/// What a client's requests go through that fail where no answer has begun within `time`.
+pub(crate) fn answered_within(
+    time: Duration,
+) -> Stack<TimeoutLayer, MapErrLayer<impl Fn(BoxError) -> BoxError + Clone + Send + 'static>> {
     let told = MapErrLayer::new(move |error: BoxError| -> BoxError {
         if error.is::<Elapsed>() {
             format!("the API server gave no answer within {time:?}, or only that it is busy").into()
@@ -56,5 +78,5 @@ pub(crate) fn answered_within(time: Duration, config: kube::Config) -> Result<ku
             error
         }
     });
-    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(time)).with_layer(&told).build())
+    Stack::new(TimeoutLayer::new(time), told)
 }

@@ -25,6 +25,9 @@ pub enum Error {
     /// No way to the API server is configured.
     #[error("find the API server: {0}")]
     Config(String),
+    /// What is configured was read, and makes no client: a login that has expired, a plugin that is not there.
+    #[error("make a client of the API server: {0}")]
+    Client(String),
     /// The API server refused or failed.
     #[error("{act}")]
     Api {
@@ -77,4 +80,19 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         // kube's errors say what their sources say
         if text.contains(&cause) { text } else { format!("{text}: {cause}") }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_was_said_already_is_not_said_again_and_every_other_one_is() {
+        let refused = || std::io::Error::other("connection refused");
+        let repeats = || kube::Error::ReadEvents(refused());
+        assert_eq!(chain(&repeats()), "Error reading events stream: connection refused");
+        assert_eq!(chain(&Error::Signals(refused())), "watch for signals: connection refused");
+        let both = Error::api("read lease l", repeats());
+        assert_eq!(chain(&both), "read lease l: Error reading events stream: connection refused");
+    }
 }

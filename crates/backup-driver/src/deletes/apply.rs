@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use api::{BackupRepository, DeleteSnapshot, Reason, Upload};
+use api::parameters::RepositoryFormat;
+use api::{BackupRepository, DeleteSnapshot, Reason, Upload, WITHOUT_BACKUP_REPOSITORY};
 use connections::{from_original, from_repository};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use lifecycle::delete::{self, Seen, Target, Waits, status, target};
+use lifecycle::stored::{FailedLook, failed_look, is_outside_our_folder};
 use lifecycle::{Problem, flavor, retry};
 use serde_json::json;
 use vsphere::Deleted;
@@ -22,10 +24,8 @@ use crate::{Attempts, Context, Error, To};
 const DELETING: Duration = Duration::from_secs(300);
 /// How long opening the repository and deleting the restore point may take in one attempt.
 const FORGETTING: Duration = Duration::from_secs(120);
-/// How often a waiting deletion looks at the clock; the end of the Upload comes as an event.
-const WAITING: Duration = Duration::from_secs(60);
-/// How often it looks where no event will come: the Upload is gone, its node lets go of the disk.
-const LETTING_GO: Duration = Duration::from_secs(2);
+/// How soon it looks again where the Upload went meanwhile.
+const GONE: Duration = Duration::from_secs(2);
 
 /// What the attempts of a deletion are counted by.
 pub(super) fn attempts_of(asked: &DeleteSnapshot) -> Attempts {
@@ -34,7 +34,7 @@ pub(super) fn attempts_of(asked: &DeleteSnapshot) -> Attempts {
 
 /// Asks the Upload to stop. It comes back with the Upload's next change.
 pub(super) async fn cancel_upload(asked: &DeleteSnapshot, seen: &Seen, ctx: &Context) -> Result<Action, Error> {
-    let Some(upload) = &seen.upload else { return Ok(Action::requeue(LETTING_GO)) };
+    let Some(upload) = &seen.upload else { return Ok(Action::requeue(GONE)) };
     let target = match target(asked) {
         Ok(target) => target,
         Err(problem) => return fail(asked, &problem, ctx).await,
@@ -52,7 +52,7 @@ pub(super) async fn cancel_upload(asked: &DeleteSnapshot, seen: &Seen, ctx: &Con
     let patch = Patch::Merge(json!({ "spec": { "uploadCancel": true } }));
     match uploads.patch(&name, &PatchParams::default(), &patch).await {
         Ok(_) => tracing::info!(upload = name, delete = asked.name_any(), "its backup is deleted; asked it to stop"),
-        Err(e) if is_code(&e, 404) => return Ok(Action::requeue(LETTING_GO)), // gone since we looked
+        Err(e) if is_code(&e, 404) => return Ok(Action::requeue(GONE)), // since we looked
         Err(e) => return Err(Error::cluster("ask the Upload to stop")(e)),
     }
     Step::UploadCancelled.done();
@@ -69,8 +69,7 @@ pub(super) async fn await_upload(
 ) -> Result<Action, Error> {
     let before = asked.status.clone().unwrap_or_default();
     ctx.publish(asked, &status::waiting(&before, waits, ctx.now())).await?;
-    let gone = seen.upload.as_ref().is_none_or(|u| u.metadata.deletion_timestamp.is_some());
-    Ok(Action::requeue(if gone { LETTING_GO } else { WAITING }))
+    Ok(Action::requeue(delete::look_again(asked, seen, ctx.now())))
 }
 
 /// It cannot be done.
@@ -129,14 +128,21 @@ async fn find_first(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> R
     }
     let looking = async {
         let described = described(asked, ctx).await?;
-        if delete::namespace(asked, target, &described.allowed_namespaces)?.is_some() {
+        if target.namespace_in(&described).is_some() {
             return Ok(false);
         }
         let holds = ctx.repositories.original(&described).await?.holds(&target.disk_snapshot).await;
-        match holds.map_err(|e| from_original("look for the backup", &e))? {
-            true => Ok(true),
-            false => Err(delete::not_found(target)),
-        }
+        let holds = match holds.map_err(|e| from_original("look for the backup", &e)) {
+            // with keys for our folder alone: no later attempt gets further
+            Err(problem)
+                if asked.spec.backup_repository != WITHOUT_BACKUP_REPOSITORY
+                    && is_outside_our_folder(&problem, in_use(&described, ctx).await) =>
+            {
+                false
+            }
+            looked => looked?,
+        };
+        if holds { Ok(true) } else { Err(delete::not_found(target)) }
     };
     tokio::time::timeout(FORGETTING, looking).await.map_err(|_| late("look for the backup"))?
 }
@@ -186,7 +192,7 @@ async fn described(asked: &DeleteSnapshot, ctx: &Context) -> Result<BackupReposi
 
 async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<bool, Problem> {
     let described = described(asked, ctx).await?;
-    let from = delete::namespace(asked, target, &described.allowed_namespaces)?;
+    let from = target.namespace_in(&described);
     let ours = match &from {
         Some(from) => forget_point(&described, from, target, ctx).await,
         None => Ok(false),
@@ -194,9 +200,7 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
     // in both formats: somebody may have chosen the other one between two attempts of an Upload
     let theirs = match forget_original(&described, target, ctx).await {
         // not where it is the only place that is looked in
-        Err(problem)
-            if from.is_some() && problem.reason == Reason::StoreAccessDenied && is_restic(&described, ctx).await =>
-        {
+        Err(problem) if from.is_some() && is_outside_our_folder(&problem, in_use(&described, ctx).await) => {
             tracing::warn!(%problem, "our keys do not reach the original's folder: a backup of the original would stay there");
             Ok(false)
         }
@@ -205,9 +209,9 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
     Ok(ours? | theirs?)
 }
 
-/// Whether backups are written in our format: then keys for our folder alone are enough.
-async fn is_restic(described: &BackupRepository, ctx: &Context) -> bool {
-    matches!(ctx.repositories.format(described).await, Ok(api::parameters::RepositoryFormat::Restic))
+/// The format that backups are written in; `None` where nobody can tell.
+async fn in_use(described: &BackupRepository, ctx: &Context) -> Option<RepositoryFormat> {
+    ctx.repositories.format(described).await.ok()
 }
 
 /// Removes the restore point from the repository; `false`: there is none.
@@ -219,24 +223,24 @@ async fn forget_point(
 ) -> Result<bool, Problem> {
     let repository = match ctx.repositories.open(described, from).await {
         Ok(repository) => repository,
-        // nobody ever wrote there: nothing to delete
-        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
-        // who has only backups of the original may never have had a key
-        Err(problem) if problem.reason == Reason::RepositoryPasswordMissing => {
-            return if ctx.repositories.is_made(described, from).await? { Err(problem) } else { Ok(false) };
+        Err(problem) => {
+            // it was stored, as far as we know: a bucket that is not there now keeps the deletion from its end
+            return match failed_look(&problem, RepositoryFormat::Restic, in_use(described, ctx).await, true) {
+                FailedLook::Absent => Ok(false), // nothing to delete
+                FailedLook::AbsentUnlessMade if !ctx.repositories.is_made(described, from).await? => Ok(false),
+                FailedLook::AbsentUnlessMade | FailedLook::Unknown => Err(problem),
+            };
         }
-        Err(problem) => return Err(problem),
     };
+    // an older driver noted nothing when it backed this namespace up. First: what is noted only after the removal would be called missing
+    // by the attempt that comes after one that could not note it
+    note_namespace(described, from, ctx).await?;
     let failed = |e: repository::Error| from_repository("delete the restore point", &e);
     let mut was_there = false;
     while let Some(point) = repository.find_readable(&target.disk_snapshot).await.map_err(failed)? {
         repository.forget(&point.id).await.map_err(failed)?;
         tracing::info!(point = %point.id, disk_snapshot = %target.disk_snapshot, "deleted the restore point");
         was_there = true;
-    }
-    // an older driver noted nothing when it backed this namespace up
-    if let Err(problem) = note_namespace(described, from, ctx).await {
-        tracing::warn!(%problem, "the space of the deletion is not freed until it is noted");
     }
     // also where there was no restore point: what a cancelled upload had sent lies there
     note_deletion(described, ctx).await;

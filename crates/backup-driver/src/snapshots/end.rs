@@ -136,7 +136,8 @@ pub(super) async fn abandon(asked: &Snapshot, ctx: &Context) -> Result<Action, E
 async fn is_stored(asked: &Snapshot, taken: &DiskSnapshot, ctx: &Context) -> Result<bool, Problem> {
     let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
     let from = asked.namespace().unwrap_or_default();
-    connections::is_stored(&ctx.repositories, &described, Ok(from.as_str()), taken).await
+    let was_stored = asked.status.as_ref().is_some_and(|status| lifecycle::stored::was_stored(&status.conditions));
+    connections::is_stored(&ctx.repositories, &described, Ok(from.as_str()), taken, was_stored).await
 }
 
 /// Deletes a Snapshot that has been finished for a day.

@@ -24,15 +24,18 @@ pub(super) async fn open_repository(asked: &Snapshot, namespace: &str, ctx: &Con
             original.reach().await.map_err(|e| from_original("reach the bucket", &e))?;
             return Ok(None); // nothing has to be made before
         }
-        note_namespace(&described, namespace, ctx).await?; // before anything lies there
-        ctx.repositories.open_or_make(&described, namespace).await.map(Some)
+        let opened = ctx.repositories.open_or_make(&described, namespace).await?;
+        Ok::<_, Problem>(Some((described, opened)))
     };
     let late = |_| {
         let cause = format!("open the repository: it was not open within {} seconds", OPENING.as_secs());
         Problem::passing(Reason::StoreUnreachable, cause)
     };
     let opened = tokio::time::timeout(OPENING, opening).await.map_err(late)??;
-    if let Some(opened) = opened.filter(|opened| opened.well_known_key) {
+    let Some((described, opened)) = opened else { return Ok(()) };
+    // no backup lies there yet; one that cannot be opened would be looked into for nothing ever after
+    note_namespace(&described, namespace, ctx).await?;
+    if opened.well_known_key {
         let reason = Reason::RepositoryPasswordDefault;
         let message = format!("{} {}", reason.meaning(), reason.fix());
         tracing::warn!(%reason, place = opened.repository.place(), message);

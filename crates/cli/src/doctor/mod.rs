@@ -47,7 +47,13 @@ pub(crate) async fn run(arguments: &DoctorArguments, output: Output) -> Result<(
         Err(error) => {
             let cause = Problem::chain(&error);
             let why = "Without the cluster nothing can be looked at.";
-            vec![Finding::problem(Matter::Cluster, cause, why, "Name a kubeconfig with --kubeconfig or KUBECONFIG.")]
+            let fix = match error {
+                operator::Error::Client(_) => {
+                    "Log in to the cluster as kubectl does, or mend what is named in the kubeconfig, then run doctor again."
+                }
+                _ => "Name a kubeconfig with --kubeconfig or KUBECONFIG.",
+            };
+            vec![Finding::problem(Matter::Cluster, cause, why, fix)]
         }
     };
     Report::new(findings).print(output)

@@ -42,6 +42,7 @@ impl Bench {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RESTIC_") || name.starts_with("AWS_")) {
             command.env_remove(name);
         }
+        command.env_remove("RUST_LOG").env_remove("KUBECONFIG");
         command.env("RESTIC_CACHE_DIR", self.file("restic-cache")).current_dir(self.folder.path());
         command.envs(self.variables.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
         command

@@ -134,13 +134,15 @@ fn no_key_to_a_bucket_is_one_sentence() {
 #[test]
 fn who_gives_neither_a_cluster_nor_a_repository_is_told_so() {
     let bench = Bench::new();
-    for args in [&["list"][..], &["status"], &["tracking", "status"]] {
+    let commands = [(&["list"][..], true), (&["status"][..], false), (&["tracking", "status"][..], false)];
+    for (args, takes_a_repository) in commands {
         let mut command = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
-        command.env("HOME", bench.folder.path()).env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST");
+        command.env("HOME", bench.folder.path()).env_remove("KUBERNETES_SERVICE_HOST");
         let output = command.args(args).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("neither a cluster nor a repository") && said.contains("--repository"), "{said}");
+        assert!(said.contains("find the cluster: none was given") && said.contains("--kubeconfig"), "{said}");
+        assert_eq!(said.contains("`list` takes --repository"), takes_a_repository, "{args:?}: {said}");
     }
 }
 

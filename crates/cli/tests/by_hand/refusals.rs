@@ -53,13 +53,38 @@ fn who_has_no_key_reads_two_lines_and_not_a_page_of_the_sdk() {
     let said = String::from_utf8(bench.run(&["list"]).stderr).unwrap();
     let lines: Vec<_> = said.lines().collect();
     let [failure, fix] = lines[..] else { panic!("two lines: {said}") };
-    assert!(failure.contains("there is no key to the bucket") && failure.len() < 300, "{failure}");
+    assert!(failure.contains("there is no key to the bucket") && failure.len() < 400, "{failure}");
     assert!(fix.starts_with("  to do: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"), "{fix}");
     bench.variables.push(("RUST_LOG", "aws_config=debug".to_owned()));
     bench.refused(&["list"], 1, &["Ec2InstanceMetadata"]); // as the advice says
 }
 
-/// A machine's metadata service that lets nobody have a role.
+#[test]
+fn half_a_pair_of_keys_is_not_told_as_none() {
+    let mut bench = Bench::new();
+    bench.place = "s3:http://127.0.0.1:9/bucket".to_owned();
+    let home = bench.file("home").display().to_string();
+    bench.variables.extend([("HOME", home), ("AWS_EC2_METADATA_DISABLED", "true".to_owned())]);
+    std::fs::create_dir_all(bench.file("home/.aws")).unwrap();
+    let profile = bench.file("home/.aws/credentials");
+    std::fs::write(&profile, "[default]\naws_access_key_id = AKIAHALF\n").unwrap();
+    bench.refused(&["list"], 1, &["there is no key to the bucket", "missing aws_secret_access_key", "RUST_LOG"]);
+    std::fs::remove_file(profile).unwrap();
+    bench.variables.push(("AWS_ACCESS_KEY_ID", "AKIAHALF".to_owned()));
+    bench.refused(&["list"], 1, &["there is no key to the bucket", "without AWS_SECRET_ACCESS_KEY"]);
+}
+
+#[test]
+fn whose_key_is_refused_is_not_told_to_look_for_one() {
+    let mut bench = Bench::new();
+    bench.keys_of_a_bucket();
+    bench.place = format!("s3:http://{}/bucket", refusing());
+    let said = String::from_utf8(bench.run(&["list"]).stderr).unwrap();
+    assert!(said.contains("(status 403)") && said.contains("to do: set AWS_ACCESS_KEY_ID"), "{said}");
+    assert!(!said.contains("RUST_LOG") && !said.contains("there is no key"), "{said}");
+}
+
+/// A machine's metadata service that lets nobody have a role, or a store that lets nobody in.
 fn refusing() -> SocketAddr {
     let service = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = service.local_addr().unwrap();
@@ -90,7 +115,58 @@ fn a_kubeconfig_that_cannot_be_read_is_said_with_what_helps() {
         for words in ["nowhere", "to do: let --kubeconfig or KUBECONFIG name a kubeconfig that can be read"] {
             assert!(said.contains(words), "{command:?}: `{words}` is missing in: {said}");
         }
+        assert_eq!(said.contains("`list` takes --repository"), command == ["list"], "{command:?}: {said}");
     }
+}
+
+#[test]
+fn whose_cloud_login_does_not_work_is_not_sent_to_another_kubeconfig() {
+    let bench = Bench::new();
+    let expired = "echo pw12345; echo >&2; echo 'the session has expired' >&2; exit 3";
+    let plugins = [
+        ("/nowhere", "", "run `/nowhere`: No such file"),
+        ("/bin/sh", expired, "`/bin/sh` failed with exit status: 3: the session has expired"),
+        ("/bin/sh", "echo pw12345", "what `/bin/sh` printed is no credential"),
+    ];
+    for (plugin, script, why) in plugins {
+        std::fs::write(bench.file("kubeconfig"), with_plugin(plugin, script)).unwrap();
+        for (command, takes_a_repository) in [
+            (&["list"][..], true),
+            (&["status"][..], false),
+            (&["tracking", "status"][..], false),
+            (&["doctor"][..], false),
+        ] {
+            let mut run = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
+            let output = run.args(command).env("KUBECONFIG", bench.file("kubeconfig")).output().unwrap();
+            let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+            for words in [why, "og in to the cluster as kubectl does"] {
+                assert!(said.contains(words), "{command:?}: `{words}` is missing in: {said}");
+            }
+            assert!(!said.contains("pw12345") && !said.contains("can be read"), "{command:?}: {said}");
+            assert_eq!(said.contains("`list` takes --repository"), takes_a_repository, "{command:?}: {said}");
+        }
+    }
+}
+
+/// A kubeconfig that logs in through a program, which never asks who sits there and has a secret in its environment.
+fn with_plugin(program: &str, script: &str) -> String {
+    let exec = serde_json::json!({
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": program,
+        "args": ["-c", script],
+        "env": [{ "name": "PASSWORD", "value": "pw12345" }],
+        "interactiveMode": "Never",
+    });
+    let kubeconfig = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
+        "clusters": [{ "name": "c", "cluster": { "server": "https://127.0.0.1:9" } }],
+        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+        "users": [{ "name": "u", "user": { "exec": exec } }],
+    });
+    kubeconfig.to_string()
 }
 
 #[test]

@@ -28,7 +28,7 @@ const DELETE_WITHIN: Duration = Duration::from_secs(300);
 /// How long one look may take whether a backup is in the store.
 const LOOK_WITHIN: Duration = Duration::from_secs(120);
 
-/// How long an upload that is given up waits for its repository, to remove its checkpoints.
+/// How long an upload that has ended waits for its repository, to remove its checkpoints.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Does the work under its lease, and gives the lease back.
@@ -136,24 +136,32 @@ async fn clean_up(ctx: &Context, report: &Report<Upload>) {
                 report.say(|status, now| says::cleanup_failed(status, &problem, now)).await;
                 return;
             }
-            let found = tokio::time::timeout(LOOK_WITHIN, is_stored(ctx, &upload, &snapshot)).await;
-            found.unwrap_or_else(|_| {
+            let found = tokio::time::timeout(LOOK_WITHIN, copy::is_stored(ctx, &upload, &snapshot)).await;
+            let found = found.unwrap_or_else(|_| {
                 let cause = format!("look for the restore point: no answer within {} s", LOOK_WITHIN.as_secs());
                 Err(Problem::passing(Reason::StoreUnreachable, cause))
-            })
+            });
+            if found.is_ok() {
+                forget_checkpoints(ctx, &upload).await;
+            }
+            found
         }
     };
     let is_cancelled = upload.spec.upload_cancel;
     report.say(|status, now| says::cleaned(status, found.as_ref().copied(), is_cancelled, now)).await;
 }
 
-/// Whether the backup of a disk snapshot is in the store. Then nobody needs its checkpoints any more, whether it is or not.
-async fn is_stored(ctx: &Context, upload: &Upload, snapshot: &DiskSnapshot) -> Result<bool, Problem> {
-    let found = copy::is_stored(ctx, upload, snapshot).await?;
-    if let Ok(repository) = copy::repository_of(ctx, upload).await {
-        copy::forget_checkpoints(&repository, &upload.name_any()).await;
+/// Removes the checkpoints of an upload of which the store has said whether it has the backup: nobody needs them any more, and what it said
+/// does not hang on whether they go.
+async fn forget_checkpoints(ctx: &Context, upload: &Upload) {
+    match tokio::time::timeout(OPEN_WITHIN, copy::repository_of(ctx, upload)).await {
+        Ok(Ok(repository)) => copy::forget_checkpoints(&repository, &upload.name_any()).await, // has a bound of its own
+        Ok(Err(problem)) => tracing::debug!(%problem, "no repository to remove checkpoints from"),
+        Err(_) => tracing::warn!(
+            seconds = OPEN_WITHIN.as_secs(),
+            "the repository was not opened in time; checkpoints are left until a maintenance run"
+        ),
     }
-    Ok(found)
 }
 
 /// Removes what there is of an upload that nobody wants any more.

@@ -65,17 +65,17 @@ pub(crate) fn snapshot_of(upload: &Upload) -> Result<DiskSnapshot, Problem> {
 
 /// The repository that the Upload names, open.
 pub(crate) async fn repository_of(ctx: &Context, upload: &Upload) -> Result<Repository, Problem> {
-    let spec = &upload.spec;
-    let name = spec.backup_repository.as_deref();
-    open_repository(ctx, name, spec.source_namespace.as_deref().or_else(|| namespace_of_the_asker(upload))).await
+    let described = describe_repository(ctx, upload.spec.backup_repository.as_deref()).await?;
+    ctx.repositories.open(&described, namespace_from(&described, upload)?).await
 }
 
-/// Namespace of the Snapshot that an Upload without BackupRepository is for, which is its claim's: the original writes no other.
-fn namespace_of_the_asker(upload: &Upload) -> Option<&str> {
-    let names_none =
-        upload.spec.backup_repository.as_deref().is_none_or(|n| ["", WITHOUT_BACKUP_REPOSITORY].contains(&n));
-    let (namespace, _) = upload.spec.snapshot_reference.as_deref().filter(|_| names_none)?.split_once('/')?;
-    Some(namespace).filter(|namespace| !namespace.is_empty())
+/// From which namespace an Upload backs up: what it says, else the only one of its repository, else that of its Snapshot, which is its
+/// claim's: the original writes no other.
+fn namespace_from<'n>(described: &'n BackupRepository, upload: &'n Upload) -> Result<&'n str, Problem> {
+    let asker = upload.spec.snapshot_reference.as_deref().and_then(|reference| reference.split_once('/'));
+    let asker = asker.map(|(namespace, _)| namespace).filter(|namespace| !namespace.is_empty());
+    let said = upload.spec.source_namespace.as_deref();
+    namespace_of(described, said).or_else(|unknown| asker.ok_or(unknown))
 }
 
 /// The BackupRepository that a transfer names; without a name, that of the storage location `default`.
@@ -97,23 +97,20 @@ pub(crate) async fn open_repository(
 pub(super) async fn is_stored(ctx: &Context, upload: &Upload, snapshot: &DiskSnapshot) -> Result<bool, Problem> {
     let spec = &upload.spec;
     let described = describe_repository(ctx, spec.backup_repository.as_deref()).await?;
-    let asker = spec.source_namespace.as_deref().or_else(|| namespace_of_the_asker(upload));
-    connections::is_stored(&ctx.repositories, &described, namespace_of(&described, asker), snapshot).await
+    let was_stored = upload.status.as_ref().is_some_and(|status| lifecycle::stored::was_stored(&status.conditions));
+    connections::is_stored(&ctx.repositories, &described, namespace_from(&described, upload), snapshot, was_stored)
+        .await
 }
 
-/// For claims of which namespace it is.
+/// For claims of which namespace it is: of the one that is named, else of the only one whose backups are there.
 fn namespace_of<'n>(described: &'n BackupRepository, source_namespace: Option<&'n str>) -> Result<&'n str, Problem> {
-    match (source_namespace, &described.allowed_namespaces[..]) {
-        (Some(namespace), _) => Ok(namespace),
-        (None, [only]) => Ok(only),
-        (None, _) => {
-            let cause = format!(
-                "find the repository: neither spec.sourceNamespace nor a single allowed namespace of repository {} says which namespace it is for",
-                described.name_any()
-            );
-            Err(Problem::lasting(Reason::InvalidSpec, cause))
-        }
-    }
+    source_namespace.or_else(|| described.only_namespace()).ok_or_else(|| {
+        let cause = format!(
+            "find the repository: neither spec.sourceNamespace nor a single namespace of repository {} says which namespace it is for",
+            described.name_any()
+        );
+        Problem::lasting(Reason::InvalidSpec, cause)
+    })
 }
 
 async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> Result<Copied, NotDone> {
@@ -352,6 +349,35 @@ mod tests {
     use repository::store::FolderStore;
 
     use super::*;
+
+    #[test]
+    fn a_backup_goes_into_no_other_namespaces_repository() {
+        type Case<'c> = (&'c str, &'c [&'c str], &'c str, Option<&'c str>, Option<&'c str>, Result<&'c str, Reason>);
+        let snapshot = Some("shop/snap-1");
+        let cases: [Case<'_>; 8] = [
+            ("the only one that is allowed", &["shop"], "", None, None, Ok("shop")),
+            ("an Upload of the original's", &["shop"], "", None, Some("bar/snap-1"), Ok("shop")),
+            ("it says another one", &["shop"], "", Some("bar"), snapshot, Ok("bar")),
+            ("another one's backups are there, too", &["shop"], "bar", None, None, Err(Reason::InvalidSpec)),
+            ("the same, an Upload of the original's", &["shop"], "bar", None, snapshot, Ok("shop")),
+            ("of the location `default`", &[], "", None, snapshot, Ok("shop")),
+            ("the repository has all, and one is noted", &[], "bar", None, snapshot, Ok("shop")),
+            ("of nobody's Snapshot", &[], "", None, Some("/snap-1"), Err(Reason::InvalidSpec)),
+        ];
+        for (situation, allowed, noted, said, reference, want) in cases {
+            let mut described = BackupRepository::new("br-1");
+            described.allowed_namespaces = allowed.iter().map(|&name| name.to_owned()).collect();
+            described.metadata.annotations = Some([(api::labels::ALSO_FOR.to_owned(), noted.to_owned())].into());
+            let spec = api::UploadSpec {
+                source_namespace: said.map(str::to_owned),
+                snapshot_reference: reference.map(str::to_owned),
+                ..api::UploadSpec::default()
+            };
+            let upload = Upload::new("upload-snap", spec);
+            let found = namespace_from(&described, &upload).map_err(|problem| problem.reason);
+            assert_eq!(found, want, "{situation}");
+        }
+    }
 
     #[tokio::test]
     async fn a_backup_that_was_made_does_not_fail_since_another_node_tags_its_restore_point() {

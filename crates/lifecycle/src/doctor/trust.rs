@@ -42,7 +42,7 @@ pub fn judge(server: &str, api_version: &str, certificate: Certificate<'_>) -> F
 pub fn unread_here(problem: Problem, file: &str) -> Problem {
     let here = format!(
         "`{file}` was looked for where doctor runs. The backup-driver and the data-managers look for it in their own pods: where it is in \
-         them, this vCenter works, and doctor can look at it from there only."
+         them, this says nothing against this vCenter, and doctor can look at it from there only."
     );
     let fix = problem.fix.as_deref().map(|fix| format!("{here} Where it is not: {fix}"));
     problem.with_fix(Some(fix.unwrap_or(here)))
@@ -78,6 +78,7 @@ mod tests {
         let told = unread_here(problem.clone(), "/etc/ca.crt");
         assert!(told.message().contains("`/etc/ca.crt` was looked for where doctor runs"), "{}", told.message());
         let advised = unread_here(problem.with_fix(Some("Put it into the Secret.".to_owned())), "/etc/ca.crt");
+        assert!(!told.message().contains("works"), "whether the vCenter can be used is not known: {}", told.message());
         assert!(advised.message().ends_with("Where it is not: Put it into the Secret."), "{}", advised.message());
         assert_eq!((advised.reason, &advised.cause), (told.reason, &told.cause), "what was met stays as it is");
     }

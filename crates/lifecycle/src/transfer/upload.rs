@@ -187,7 +187,8 @@ pub fn given_up(
 
 /// The disk snapshot is gone at last. Whether the Upload is done is what the repository says, not what the phase was: `found` is what a look
 /// there has found. One that could not look is repeated, but for a repository of which nobody knows any more (W-27), and for one that is
-/// cancelled, which waits for no store: then what was said when the copy ended decides. The original says nothing, so its own waits.
+/// cancelled, which waits for no store: then what was said when the copy ended decides. The original says nothing, so its own waits. A
+/// bucket that is missing says that the backup is not there, [unless it was read back once](crate::stored::failed_look).
 pub fn cleaned(
     before: &UploadStatus,
     found: Result<bool, &Problem>,
@@ -195,7 +196,7 @@ pub fn cleaned(
     now: Timestamp,
 ) -> UploadStatus {
     let said = conditions::get(&before.conditions, STORED);
-    let was_stored = said.is_some_and(|said| said.status == Status::True.as_str());
+    let was_stored = crate::stored::was_stored(&before.conditions);
     let why = match found {
         Ok(true) => return completed(before, before.progress, now),
         Err(problem) if !(is_cancelled && said.is_some() || is_unknown_for_good(problem)) => {
@@ -363,11 +364,14 @@ mod tests {
         let done = (UploadPhase::Completed, Reason::Completed);
         let ended = |reason| (UploadPhase::UploadFailedAfterRetry, reason);
         let again = (UploadPhase::CleanupFailed, Reason::StoreUnreachable);
+        let no_bucket = Problem::passing(Reason::BucketMissing, "look for the backup: there is no bucket `backups`");
+        let without_bucket = (UploadPhase::CleanupFailed, Reason::BucketMissing);
         let cases = [
             ("stored, and there", &good, Ok(true), done.clone()),
             ("stored, and its repository is known to nobody", &good, Err(&unknown), done.clone()),
             ("stored, and removed since", &good, Ok(false), ended(Reason::RestorePointMissing)),
             ("stored, and the store is away", &good, Err(&silent), again.clone()),
+            ("stored, and the bucket is missing for a while", &good, Err(&no_bucket), without_bucket),
             ("given up", &failed, Ok(false), ended(Reason::VddkHung)),
             ("given up, and there all the same", &failed, Ok(true), done.clone()),
             ("given up, and its repository is known to nobody", &failed, Err(&unknown), ended(Reason::VddkHung)),
@@ -386,6 +390,8 @@ mod tests {
         }
         let cancelled = |before| cleaned(before, Err(&silent), true, noon()).phase.unwrap();
         assert_eq!(cancelled(&good), UploadPhase::Completed, "who cancels it waits for no store, and loses no backup");
+        let no_bucket = cleaned(&good, Err(&no_bucket), true, noon()).phase;
+        assert_eq!(no_bucket, Some(UploadPhase::Completed), "a cancellation ends what waits for its bucket");
         assert_eq!(cancelled(&failed), UploadPhase::UploadFailedAfterRetry);
         assert_eq!(cancelled(&originals), UploadPhase::CleanupFailed, "it may be stored");
         let told = cleaned(&failed, Ok(false), false, noon()).message.unwrap();

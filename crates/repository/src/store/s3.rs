@@ -8,7 +8,6 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_credential_types::provider::error::CredentialsError;
 use aws_runtime::auth::PayloadSigningOverride;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
@@ -30,6 +29,7 @@ use secrecy::ExposeSecret;
 
 use super::checksum::with_checksum;
 use super::encryption::Encrypted as _;
+use super::no_key::NoKey;
 use super::retry::{self, Tries};
 use super::unverified;
 use super::{Body, Checksum, Error, ErrorKind, Object, PutNew, Store, StoreEncryption};
@@ -140,6 +140,9 @@ impl S3Store {
         R: fmt::Debug + Send + Sync + 'static,
         SdkError<E, R>: HttpStatus,
     {
+        if let Some(no_key) = no_key(&cause) {
+            return Error::new(ErrorKind::AccessDenied, operation, key, self.place.clone(), no_key);
+        }
         let kind = kind_of(&cause);
         Error::new(kind, operation, key, self.place.clone(), Box::new(Told::of(cause)) as BoxError)
     }
@@ -298,9 +301,6 @@ where
 {
     let code = match error {
         SdkError::ServiceError(answer) => answer.err().code(),
-        SdkError::DispatchFailure(failure) if lacks_a_key(failure.as_connector_error()) => {
-            return ErrorKind::AccessDenied;
-        }
         SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) | SdkError::ResponseError(_) => {
             return ErrorKind::Unreachable;
         }
@@ -319,16 +319,10 @@ where
     }
 }
 
-/// Whether a request was not sent since nobody gave a key to sign it with.
-fn lacks_a_key(error: Option<&(impl StdError + 'static)>) -> bool {
-    let mut cause: Option<&(dyn StdError + 'static)> = error.map(|error| error as _);
-    while let Some(error) = cause {
-        if error.is::<CredentialsError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+/// Why there was no key to sign a request with, where that is why it was not sent.
+fn no_key<E, R>(error: &SdkError<E, R>) -> Option<NoKey> {
+    let SdkError::DispatchFailure(failure) = error else { return None };
+    NoKey::of(failure.as_connector_error())
 }
 
 /// What is said of an answer of which only the beginning came.
@@ -358,14 +352,6 @@ impl Told {
         }
         let message = match &error {
             SdkError::TimeoutError(_) => "the store did not answer in time",
-            SdkError::DispatchFailure(failure) if lacks_a_key(failure.as_connector_error()) => {
-                // the SDK's own words about them fill a page, which RUST_LOG shows who wants it
-                let places = "neither the environment, a profile nor this machine's role gives one";
-                return Self {
-                    message: format!("there is no key to the bucket to sign the request with: {places}"),
-                    source: None,
-                };
-            }
             SdkError::DispatchFailure(_) => "the request could not be sent",
             SdkError::ConstructionFailure(_) => "the request could not be made",
             SdkError::ResponseError(_) => BROKE_OFF,

@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use api::{
-    BackupRepository, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, SnapshotPhase, Upload, UploadPhase, labels,
-    names,
+    BackupRepository, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, SnapshotPhase, Upload, UploadPhase, conditions,
+    labels, names,
 };
 use e2e::{DEADLINE, World, asked, nothing_left, wait_until};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -89,6 +89,30 @@ async fn a_backup_through_the_repository_of_another_namespace_is_found_deleted_a
     let described = repositories.get(shop.repository()).await?;
     let noted = described.metadata.annotations.as_ref().and_then(|all| all.get(labels::ALSO_FOR));
     ensure!(noted == Some(&name), "maintenance keeps what was noted: {described:#?}");
+
+    // a repository that cannot be opened, before this one in the order
+    let broken = world.repository_folder(&format!("broken-{name}"));
+    std::fs::create_dir_all(&broken)?;
+    std::fs::write(broken.join("config"), "no repository")?;
+    std::fs::remove_dir_all(&marked)?;
+    let note = |also_for: &str, asked: Value| {
+        let annotations = json!({labels::ALSO_FOR: also_for, labels::MAINTAIN: asked});
+        Patch::Merge(json!({"metadata": {"annotations": annotations}}))
+    };
+    let both = note(&format!("broken-{name},{name}"), json!("and again"));
+    repositories.patch(shop.repository(), &PatchParams::default(), &both).await?;
+    let told = wait_until(&repositories, shop.repository(), DEADLINE, "says that one was not maintained", |seen| {
+        let said = seen.and_then(|seen| seen.status.as_ref()).map(|status| &status.conditions);
+        said.and_then(|said| conditions::get(said, "Maintenance")).is_some_and(|said| said.status == "False")
+    })
+    .await;
+    let marks = std::fs::read_dir(&marked).map(Iterator::count);
+    let all_is_well = note(&name, Value::Null);
+    repositories.patch(shop.repository(), &PatchParams::default(), &all_is_well).await?;
+    std::fs::remove_dir_all(&broken)?;
+    told?;
+    let marks = marks.with_context(|| format!("one that is broken kept the others: no {}", marked.display()))?;
+    ensure!(marks > 0, "one that is broken kept the others: no pack is marked in {}", marked.display());
     Ok(())
 }
 

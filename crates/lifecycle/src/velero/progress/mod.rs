@@ -1,11 +1,12 @@
 //! What Velero hears about an operation. Every answer is a fact about an object at one moment; an answer that says
 //! *failed* is final for Velero (trap P-15), so only what cannot change any more does.
 
-use api::conditions::{self, READY, STORED, Status};
+use api::conditions::{self, READY};
 use api::{CloneFromSnapshot, ClonePhase, Condition, Progress, Reason, Snapshot, SnapshotPhase, Time, Timestamp};
 use k8s_openapi::jiff::SignedDuration;
 
 use super::Settings;
+use crate::stored::was_stored;
 use crate::{Again, Problem};
 
 /// Unit of the counts.
@@ -63,7 +64,7 @@ pub fn of_snapshot(id: &str, snapshot: Option<&Snapshot>, asked: &Asked) -> Answ
             seen.failed(told(&status.conditions, status.message.as_deref()), asked)
         }
         Some(SnapshotPhase::Uploaded) => seen.well("the data is in the repository", asked),
-        Some(SnapshotPhase::CleanupAfterUploadFailed) if seen.is_over(asked) && is_stored(&status.conditions) => {
+        Some(SnapshotPhase::CleanupAfterUploadFailed) if seen.is_over(asked) && was_stored(&status.conditions) => {
             seen.well("the data is in the repository; the disk snapshot could not be deleted in vSphere yet", asked)
         }
         Some(_) if recorded && local && !crate::snapshot::is_undone(snapshot) => {
@@ -74,11 +75,6 @@ pub fn of_snapshot(id: &str, snapshot: Option<&Snapshot>, asked: &Asked) -> Answ
         }
         _ => seen.running(asked),
     }
-}
-
-/// Whether the restore point was read back.
-fn is_stored(said: &[Condition]) -> bool {
-    conditions::get(said, STORED).is_some_and(|stored| stored.status == Status::True.as_str())
 }
 
 /// How a restore's operation stands. `None`: there is no such CloneFromSnapshot.

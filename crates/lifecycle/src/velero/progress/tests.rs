@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use api::conditions::{STORED, Status};
 use api::{CloneFromSnapshotSpec, CloneFromSnapshotStatus, SnapshotSpec, SnapshotStatus};
 
 use super::*;

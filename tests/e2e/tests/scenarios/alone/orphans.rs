@@ -8,7 +8,7 @@ use api::{
     BackupRepository, BackupRepositoryClaim, DeleteSnapshot, Reason, Snapshot, SnapshotPhase, Upload, UploadPhase,
     names,
 };
-use e2e::{Claim, DEADLINE, Disks, World, nothing_left, wait_until, warned};
+use e2e::{Claim, DEADLINE, Disks, World, delete_if_there, nothing_left, put_right, wait_until, warned};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -200,28 +200,35 @@ async fn a_node_that_does_not_stop_holds_up_no_other_deleted_restore(world: Worl
 async fn a_node_that_does_not_let_go_of_a_backup_whose_upload_was_deleted_is_told_of(world: World) -> Result<()> {
     let shop = world.namespace("stuckupload").await?;
     let claim: Claim = shop.claim("data").mib(2).create().await?;
-    for name in super::DATA_MANAGERS {
-        world.kill(name).await?; // nobody reads but the one that we play
+    let mut held = None;
+    let outcome = stuck_upload(&world, &shop, &claim, &mut held).await;
+    let mut acts = Vec::new();
+    if let Some(lease) = held {
+        acts.push(delete_if_there(&Api::<Lease>::namespaced(world.client(), world.velero()), &lease).await);
     }
-    let outcome = stuck_upload(&world, &shop, &claim).await;
     for name in super::DATA_MANAGERS {
-        world.start_process(name).await?;
+        acts.push(world.start_process(name).await); // one that runs goes on
     }
-    outcome?;
+    put_right(outcome, acts)?;
     nothing_left(&world, &shop, 0).await
 }
 
-async fn stuck_upload(world: &World, shop: &e2e::Namespace, claim: &Claim) -> Result<()> {
+/// `held`: the name of the lease that it takes, for whoever gives it back when this fails.
+async fn stuck_upload(world: &World, shop: &e2e::Namespace, claim: &Claim, held: &mut Option<String>) -> Result<()> {
+    for name in super::DATA_MANAGERS {
+        world.kill(name).await?; // nobody reads but the one that we play
+    }
     let asked = shop.snapshot(claim).await?;
     asked.wait_for(SnapshotPhase::Snapshotted).await?;
     let upload = asked.upload_when_made().await?.name_any();
     let leases: Api<Lease> = Api::namespaced(world.client(), world.velero());
     let lease = names::upload_lease(&upload);
-    let held = json!({
+    let by_us = json!({
         "metadata": {"name": lease},
         "spec": {"holderIdentity": "node-stuck", "leaseDurationSeconds": 3600},
     });
-    leases.create(&PostParams::default(), &serde_json::from_value(held)?).await?;
+    *held = Some(lease.clone());
+    leases.create(&PostParams::default(), &serde_json::from_value(by_us)?).await?;
     let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
     uploads.delete(&upload, &DeleteParams::default()).await?;
 
