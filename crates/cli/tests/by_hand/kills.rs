@@ -107,7 +107,12 @@ fn writes_to(bench: &Bench, name: &str, server: PathBuf, killer: &Arc<Killer>) -
             let (client, server, killer) = (client.unwrap(), UnixStream::connect(&server).unwrap(), killer.clone());
             let (mut from, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
             std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-            std::thread::spawn(move || pass_on(client, server, &killer));
+            std::thread::spawn(move || {
+                let connection = server.try_clone().unwrap();
+                let _ = pass_on(client, server, &killer); // ends with the client
+                // the server has so many places, and one that is read from on is not given back
+                connection.shutdown(Shutdown::Both)
+            });
         }
     });
     socket
