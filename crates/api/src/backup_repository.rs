@@ -120,12 +120,6 @@ impl BackupRepository {
         }
         namespaces
     }
-
-    /// The namespace of a backup whose id names none: the only one that it allows, unless backups of others lie here as well.
-    pub fn only_namespace(&self) -> Option<&str> {
-        let [only] = &self.allowed_namespaces[..] else { return None };
-        (self.namespaces() == [only.as_str()]).then_some(only.as_str())
-    }
 }
 
 /// A key of a Secret that holds an AWS shared-credentials file, as Velero's `cloud-credentials` does.

@@ -137,7 +137,7 @@ async fn maintain(
     for namespace in described.namespaces() {
         match maintain_one(described, namespace, &options, ctx, stop).await {
             Ok(report) => reports.extend(report),
-            Err(problem) if stop.is_cancelled() => return Err(problem),
+            Err(problem) if stop.is_cancelled() || is_of_the_place(&problem) => return Err(problem),
             Err(problem) => {
                 let repository = described.name_any();
                 tracing::warn!(repository, namespace, %problem, "maintenance goes on with the next namespace");
@@ -146,6 +146,12 @@ async fn maintain(
         }
     }
     first.map_or(Ok(reports), Err)
+}
+
+/// Whether what a run failed by keeps those of the other namespaces as well: they lie in the same bucket.
+fn is_of_the_place(problem: &Problem) -> bool {
+    use Reason::{BucketMissing, StorageLocationMissing, StoreAccessDenied, StoreUnreachable};
+    matches!(problem.reason, BucketMissing | StorageLocationMissing | StoreAccessDenied | StoreUnreachable)
 }
 
 /// A run in the repository of one namespace; `None` where nobody ever wrote.

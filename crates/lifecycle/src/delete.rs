@@ -2,7 +2,7 @@
 //!
 //! Velero forgets a backup as soon as its delete action returns, whatever it returned, so this object alone carries the
 //! duty: it is tried again with growing pauses until both are gone, and only a request that nobody can understand ends as
-//! `Failed`; so does one that does not say in which repository its backup is, where [none is found](not_found). Every
+//! `Failed`; so does one made by hand that does not say in which repository its backup is, where [none is found](not_found). Every
 //! step may be repeated, also by another `DeleteSnapshot` of the same snapshot at the same time: what is gone already counts as
 //! deleted. What the status says is in [`status`].
 
@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use api::conditions::{self, BACKUP_FOUND, READY};
 use api::entity::EntityId;
-use api::{BackupRepository, DeletePhase, DeleteSnapshot, Reason, Timestamp, Upload, UploadPhase, Weight, labels};
+use api::{
+    DeletePhase, DeleteSnapshot, Reason, Timestamp, Upload, UploadPhase, WITHOUT_BACKUP_REPOSITORY, Weight, labels,
+};
 use disk::DiskSnapshot;
 use k8s_openapi::jiff::SignedDuration;
 
@@ -36,11 +38,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// From which namespace it was backed up: the one that the id names, else the only one whose backups are in the repository. `None`:
-    /// such a backup is looked for in the original's layout alone, as those of versions up to 1.0.2, which knew neither repositories nor
-    /// namespaces.
-    pub fn namespace_in(&self, described: &BackupRepository) -> Option<String> {
-        self.namespace.clone().or_else(|| described.only_namespace().map(str::to_owned))
+    /// From which namespace it was backed up: the one that the id names, else the only one that the repository is for.
+    pub fn namespace_among(&self, allowed: &[String]) -> Option<String> {
+        let only = if let [one] = allowed { Some(one.clone()) } else { None };
+        self.namespace.clone().or(only)
     }
 }
 
@@ -100,6 +101,21 @@ pub fn target(delete: &DeleteSnapshot) -> Result<Target, Problem> {
     Ok(Target { disk_snapshot, namespace })
 }
 
+/// From which namespace's repository the restore point goes; `None`: such a backup lies in the original's layout, as those of versions up
+/// to 1.0.2, which knew neither repositories nor namespaces.
+///
+/// # Errors
+/// `InvalidSpec` where a repository is named and nobody says which of its namespaces.
+pub fn namespace(delete: &DeleteSnapshot, target: &Target, allowed: &[String]) -> Result<Option<String>, Problem> {
+    match target.namespace_among(allowed) {
+        None if delete.spec.backup_repository != WITHOUT_BACKUP_REPOSITORY => {
+            let cause = "neither the id nor the repository says from which namespace the claim was backed up";
+            Err(Problem::lasting(Reason::InvalidSpec, cause).with_fix(Some(NAME_THE_NAMESPACE.to_owned())))
+        }
+        namespace => Ok(namespace),
+    }
+}
+
 /// Whether the backup must be found before anything of it is removed: where no repository is looked in, somebody may mean a restore point,
 /// which stays. Velero's plugin asks so for backups of versions up to 1.0.2 alone, and what is gone counts as deleted. What was found once
 /// may be half removed by now.
@@ -114,8 +130,8 @@ pub fn is_to_be_found(delete: &DeleteSnapshot, from: Option<&str>) -> bool {
 /// What is wrong where it is not there.
 pub fn not_found(target: &Target) -> Problem {
     let cause = format!(
-        "delete the backup of {}: it is not found in the original's layout, and neither the id nor the repository says in which \
-         namespace's repository it may be",
+        "delete the backup of {}: there is none in the original's layout, and neither the id nor the repository says in which namespace's \
+         repository it may be",
         target.disk_snapshot
     );
     Problem::lasting(Reason::InvalidSpec, cause).with_fix(Some(NAME_THE_NAMESPACE.to_owned()))

@@ -43,7 +43,12 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<kube::Client, Error> {
     let plugin = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
     let client = ClientBuilder::try_from(config);
     let client = client.map_err(|e: kube::Error| Error::Client(no_client(&e, plugin.as_deref())))?;
-    Ok(client.with_layer(&answered_within(ANSWER)).build())
+    // the plugin is asked again when its token is about to end
+    let login = MapErrLayer::new(move |error: BoxError| match error.downcast::<AuthError>() {
+        Ok(error) => format!("log in: {}", no_client(&kube::Error::Auth(*error), plugin.as_deref())).into(),
+        Err(error) => error,
+    });
+    Ok(client.with_layer(&login).with_layer(&answered_within(ANSWER)).build())
 }
 
 /// Why there is no client. What a plugin printed may be a token, and kube names its environment too: neither is repeated.

@@ -13,7 +13,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use lifecycle::clone::claims::{self, class};
 use lifecycle::clone::volumes::{self, UnknownDisk};
-use lifecycle::clone::{self, held, is_ours, status};
+use lifecycle::clone::{self, is_ours, status};
 use lifecycle::patience::Patience;
 use lifecycle::stored::is_outside_our_folder;
 use lifecycle::{Problem, flavor, new_disk, retry};
@@ -21,7 +21,7 @@ use operator::Note;
 use serde_json::{Value, json};
 
 use super::Next;
-use super::observe::{Looked, writer};
+use super::observe::Looked;
 use crate::error::{is_code, is_refusal};
 use crate::steps::Step;
 use crate::{Attempts, Context, Error, To};
@@ -34,8 +34,6 @@ const UNLOCKING: Duration = Duration::from_secs(10);
 const RECORDING: Duration = Duration::from_secs(3);
 /// How often a node that was asked to stop writing is looked at; it sends no event.
 const LETTING_GO: Duration = Duration::from_millis(500);
-/// The same once somebody was told that it does not stop.
-const STUCK: Duration = Duration::from_secs(5);
 /// How often the removal of a volume is looked at; its going comes as an event.
 const REMOVING: Duration = Duration::from_secs(5);
 
@@ -143,11 +141,11 @@ async fn scratch_claim(
 async fn disk_size(asked: &CloneFromSnapshot, ctx: &Context) -> Result<u64, Problem> {
     let source = claims::source(asked)?;
     let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
-    let ours = match source.namespace_in(&described) {
-        Some(from) => restore_point_size(&described, &from, &source.disk_snapshot, ctx).await,
-        None => Err(clone::of_no_namespace()),
-    };
-    match ours {
+    let from = source.namespace_among(&described.allowed_namespaces).ok_or_else(|| {
+        let cause = "neither the id nor the repository says from which namespace the claim was backed up";
+        Problem::lasting(Reason::InvalidSpec, cause)
+    })?;
+    match restore_point_size(&described, &from, &source.disk_snapshot, ctx).await {
         Err(problem) if clone::may_be_of_the_original(&problem) => {
             let found = original_size(&described, &source.disk_snapshot, ctx).await;
             let in_use = ctx.repositories.format(&described).await.ok();
@@ -310,20 +308,12 @@ pub(super) async fn stop_now(asked: &CloneFromSnapshot, ctx: &Context) -> Result
     Ok(Next::Step)
 }
 
-/// Deletes the Download and looks until no node holds its lease: a volume must not go while it is written. A node that goes on is told of.
+/// Deletes the Download and looks until no node holds its lease: a volume must not go while it is written.
 pub(super) async fn stop_writing(looked: &Looked, ctx: &Context) -> Result<Next, Error> {
     if let Some(download) = &looked.seen.download {
         delete::<Download>(ctx, &ctx.namespace, &download.name_any()).await?;
     }
-    let (asked, now) = (&looked.clone, ctx.now());
-    let before = asked.status.clone().unwrap_or_default();
-    if !held::is_stuck(&before, now) {
-        return Ok(Next::Look(Action::requeue(LETTING_GO)));
-    }
-    if let Some(node) = writer(asked, ctx).await? {
-        ctx.publish(asked, &status::held(&before, &held::not_stopping(&node), now)).await?;
-    }
-    Ok(Next::Look(Action::requeue(STUCK)))
+    Ok(Next::Look(Action::requeue(LETTING_GO)))
 }
 
 /// Removes Download, claims and volume. The volume's going is the provisioner's work; we wait for it.
@@ -402,7 +392,7 @@ async fn unlock(asked: &CloneFromSnapshot, ctx: &Context) {
     let (Ok(source), Some(download)) = (claims::source(asked), claims::download_name(asked)) else { return };
     let removing = async {
         let described = ctx.repositories.find(&asked.spec.backup_repository).await?;
-        let Some(from) = source.namespace_in(&described) else { return Ok(0) };
+        let Some(from) = source.namespace_among(&described.allowed_namespaces) else { return Ok(0) };
         let repository = ctx.repositories.open(&described, &from).await?;
         repository.remove_locks_of(&download).await.map_err(|e| from_repository("remove the lock of the Download", &e))
     };

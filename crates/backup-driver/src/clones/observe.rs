@@ -32,17 +32,16 @@ pub(super) async fn observe(known: &CloneFromSnapshot, ctx: &Context) -> Result<
         Some(name) => downloads.get_opt(&name).await.map_err(Error::cluster("read the Download"))?,
         None => None,
     };
-    let writing = is_ending(&clone) && writer(&clone, ctx).await?.is_some();
+    let writing = is_ending(&clone) && is_being_written(&clone, ctx).await?;
     let target = target(&clone, ctx).await?;
     let target_volume = target_volume(target.as_ref(), volume.as_ref(), ctx).await?;
     Ok(Some(Looked { seen: Seen { scratch, volume, download, writing, target, target_volume }, clone }))
 }
 
-/// The node that holds the lease of the clone's Download. One that died loses it within a minute.
-pub(super) async fn writer(clone: &CloneFromSnapshot, ctx: &Context) -> Result<Option<String>, Error> {
-    let Some(name) = download_name(clone) else { return Ok(None) };
-    let held = ctx.transfers.held_by_another(&names::download_lease(&name)).await?;
-    Ok(held.map(|(node, _)| node))
+/// Whether a node holds the lease of the clone's Download. One that died loses it within a minute.
+async fn is_being_written(clone: &CloneFromSnapshot, ctx: &Context) -> Result<bool, Error> {
+    let Some(name) = download_name(clone) else { return Ok(false) };
+    Ok(ctx.transfers.held_by_another(&names::download_lease(&name)).await?.is_some())
 }
 
 /// The marked volume, else the one the scratch claim is bound to.

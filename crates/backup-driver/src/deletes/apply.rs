@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::parameters::RepositoryFormat;
-use api::{BackupRepository, DeleteSnapshot, Reason, Upload, WITHOUT_BACKUP_REPOSITORY};
+use api::{BackupRepository, DeleteSnapshot, Reason, Upload};
 use connections::{from_original, from_repository};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
@@ -128,21 +128,14 @@ async fn find_first(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> R
     }
     let looking = async {
         let described = described(asked, ctx).await?;
-        if target.namespace_in(&described).is_some() {
+        if delete::namespace(asked, target, &described.allowed_namespaces)?.is_some() {
             return Ok(false);
         }
         let holds = ctx.repositories.original(&described).await?.holds(&target.disk_snapshot).await;
-        let holds = match holds.map_err(|e| from_original("look for the backup", &e)) {
-            // with keys for our folder alone: no later attempt gets further
-            Err(problem)
-                if asked.spec.backup_repository != WITHOUT_BACKUP_REPOSITORY
-                    && is_outside_our_folder(&problem, in_use(&described, ctx).await) =>
-            {
-                false
-            }
-            looked => looked?,
-        };
-        if holds { Ok(true) } else { Err(delete::not_found(target)) }
+        match holds.map_err(|e| from_original("look for the backup", &e))? {
+            true => Ok(true),
+            false => Err(delete::not_found(target)),
+        }
     };
     tokio::time::timeout(FORGETTING, looking).await.map_err(|_| late("look for the backup"))?
 }
@@ -192,15 +185,18 @@ async fn described(asked: &DeleteSnapshot, ctx: &Context) -> Result<BackupReposi
 
 async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<bool, Problem> {
     let described = described(asked, ctx).await?;
-    let from = target.namespace_in(&described);
+    let from = delete::namespace(asked, target, &described.allowed_namespaces)?;
     let ours = match &from {
         Some(from) => forget_point(&described, from, target, ctx).await,
         None => Ok(false),
     };
     // in both formats: somebody may have chosen the other one between two attempts of an Upload
     let theirs = match forget_original(&described, target, ctx).await {
-        // not where it is the only place that is looked in
-        Err(problem) if from.is_some() && is_outside_our_folder(&problem, in_use(&described, ctx).await) => {
+        // not where it may lie there: ids of the original before 1.1 name no namespace
+        Err(problem)
+            if (target.namespace.is_some() || matches!(ours, Ok(true)))
+                && is_outside_our_folder(&problem, in_use(&described, ctx).await) =>
+        {
             tracing::warn!(%problem, "our keys do not reach the original's folder: a backup of the original would stay there");
             Ok(false)
         }

@@ -34,7 +34,12 @@ pub(super) async fn open_repository(asked: &Snapshot, namespace: &str, ctx: &Con
     let opened = tokio::time::timeout(OPENING, opening).await.map_err(late)??;
     let Some((described, opened)) = opened else { return Ok(()) };
     // no backup lies there yet; one that cannot be opened would be looked into for nothing ever after
-    note_namespace(&described, namespace, ctx).await?;
+    let noted = tokio::time::timeout(OPENING, note_namespace(&described, namespace, ctx)).await;
+    noted.map_err(|_| {
+        let cause =
+            format!("note that namespace {namespace} is backed up: no answer within {} seconds", OPENING.as_secs());
+        Problem::passing(Reason::ClusterUnreachable, cause)
+    })??;
     if opened.well_known_key {
         let reason = Reason::RepositoryPasswordDefault;
         let message = format!("{} {}", reason.meaning(), reason.fix());

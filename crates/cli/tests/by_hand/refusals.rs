@@ -149,6 +149,22 @@ fn whose_cloud_login_does_not_work_is_not_sent_to_another_kubeconfig() {
     }
 }
 
+#[test]
+fn a_login_that_ends_in_the_middle_is_called_so_and_tells_no_token() {
+    let bench = Bench::new();
+    // a credential that is about to end is asked for again with the first request
+    let script = r#"[ -e asked ] && { echo pw12345; echo 'the session ends' >&2; exit 4; }; touch asked; echo '{"apiVersion":
+        "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "pw12345",
+        "expirationTimestamp": "2020-01-01T00:00:00Z"}}'"#;
+    std::fs::write(bench.file("kubeconfig"), with_plugin("/bin/sh", script)).unwrap();
+    let mut run = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
+    let output = run.arg("list").env("KUBECONFIG", bench.file("kubeconfig")).output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("log in: `/bin/sh` failed with exit status: 4: the session ends"), "{said}");
+    assert!(!said.contains("pw12345"), "{said}");
+}
+
 /// A kubeconfig that logs in through a program, which never asks who sits there and has a secret in its environment.
 fn with_plugin(program: &str, script: &str) -> String {
     let exec = serde_json::json!({

@@ -69,13 +69,12 @@ pub(crate) async fn repository_of(ctx: &Context, upload: &Upload) -> Result<Repo
     ctx.repositories.open(&described, namespace_from(&described, upload)?).await
 }
 
-/// From which namespace an Upload backs up: what it says, else the only one of its repository, else that of its Snapshot, which is its
-/// claim's: the original writes no other.
+/// From which namespace an Upload backs up: what it says, else that of its Snapshot, which is its claim's (the original writes no other),
+/// else the only one of its repository.
 fn namespace_from<'n>(described: &'n BackupRepository, upload: &'n Upload) -> Result<&'n str, Problem> {
     let asker = upload.spec.snapshot_reference.as_deref().and_then(|reference| reference.split_once('/'));
     let asker = asker.map(|(namespace, _)| namespace).filter(|namespace| !namespace.is_empty());
-    let said = upload.spec.source_namespace.as_deref();
-    namespace_of(described, said).or_else(|unknown| asker.ok_or(unknown))
+    namespace_of(described, upload.spec.source_namespace.as_deref().or(asker))
 }
 
 /// The BackupRepository that a transfer names; without a name, that of the storage location `default`.
@@ -102,15 +101,19 @@ pub(super) async fn is_stored(ctx: &Context, upload: &Upload, snapshot: &DiskSna
         .await
 }
 
-/// For claims of which namespace it is: of the one that is named, else of the only one whose backups are there.
+/// For claims of which namespace it is.
 fn namespace_of<'n>(described: &'n BackupRepository, source_namespace: Option<&'n str>) -> Result<&'n str, Problem> {
-    source_namespace.or_else(|| described.only_namespace()).ok_or_else(|| {
-        let cause = format!(
-            "find the repository: neither spec.sourceNamespace nor a single namespace of repository {} says which namespace it is for",
-            described.name_any()
-        );
-        Problem::lasting(Reason::InvalidSpec, cause)
-    })
+    match (source_namespace, &described.allowed_namespaces[..]) {
+        (Some(namespace), _) => Ok(namespace),
+        (None, [only]) => Ok(only),
+        (None, _) => {
+            let cause = format!(
+                "find the repository: neither spec.sourceNamespace nor a single allowed namespace of repository {} says which namespace it is for",
+                described.name_any()
+            );
+            Err(Problem::lasting(Reason::InvalidSpec, cause))
+        }
+    }
 }
 
 async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> Result<Copied, NotDone> {
@@ -352,22 +355,20 @@ mod tests {
 
     #[test]
     fn a_backup_goes_into_no_other_namespaces_repository() {
-        type Case<'c> = (&'c str, &'c [&'c str], &'c str, Option<&'c str>, Option<&'c str>, Result<&'c str, Reason>);
+        type Case<'c> = (&'c str, &'c [&'c str], Option<&'c str>, Option<&'c str>, Result<&'c str, Reason>);
         let snapshot = Some("shop/snap-1");
-        let cases: [Case<'_>; 8] = [
-            ("the only one that is allowed", &["shop"], "", None, None, Ok("shop")),
-            ("an Upload of the original's", &["shop"], "", None, Some("bar/snap-1"), Ok("shop")),
-            ("it says another one", &["shop"], "", Some("bar"), snapshot, Ok("bar")),
-            ("another one's backups are there, too", &["shop"], "bar", None, None, Err(Reason::InvalidSpec)),
-            ("the same, an Upload of the original's", &["shop"], "bar", None, snapshot, Ok("shop")),
-            ("of the location `default`", &[], "", None, snapshot, Ok("shop")),
-            ("the repository has all, and one is noted", &[], "bar", None, snapshot, Ok("shop")),
-            ("of nobody's Snapshot", &[], "", None, Some("/snap-1"), Err(Reason::InvalidSpec)),
+        let cases: [Case<'_>; 7] = [
+            ("the only one that is allowed", &["shop"], None, None, Ok("shop")),
+            ("an Upload of the original's", &["shop"], None, snapshot, Ok("shop")),
+            ("the same, through the repository of another namespace", &["bar"], None, snapshot, Ok("shop")),
+            ("it says another one", &["shop"], Some("bar"), snapshot, Ok("bar")),
+            ("of the location `default`", &[], None, snapshot, Ok("shop")),
+            ("of nobody's Snapshot", &[], None, Some("/snap-1"), Err(Reason::InvalidSpec)),
+            ("the same, for two", &["bar", "shop"], None, None, Err(Reason::InvalidSpec)),
         ];
-        for (situation, allowed, noted, said, reference, want) in cases {
+        for (situation, allowed, said, reference, want) in cases {
             let mut described = BackupRepository::new("br-1");
             described.allowed_namespaces = allowed.iter().map(|&name| name.to_owned()).collect();
-            described.metadata.annotations = Some([(api::labels::ALSO_FOR.to_owned(), noted.to_owned())].into());
             let spec = api::UploadSpec {
                 source_namespace: said.map(str::to_owned),
                 snapshot_reference: reference.map(str::to_owned),

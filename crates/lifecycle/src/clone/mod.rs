@@ -10,7 +10,6 @@
 //! after that. What its status says is in [`status`]; the claims it makes are in [`claims`].
 
 pub mod claims;
-pub mod held;
 pub mod ownership;
 pub mod status;
 pub mod volumes;
@@ -296,22 +295,11 @@ fn hindered_until(
     patience.until(said, due, now).filter(|_| problem.again == Again::Later)
 }
 
-/// Whether the backup may lie in the original's layout, since `problem` says that it has no restore point, that damage hides whether it has
-/// one, or that [nobody says](of_no_namespace) in which repository it would be. Without the key of a repository nobody here ever made one.
+/// Whether the backup may lie in the original's layout, since `problem` says that it has no restore point, or that damage hides whether
+/// it has one. Without the key of a repository nobody here ever made one.
 pub fn may_be_of_the_original(problem: &Problem) -> bool {
-    use Reason::{InvalidSpec, RepositoryDamaged, RepositoryMissing, RepositoryPasswordMissing, RestorePointMissing};
-    matches!(
-        problem.reason,
-        RepositoryMissing | RepositoryDamaged | RepositoryPasswordMissing | RestorePointMissing | InvalidSpec
-    )
-}
-
-/// What is wrong where nobody says in which namespace's repository the restore point is, and it is not in the original's layout either.
-pub fn of_no_namespace() -> Problem {
-    let cause = "neither the id nor the repository says from which namespace the claim was backed up";
-    let fix = "Make a new one with the id that status.snapshotID of the Snapshot says: it begins with `pvc:` and names the \
-               namespace.";
-    Problem::lasting(Reason::InvalidSpec, cause).with_fix(Some(fix.to_owned()))
+    use Reason::{RepositoryDamaged, RepositoryMissing, RepositoryPasswordMissing, RestorePointMissing};
+    matches!(problem.reason, RepositoryMissing | RepositoryDamaged | RepositoryPasswordMissing | RestorePointMissing)
 }
 
 /// Whether an end was decided and is being prepared.

@@ -112,13 +112,6 @@ pub fn stopping(before: &CloneFromSnapshotStatus, now: Timestamp) -> CloneFromSn
     status
 }
 
-/// A [node](super::held) keeps it from removing what is there. The phase stays, and so does the end that is noted.
-pub fn held(before: &CloneFromSnapshotStatus, problem: &Problem, now: Timestamp) -> CloneFromSnapshotStatus {
-    let mut status = before.clone();
-    tell(&mut status, Status::False, problem.reason, &problem.message(), now);
-    status
-}
-
 /// Everything is removed: the end that was noted.
 pub fn ended(before: &CloneFromSnapshotStatus, now: Timestamp) -> CloneFromSnapshotStatus {
     let mut status = goes_on(before);

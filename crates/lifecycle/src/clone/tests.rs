@@ -293,7 +293,6 @@ fn a_damaged_repository_is_no_reason_not_to_look_where_an_old_backup_lies() {
         (Reason::RepositoryDamaged, true),
         (Reason::RepositoryMissing, true),
         (Reason::RestorePointMissing, true),
-        (of_no_namespace().reason, true),
         (Reason::RestorePointDamaged, false),
         (Reason::StoreUnreachable, false),
     ] {

@@ -170,28 +170,23 @@ fn a_deletion_is_never_given_up_and_tells_each_reason_once() {
 
 #[test]
 fn a_deletion_by_hand_says_completed_only_where_it_knows_where_to_look() {
-    type Case<'c> = (&'c str, &'c str, &'c [&'c str], &'c str, Option<&'c str>);
-    const OLD: &str = "ivd:disk:snap";
-    let cases: [Case<'_>; 9] = [
-        ("the id says it", ID, &["bar", "shop"], "", Some("shop")),
-        ("the id says it, of the location `default`", ID, &[], "", Some("shop")),
-        ("the repository says it", OLD, &["shop"], "", Some("shop")),
-        ("what is noted is allowed", OLD, &["shop"], "shop", Some("shop")),
-        ("the repository has two", OLD, &["bar", "shop"], "", None),
-        ("another one was backed up through it", OLD, &["shop"], "bar", None),
-        ("the id says it, and so it was", ID, &["bar"], "foo", Some("shop")),
-        ("the repository has all", OLD, &[], "", None),
-        ("the repository has all, and one is noted", OLD, &[], "shop", None),
+    const NONE: &str = WITHOUT_BACKUP_REPOSITORY;
+    let spaces = ["bar".to_owned(), "shop".to_owned()];
+    let (none, shop, both) = (&spaces[..0], &spaces[1..], &spaces[..]);
+    let cases = [
+        ("the id says it", ID, "br-1", both, Ok(Some("shop"))),
+        ("the id says it, of the location `default`", ID, NONE, none, Ok(Some("shop"))),
+        ("the repository says it", "ivd:disk:snap", "br-1", shop, Ok(Some("shop"))),
+        ("the repository has two", "ivd:disk:snap", "br-1", both, Err(Reason::InvalidSpec)),
+        ("the repository has all", "ivd:disk:snap", "br-1", none, Err(Reason::InvalidSpec)),
+        ("of a version up to 1.0.2", "ivd:disk:snap", NONE, none, Ok(None)),
     ];
-    for (situation, id, allowed, noted, want) in cases {
-        let mut described = BackupRepository::new("br-1");
-        described.allowed_namespaces = allowed.iter().map(|&name| name.to_owned()).collect();
-        described.metadata.annotations = Some([(labels::ALSO_FOR.to_owned(), noted.to_owned())].into());
-        let asked = delete(id, 1);
-        let from = target(&asked).unwrap().namespace_in(&described);
-        assert_eq!(from.as_deref(), want, "{situation}");
-        let searched = is_to_be_found(&asked, from.as_deref());
-        assert_eq!(searched, want.is_none(), "{situation}: what was not looked for is not called deleted");
+    for (situation, id, repository, allowed, want) in cases {
+        let mut asked = delete(id, 1);
+        asked.spec.backup_repository = repository.to_owned();
+        let found = namespace(&asked, &target(&asked).unwrap(), allowed);
+        let told = found.as_ref().map(Option::as_deref).map_err(|problem| problem.reason);
+        assert_eq!(told, want, "{situation}");
     }
 }
 
