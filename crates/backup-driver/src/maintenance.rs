@@ -20,7 +20,7 @@ use lifecycle::maintenance::{self, Noted, Plan, after_run, plan};
 use lifecycle::{Problem, retry};
 use operator::client::watching;
 use operator::{Note, Watches};
-use repository::{MaintenanceOptions, Report};
+use repository::{MaintenanceOptions, Report, Repository};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -135,9 +135,15 @@ async fn maintain(
     };
     let (mut reports, mut first) = (Vec::new(), None);
     for namespace in described.namespaces() {
-        match maintain_one(described, namespace, &options, ctx, stop).await {
-            Ok(report) => reports.extend(report),
-            Err(problem) if stop.is_cancelled() || is_of_the_place(&problem) => return Err(problem),
+        let ran = match ctx.repositories.open(described, namespace).await {
+            Ok(repository) => maintain_one(&repository, described, namespace, &options, stop).await,
+            Err(problem) if problem.reason == Reason::RepositoryMissing => continue, // nobody ever wrote there
+            Err(problem) if is_of_the_place(&problem) => return Err(problem), // the others would wait as long each
+            Err(problem) => Err(problem),
+        };
+        match ran {
+            Ok(report) => reports.push(report),
+            Err(problem) if stop.is_cancelled() => return Err(problem),
             Err(problem) => {
                 let repository = described.name_any();
                 tracing::warn!(repository, namespace, %problem, "maintenance goes on with the next namespace");
@@ -148,25 +154,20 @@ async fn maintain(
     first.map_or(Ok(reports), Err)
 }
 
-/// Whether what a run failed by keeps those of the other namespaces as well: they lie in the same bucket.
+/// Whether what a repository could not be opened by keeps the others closed as well: they lie in the same bucket. A refusal may be of one
+/// folder alone.
 fn is_of_the_place(problem: &Problem) -> bool {
-    use Reason::{BucketMissing, StorageLocationMissing, StoreAccessDenied, StoreUnreachable};
-    matches!(problem.reason, BucketMissing | StorageLocationMissing | StoreAccessDenied | StoreUnreachable)
+    matches!(problem.reason, Reason::BucketMissing | Reason::StorageLocationMissing | Reason::StoreUnreachable)
 }
 
-/// A run in the repository of one namespace; `None` where nobody ever wrote.
+/// A run in the repository of one namespace.
 async fn maintain_one(
+    repository: &Repository,
     described: &BackupRepository,
     namespace: &str,
     options: &MaintenanceOptions,
-    ctx: &Context,
     stop: &CancellationToken,
-) -> Result<Option<Report>, Problem> {
-    let repository = match ctx.repositories.open(described, namespace).await {
-        Ok(repository) => repository,
-        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(None),
-        Err(problem) => return Err(problem),
-    };
+) -> Result<Report, Problem> {
     let act = format!("free the space of deleted backups of namespace {namespace}");
     let failed = |e: repository::Error| from_repository(&act, &e);
     // one driver is active in a cluster: a lock of this name is of one that died
@@ -174,7 +175,7 @@ async fn maintain_one(
     let report = repository.maintain(options, stop).await.map_err(failed)?;
     let (repository, ran) = (described.name_any(), serde_json::to_string(&report).unwrap_or_default());
     tracing::info!(repository, namespace, report = ran, "maintenance ran");
-    Ok(Some(report))
+    Ok(report)
 }
 
 /// Notes a run that ended well.

@@ -104,6 +104,7 @@ pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
             _ => Reason::Internal,
         },
         kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => Reason::ClusterUnreachable,
+        kube::Error::Auth(_) => Reason::ClusterForbidden,
         _ => Reason::Internal,
     };
     let cause = match error {
@@ -112,8 +113,15 @@ pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
     };
     let quota = matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains(QUOTA));
     let problem = Problem::passing(reason, format!("{act}: {cause}"));
-    if quota { problem.with_fix(Some(RAISE_THE_QUOTA.to_owned())) } else { problem }
+    match error {
+        kube::Error::Auth(_) => problem.with_fix(Some(LOG_IN.to_owned())),
+        _ if quota => problem.with_fix(Some(RAISE_THE_QUOTA.to_owned())),
+        _ => problem,
+    }
 }
+
+/// What helps where no credential for the API server is to be had.
+const LOG_IN: &str = "Log in to the cluster as kubectl does, or mend what is named in the kubeconfig.";
 
 /// What Kubernetes says where a namespace may have no more of something; it answers 403 as where a right is missing.
 const QUOTA: &str = "exceeded quota";

@@ -13,7 +13,8 @@ use std::time::Duration;
 use api::conditions::{self, BACKUP_FOUND, READY};
 use api::entity::EntityId;
 use api::{
-    DeletePhase, DeleteSnapshot, Reason, Timestamp, Upload, UploadPhase, WITHOUT_BACKUP_REPOSITORY, Weight, labels,
+    BackupRepository, DeletePhase, DeleteSnapshot, Reason, Timestamp, Upload, UploadPhase, WITHOUT_BACKUP_REPOSITORY,
+    Weight, labels,
 };
 use disk::DiskSnapshot;
 use k8s_openapi::jiff::SignedDuration;
@@ -105,9 +106,17 @@ pub fn target(delete: &DeleteSnapshot) -> Result<Target, Problem> {
 /// to 1.0.2, which knew neither repositories nor namespaces.
 ///
 /// # Errors
-/// `InvalidSpec` where a repository is named and nobody says which of its namespaces.
-pub fn namespace(delete: &DeleteSnapshot, target: &Target, allowed: &[String]) -> Result<Option<String>, Problem> {
-    match target.namespace_among(allowed) {
+/// `InvalidSpec` where a repository is named and nobody says which of the namespaces whose backups are there.
+pub fn namespace(
+    delete: &DeleteSnapshot,
+    target: &Target,
+    described: &BackupRepository,
+) -> Result<Option<String>, Problem> {
+    if target.namespace.is_none() && velero_asks(delete) {
+        return Ok(None);
+    }
+    let all: Vec<String> = described.namespaces().into_iter().map(str::to_owned).collect();
+    match target.namespace_among(&all) {
         None if delete.spec.backup_repository != WITHOUT_BACKUP_REPOSITORY => {
             let cause = "neither the id nor the repository says from which namespace the claim was backed up";
             Err(Problem::lasting(Reason::InvalidSpec, cause).with_fix(Some(NAME_THE_NAMESPACE.to_owned())))
@@ -120,11 +129,15 @@ pub fn namespace(delete: &DeleteSnapshot, target: &Target, allowed: &[String]) -
 /// which stays. Velero's plugin asks so for backups of versions up to 1.0.2 alone, and what is gone counts as deleted. What was found once
 /// may be half removed by now.
 pub fn is_to_be_found(delete: &DeleteSnapshot, from: Option<&str>) -> bool {
-    let annotated = delete.metadata.annotations.as_ref().and_then(|a| a.get(labels::SNAPSHOTTER));
-    let velero_asks = annotated.is_some() && annotated == delete.metadata.name.as_ref(); // a copy has another name
     let said = delete.status.as_ref().and_then(|s| conditions::get(&s.conditions, BACKUP_FOUND));
     let found = said.is_some_and(|said| said.observed_generation == delete.metadata.generation); // of this very spec
-    from.is_none() && !velero_asks && !found
+    from.is_none() && !velero_asks(delete) && !found
+}
+
+/// Whether Velero's plugin asks, for a backup of a version up to 1.0.2.
+fn velero_asks(delete: &DeleteSnapshot) -> bool {
+    let annotated = delete.metadata.annotations.as_ref().and_then(|a| a.get(labels::SNAPSHOTTER));
+    annotated.is_some() && annotated == delete.metadata.name.as_ref() // a copy has another name
 }
 
 /// What is wrong where it is not there.

@@ -45,7 +45,10 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<kube::Client, Error> {
     let client = client.map_err(|e: kube::Error| Error::Client(no_client(&e, plugin.as_deref())))?;
     // the plugin is asked again when its token is about to end
     let login = MapErrLayer::new(move |error: BoxError| match error.downcast::<AuthError>() {
-        Ok(error) => format!("log in: {}", no_client(&kube::Error::Auth(*error), plugin.as_deref())).into(),
+        Ok(error) => {
+            let told = no_client(&kube::Error::Auth(*error), plugin.as_deref());
+            BoxError::from(kube::Error::Auth(AuthError::AuthExec(told)))
+        }
         Err(error) => error,
     });
     Ok(client.with_layer(&login).with_layer(&answered_within(ANSWER)).build())

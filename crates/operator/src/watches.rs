@@ -93,6 +93,7 @@ fn reason_of(error: &watcher::Error) -> Reason {
             kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
                 return Reason::ClusterUnreachable;
             }
+            kube::Error::Auth(_) => return Reason::ClusterForbidden,
             _ => return Reason::Internal,
         },
         watcher::Error::WatchError(status) => status.code,

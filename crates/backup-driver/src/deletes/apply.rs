@@ -128,7 +128,7 @@ async fn find_first(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> R
     }
     let looking = async {
         let described = described(asked, ctx).await?;
-        if delete::namespace(asked, target, &described.allowed_namespaces)?.is_some() {
+        if delete::namespace(asked, target, &described)?.is_some() {
             return Ok(false);
         }
         let holds = ctx.repositories.original(&described).await?.holds(&target.disk_snapshot).await;
@@ -185,18 +185,15 @@ async fn described(asked: &DeleteSnapshot, ctx: &Context) -> Result<BackupReposi
 
 async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<bool, Problem> {
     let described = described(asked, ctx).await?;
-    let from = delete::namespace(asked, target, &described.allowed_namespaces)?;
+    let from = delete::namespace(asked, target, &described)?;
     let ours = match &from {
         Some(from) => forget_point(&described, from, target, ctx).await,
         None => Ok(false),
     };
     // in both formats: somebody may have chosen the other one between two attempts of an Upload
     let theirs = match forget_original(&described, target, ctx).await {
-        // not where it may lie there: ids of the original before 1.1 name no namespace
-        Err(problem)
-            if (target.namespace.is_some() || matches!(ours, Ok(true)))
-                && is_outside_our_folder(&problem, in_use(&described, ctx).await) =>
-        {
+        // not where it is the only place that is looked in
+        Err(problem) if from.is_some() && is_outside_our_folder(&problem, in_use(&described, ctx).await) => {
             tracing::warn!(%problem, "our keys do not reach the original's folder: a backup of the original would stay there");
             Ok(false)
         }

@@ -157,12 +157,17 @@ fn a_login_that_ends_in_the_middle_is_called_so_and_tells_no_token() {
         "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "pw12345",
         "expirationTimestamp": "2020-01-01T00:00:00Z"}}'"#;
     std::fs::write(bench.file("kubeconfig"), with_plugin("/bin/sh", script)).unwrap();
-    let mut run = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
-    let output = run.arg("list").env("KUBECONFIG", bench.file("kubeconfig")).output().unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("log in: `/bin/sh` failed with exit status: 4: the session ends"), "{said}");
-    assert!(!said.contains("pw12345"), "{said}");
+    for command in ["list", "doctor"] {
+        let mut run = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
+        let output = run.arg(command).env("KUBECONFIG", bench.file("kubeconfig")).output().unwrap();
+        std::fs::remove_file(bench.file("asked")).expect("it has logged in once");
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+        for words in ["ClusterForbidden", "`/bin/sh` failed with exit status: 4: the session ends"] {
+            assert!(said.contains(words), "{command}: `{words}` is missing in: {said}");
+        }
+        assert!(!said.contains("pw12345"), "{command}: {said}");
+    }
 }
 
 /// A kubeconfig that logs in through a program, which never asks who sits there and has a secret in its environment.

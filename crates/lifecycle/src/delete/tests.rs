@@ -173,6 +173,12 @@ fn a_deletion_by_hand_says_completed_only_where_it_knows_where_to_look() {
     const NONE: &str = WITHOUT_BACKUP_REPOSITORY;
     let spaces = ["bar".to_owned(), "shop".to_owned()];
     let (none, shop, both) = (&spaces[..0], &spaces[1..], &spaces[..]);
+    let described = |allowed: &[String], noted: &str| {
+        let mut described = BackupRepository::new("br-1");
+        described.allowed_namespaces = allowed.to_vec();
+        described.metadata.annotations = Some([(labels::ALSO_FOR.to_owned(), noted.to_owned())].into());
+        described
+    };
     let cases = [
         ("the id says it", ID, "br-1", both, Ok(Some("shop"))),
         ("the id says it, of the location `default`", ID, NONE, none, Ok(Some("shop"))),
@@ -184,10 +190,16 @@ fn a_deletion_by_hand_says_completed_only_where_it_knows_where_to_look() {
     for (situation, id, repository, allowed, want) in cases {
         let mut asked = delete(id, 1);
         asked.spec.backup_repository = repository.to_owned();
-        let found = namespace(&asked, &target(&asked).unwrap(), allowed);
+        let found = namespace(&asked, &target(&asked).unwrap(), &described(allowed, ""));
         let told = found.as_ref().map(Option::as_deref).map_err(|problem| problem.reason);
         assert_eq!(told, want, "{situation}");
     }
+    let mut old = delete("ivd:disk:snap", 1);
+    let found = |old: &DeleteSnapshot| namespace(old, &target(old).unwrap(), &described(shop, "bar"));
+    let refused = found(&old).map_err(|problem| problem.reason);
+    assert_eq!(refused, Err(Reason::InvalidSpec), "backups of another namespace are there, too");
+    old.metadata.annotations = Some([(labels::SNAPSHOTTER.to_owned(), "delete-1".to_owned())].into());
+    assert_eq!(found(&old), Ok(None), "Velero's own are of the original, whatever the repository is for");
 }
 
 #[test]
