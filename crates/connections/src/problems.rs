@@ -103,8 +103,10 @@ pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
             429 | 500..=504 => Reason::ClusterUnreachable,
             _ => Reason::Internal,
         },
-        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => Reason::ClusterUnreachable,
-        kube::Error::Auth(_) => Reason::ClusterForbidden,
+        // the last where no credential is to be had: nobody was asked, and nothing is known of what our account may do
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) | kube::Error::Auth(_) => {
+            Reason::ClusterUnreachable
+        }
         _ => Reason::Internal,
     };
     let cause = match error {

@@ -90,10 +90,10 @@ fn reason_of(error: &watcher::Error) -> Reason {
         | watcher::Error::WatchStartFailed(error)
         | watcher::Error::WatchFailed(error) => match error {
             kube::Error::Api(status) => status.code,
-            kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
-                return Reason::ClusterUnreachable;
-            }
-            kube::Error::Auth(_) => return Reason::ClusterForbidden,
+            kube::Error::HyperError(_)
+            | kube::Error::Service(_)
+            | kube::Error::ReadEvents(_)
+            | kube::Error::Auth(_) => return Reason::ClusterUnreachable,
             _ => return Reason::Internal,
         },
         watcher::Error::WatchError(status) => status.code,

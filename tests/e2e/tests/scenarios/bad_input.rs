@@ -527,8 +527,17 @@ async fn round_trip(api: &Api<DynamicObject>, sample: &Value) -> Result<Value> {
         return Ok(back); // no status subresource: it came with the object
     }
     let mut with_status = made;
-    with_status.data["status"] = status.clone();
-    match api.replace_status(&with_status.name_any(), &PostParams::default(), &with_status).await {
+    let written = loop {
+        with_status.data["status"] = status.clone();
+        match api.replace_status(&with_status.name_any(), &PostParams::default(), &with_status).await {
+            // the driver was faster: it says of a kind that lies elsewhere that nobody reads it
+            Err(kube::Error::Api(answer)) if answer.code == 409 => {
+                with_status = api.get(&with_status.name_any()).await?;
+            }
+            written => break written,
+        }
+    };
+    match written {
         Ok(written) => Ok(serde_json::to_value(&written)?),
         Err(error) => bail!("write the status: {error}"),
     }
