@@ -108,6 +108,7 @@ mod tests {
             "download-c9f1d7aa-60b2-4c1e-8f3d-5e2b9a714c06-0e2b5a17-9a57-4d52-8a0b-f2d3c4b5a697"
         );
         assert_eq!(upload_lease("upload-x"), "upload-lease.upload-x");
+        assert_eq!(download_lease("download-x-y"), "download-lease.download-x-y");
         assert_eq!(backup_repository("1f4d0a77"), "br-1f4d0a77");
     }
 }

@@ -76,8 +76,8 @@ reasons! {
         WaitingForClaim: "Waiting for the claim that Velero is to create.",
             "The restore has not come to this claim yet, or a resource modifier dropped it.",
             "Look at the Velero restore; the wait ends with a failure after its deadline.";
-        ClusterUnreachable: "The API server does not answer.",
-            "It restarts, or the network between it and this node is broken.",
+        ClusterUnreachable: "The API server does not answer, or there is no login for it.",
+            "It restarts, the network between it and this node is broken, or what a kubeconfig logs in with fails.",
             "Look at the API server; what waits for it goes on by itself.";
         RateLimited: "The transfer is as fast as the setting transfer-rate-limit allows on its node, and no faster.",
             "All transfers of a node share the limit of this time of day.",

@@ -25,6 +25,8 @@ const SEGMENT: u64 = 10_000 * PART;
 const IN_PARTS_FROM: u64 = 5 << 20;
 /// The original takes no larger peinfo.
 const LONGEST_PEINFO: usize = 16_384;
+/// Type of data and descriptions: S3's own for an object of which nobody says one, as the original does.
+const BYTES: &str = "binary/octet-stream";
 /// Bytes of what vSphere calls a MB.
 const MIB: u64 = 1 << 20;
 
@@ -135,7 +137,7 @@ impl Writer {
             bucket.abort_upload(&left).await.map_err(failed)?; // of attempts that cut the disk otherwise
         }
         let key = keys::segment(self.keys.description(), 0, 0);
-        bucket.put(&key, Bytes::from(self.description.write()).into()).await.map_err(failed)?;
+        bucket.put_as(&key, BYTES, Bytes::from(self.description.write())).await.map_err(failed)?;
         let Address { bucket: name, host, .. } = self.tree.address();
         let peinfo = Peinfo::new(&self.keys, name, host, &self.description.name).write();
         if peinfo.len() > LONGEST_PEINFO {
@@ -188,7 +190,7 @@ impl OpenSegment<'_> {
             Some(upload) => self.bucket.put_part(upload, number, bytes).await,
             None => {
                 let size = bytes.len() as u64;
-                let put = self.bucket.put(&self.key, bytes.into()).await;
+                let put = self.bucket.put_as(&self.key, BYTES, bytes).await;
                 put.map(|()| Part { number, size, tag: String::new() })
             }
         };

@@ -131,8 +131,24 @@ mod tests {
 
     #[test]
     fn a_manifest_of_the_original_still_starts() {
-        let old = ["backup-driver", "server", "--log-level", "debug", "--resync-period=10m", "--backup-workers", "2"];
-        let Command::Server(server) = Arguments::try_parse_from(old).unwrap().command;
+        let started = |line: &str| {
+            let words = format!("backup-driver server {line}");
+            let Command::Server(server) = Arguments::try_parse_from(words.split_whitespace()).unwrap().command;
+            server
+        };
+        let all = "--namespace backups --kubeconfig /etc/kubeconfig --kubecontext c --log-level debug --log-format json \
+                   --client-qps 100.0 --client-burst 100 --profiler-address localhost:6060 --master https://10.0.0.1:6443 \
+                   --resync-period 10m --backup-workers 2 --backup-retry-int-start 1s --backup-retry-int-max 5m0s";
+        let server = started(all);
+        assert_eq!((server.namespace.as_str(), server.kubeconfig), ("backups", Some(PathBuf::from("/etc/kubeconfig"))));
         assert_eq!((server.backup_workers, server.log_level.as_str()), (2, "debug"));
+        assert_eq!(server.log_format, operator::telemetry::Format::Json);
+        assert_eq!(started("-n=backups --profiler-address= --master=").namespace, "backups");
+    }
+
+    #[test]
+    fn w19_ten_objects_of_a_kind_are_worked_on_at_a_time_unless_it_is_told_otherwise() {
+        let Command::Server(server) = Arguments::try_parse_from(["backup-driver", "server"]).unwrap().command;
+        assert_eq!(server.backup_workers, 10);
     }
 }

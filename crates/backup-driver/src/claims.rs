@@ -71,7 +71,7 @@ async fn follow_deletions(ctx: Arc<Context>) -> Infallible {
                 remove_repository(&claim, &ctx).await;
             }
             Ok(_) => {}
-            // the watcher starts over by itself; without a pause it would do so at once
+            // the watcher starts over by itself; without a pause it would do so at once. The controller watches the same and tells of it
             Err(_) => tokio::time::sleep(std::time::Duration::from_secs(5)).await,
         }
     }
@@ -96,7 +96,7 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let deletions = follow_deletions(ctx.clone());
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
     let namespace = ctx.namespace.clone();
-    let mut watches = Watches::of::<BackupRepositoryClaim>().with_others(1);
+    let mut watches = Watches::of::<BackupRepositoryClaim>(&ctx.metrics).with_others(1);
     let controller = kube::runtime::Controller::new(claims, watching())
         .watches(repositories, watching(), move |repository| {
             let claim = Some(repository.backup_repository_claim).filter(|name| !name.is_empty())?;

@@ -16,7 +16,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Resource, ResourceExt};
 use lifecycle::Problem;
 use lifecycle::elsewhere::{self, OfOnePlace};
-use operator::{Guard, Note, Reported};
+use operator::{Guard, Note, Reported, Watches};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -41,14 +41,17 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     }
 }
 
-/// Tells of each object of a kind once. The API server leaves out the Velero namespace.
+/// Tells of each object of a kind once. The API server leaves out the Velero namespace; who works on those that lie there tells of that
+/// watch, and this one may fail alone, where the right to all namespaces is lacking.
 async fn watch<K>(ctx: &Context)
 where
     K: Reported<Status = <K as OfOnePlace>::Status> + OfOnePlace + Send + Sync + 'static,
 {
     let objects: Api<K> = Api::all(ctx.client.clone());
     let outside = operator::client::watching().fields(&format!("metadata.namespace!={}", ctx.namespace));
-    let mut seen = pin!(watcher(objects, outside).default_backoff().touched_objects());
+    let mut watches = Watches::of::<K>(&ctx.metrics).in_other_namespaces();
+    let events = watcher(objects, outside).default_backoff().inspect(|event| watches.saw(event));
+    let mut seen = pin!(events.touched_objects());
     let mut known = Known::new();
     let mut again = tokio::time::interval(AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -68,10 +71,7 @@ where
                     known.note(object, said);
                 }
             }
-            Some(Err(error)) => {
-                let error = Problem::chain(&error);
-                tracing::debug!(kind = %K::kind(&()), error, "objects in other namespaces are not watched; trying again");
-            }
+            Some(Err(_)) => {} // told by `watches`; the watch begins anew
             None => return,
         }
     }

@@ -26,31 +26,37 @@ pub(crate) async fn run(ctx: Arc<Context>, every: Duration, stop: CancellationTo
 async fn sweep(ctx: &Context) -> Result<(), Error> {
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let listed = leases.list(&ListParams::default()).await;
-    let (mut removed, now) = (0, ctx.now());
+    let (mut found, mut removed, now) = (0, 0, ctx.now());
     for lease in &listed.map_err(Error::cluster("list leases of transfers"))?.items {
         let Some(made) = made(lease, now) else { continue };
-        match look(ctx, &leases, lease, made).await {
-            Ok(is_gone) => removed += usize::from(is_gone),
+        let name = lease.name_any();
+        match is_left_over(ctx, &name, made).await {
+            Ok(false) => continue,
+            Ok(true) => found += 1,
             Err(error) => {
-                tracing::warn!(lease = lease.name_any(), error = Problem::chain(&error), "a lease was not looked at");
+                tracing::warn!(lease = name, error = Problem::chain(&error), "a lease was not looked at");
+                continue;
+            }
+        }
+        tracing::info!(lease = name, "its transfer has ended; removing the lease");
+        match forget(&leases, lease).await {
+            Ok(()) => removed += 1,
+            Err(error) => {
+                let error = Problem::chain(&error);
+                tracing::warn!(lease = name, error, "a lease whose transfer has ended was not removed; tried again");
             }
         }
     }
+    ctx.metrics.orphans_found(Kind::Lease.as_str(), found);
     ctx.metrics.orphans_removed(Kind::Lease.as_str(), removed);
     Ok(())
 }
 
-/// Whether it was left over, and is gone.
-async fn look(ctx: &Context, leases: &Api<Lease>, lease: &Lease, made: Made) -> Result<bool, Error> {
-    let name = lease.name_any();
-    let Some(transfer) = transfer_of(ctx, &name).await? else { return Ok(false) };
-    let is_held = ctx.transfers.held_by_another(&name).await?.is_some();
-    let goes = goes(made, transfer, is_held);
-    if goes {
-        tracing::info!(lease = name, "its transfer has ended; removing the lease");
-        forget(leases, lease).await?;
-    }
-    Ok(goes)
+/// Whether nobody holds it, and nobody will.
+async fn is_left_over(ctx: &Context, name: &str, made: Made) -> Result<bool, Error> {
+    let Some(transfer) = transfer_of(ctx, name).await? else { return Ok(false) };
+    let is_held = ctx.transfers.held_by_another(name).await?.is_some();
+    Ok(goes(made, transfer, is_held))
 }
 
 /// Deletes a lease as it was seen: one that was taken meanwhile stays.

@@ -6,7 +6,8 @@
 //!
 //! [`Repository::maintain`]: repository::Repository::maintain
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::conditions::{self, Status};
@@ -16,7 +17,7 @@ use futures::StreamExt;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::{Api, ResourceExt};
-use lifecycle::maintenance::{self, Noted, Plan, after_run, plan};
+use lifecycle::maintenance::{self, Noted, Part, Plan, after_run, plan};
 use lifecycle::{Problem, retry};
 use operator::client::watching;
 use operator::{Note, Watches};
@@ -35,8 +36,8 @@ const SETTINGS: Duration = Duration::from_secs(3600);
 /// Runs the controller until `stop`, which also ends a run under way: whatever it leaves is whole.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
-    let shared = Arc::new(Shared { ctx, stop: stop.clone() });
-    let mut watches = Watches::of::<BackupRepository>();
+    let shared = Arc::new(Shared { ctx, stop: stop.clone(), done: Mutex::default() });
+    let mut watches = Watches::of::<BackupRepository>(&shared.ctx.metrics);
     Controller::new(repositories, watching())
         .with_config(Config::default().concurrency(1))
         .graceful_shutdown_on(stop.cancelled_owned())
@@ -52,10 +53,32 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
 struct Shared {
     ctx: Arc<Context>,
     stop: CancellationToken,
+    /// What ended well of runs that did not as a whole, by the BackupRepository's uid.
+    done: Mutex<HashMap<String, Done>>,
 }
 
-/// Notes that a backup was deleted from a repository. Failing to note it is logged: the deletion itself is done.
+/// Runs that ended well, by namespace.
+type Done = HashMap<String, (Part, Report)>;
+
+impl Shared {
+    /// Takes what ended well of the last run of a BackupRepository; nothing where all of it did.
+    fn take_done(&self, of: &BackupRepository) -> Done {
+        let mut all = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&of.uid().unwrap_or_default()).unwrap_or_default()
+    }
+
+    fn keep_done(&self, of: &BackupRepository, done: Done) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(of.uid().unwrap_or_default(), done);
+    }
+}
+
+/// Notes that a backup was deleted from a repository. Failing to note it is logged: the deletion itself is done. Where no object describes
+/// the place, nobody could read it: the space is freed with that of the next deletion through one that does.
 pub(crate) async fn note_deletion(described: &BackupRepository, ctx: &Context) {
+    if described.uid().is_none() {
+        tracing::debug!(repository = described.name_any(), "a deletion has no BackupRepository to be noted in");
+        return;
+    }
     let (key, value) = maintenance::deletion(ctx.now());
     let patch = Patch::Merge(json!({ "metadata": { "annotations": { key: value } } }));
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
@@ -72,8 +95,12 @@ async fn reconcile(known: Arc<BackupRepository>, shared: Arc<Shared>) -> Result<
     }
     let name = known.name_any();
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
+    let began = ctx.now(); // before what is noted is read: what is noted later counts as not seen
     let read = repositories.get_opt(&name).await.map_err(Error::cluster(format!("read BackupRepository {name}")))?;
-    let Some(described) = read.filter(|r| r.uid() == known.uid()) else { return Ok(Action::await_change()) };
+    let Some(described) = read.filter(|r| r.uid() == known.uid()) else {
+        shared.take_done(&known);
+        return Ok(Action::await_change());
+    };
     let noted = Noted::of(&described);
     let settings = Settings::read(&ctx.client, &ctx.namespace).await?.maintenance();
     let attempts = Attempts::of(&described, To::Maintain);
@@ -81,8 +108,7 @@ async fn reconcile(known: Arc<BackupRepository>, shared: Arc<Shared>) -> Result<
         Plan::Rest => Ok(Action::requeue(SETTINGS)),
         Plan::WakeAt(at) => Ok(Action::requeue(retry::wake(at, ctx.now()).min(SETTINGS))),
         Plan::Run => {
-            let began = ctx.now();
-            match on_a_thread(&described, &settings, &shared).await {
+            match on_a_thread(&described, &noted, &settings, &shared).await {
                 Ok(reports) => {
                     ctx.pauses.forget(&attempts);
                     finished(&described, &noted, began, &reports, &settings, ctx).await?;
@@ -107,34 +133,59 @@ fn pause(failures: u32) -> Duration {
 /// A run on a thread of its own: it decrypts and reads every tree of a repository, and other controllers go on.
 async fn on_a_thread(
     described: &BackupRepository,
+    noted: &Noted,
     settings: &maintenance::Settings,
     shared: &Arc<Shared>,
 ) -> Result<Vec<Report>, Problem> {
-    let (described, settings, shared) = (described.clone(), settings.clone(), shared.clone());
-    let runtime = tokio::runtime::Handle::current();
-    let run = tokio::task::spawn_blocking(move || {
-        runtime.block_on(maintain(&described, &settings, &shared.ctx, &shared.stop))
-    });
+    let (described, noted, settings) = (described.clone(), noted.clone(), settings.clone());
+    let (shared, runtime) = (shared.clone(), tokio::runtime::Handle::current());
+    let run = tokio::task::spawn_blocking(move || runtime.block_on(maintain(&described, &noted, &settings, &shared)));
     run.await
         .unwrap_or_else(|_| Err(Problem::passing(Reason::Internal, "free the space of deleted backups: it panicked")))
 }
 
-/// A run in each of its repositories: one a namespace. One that fails keeps no other from its run; what it failed by is given at the end,
-/// so that all are tried again.
+/// A run in each of its repositories: one a namespace. One that fails keeps no other from its run; what it failed by is given at the end.
+/// The others are not run again with it, unless something has changed for them.
 async fn maintain(
     described: &BackupRepository,
+    noted: &Noted,
     settings: &maintenance::Settings,
-    ctx: &Context,
-    stop: &CancellationToken,
+    shared: &Shared,
 ) -> Result<Vec<Report>, Problem> {
+    let now = shared.ctx.now();
+    let mut done = shared.take_done(described);
+    done.retain(|namespace, (part, _)| {
+        described.namespaces().contains(&namespace.as_str()) && part.counts(noted, settings, now)
+    });
+    let ran = maintain_others(described, noted, settings, shared, &mut done).await;
+    if let Err(problem) = ran {
+        shared.keep_done(described, done);
+        return Err(problem);
+    }
+    Ok(done.into_values().map(|(_, report)| report).collect())
+}
+
+/// A run in each of its repositories in which none is done; adds those that end well.
+async fn maintain_others(
+    described: &BackupRepository,
+    noted: &Noted,
+    settings: &maintenance::Settings,
+    shared: &Shared,
+    done: &mut Done,
+) -> Result<(), Problem> {
+    let (ctx, stop) = (&shared.ctx, &shared.stop);
     let options = MaintenanceOptions {
         holder: format!("backup-driver.{}", ctx.cluster),
         grace: Duration::try_from(settings.grace).unwrap_or(repository::maintenance::GRACE),
         allow_short_grace: settings.short_grace,
         ..MaintenanceOptions::default()
     };
-    let (mut reports, mut first) = (Vec::new(), None);
+    let mut first = None;
     for namespace in described.namespaces() {
+        if done.contains_key(namespace) {
+            continue;
+        }
+        let began = ctx.now();
         let ran = match ctx.repositories.open(described, namespace).await {
             Ok(repository) => maintain_one(&repository, described, namespace, &options, stop).await,
             Err(problem) if problem.reason == Reason::RepositoryMissing => continue, // nobody ever wrote there
@@ -142,7 +193,11 @@ async fn maintain(
             Err(problem) => Err(problem),
         };
         match ran {
-            Ok(report) => reports.push(report),
+            Ok(report) => {
+                let (noted, settings) = (noted.clone(), settings.clone());
+                let part = Part { began, noted, settings, next_due: report.next_due };
+                done.insert(namespace.to_owned(), (part, report));
+            }
             Err(problem) if stop.is_cancelled() => return Err(problem),
             Err(problem) => {
                 let repository = described.name_any();
@@ -151,13 +206,21 @@ async fn maintain(
             }
         }
     }
-    first.map_or(Ok(reports), Err)
+    first.map_or(Ok(()), Err)
 }
 
-/// Whether what a repository could not be opened by keeps the others closed as well: they lie in the same bucket. A refusal may be of one
-/// folder alone.
+/// Whether what a repository could not be opened by keeps the others closed as well: they lie in the same bucket, one Secret holds the key
+/// of all, and one API server is asked for it. A refusal of the store may be of one folder alone.
 fn is_of_the_place(problem: &Problem) -> bool {
-    matches!(problem.reason, Reason::BucketMissing | Reason::StorageLocationMissing | Reason::StoreUnreachable)
+    matches!(
+        problem.reason,
+        Reason::BucketMissing
+            | Reason::StorageLocationMissing
+            | Reason::StoreUnreachable
+            | Reason::RepositoryPasswordMissing
+            | Reason::ClusterUnreachable
+            | Reason::ClusterForbidden
+    )
 }
 
 /// A run in the repository of one namespace.
@@ -246,4 +309,28 @@ fn summary(reports: &[Report], settings: &maintenance::Settings) -> String {
         text.push_str(refused);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_space_of_one_namespace_is_freed_though_anothers_folder_is_refused_and_nobody_asks_in_vain_for_each() {
+        let cases = [
+            ("no bucket", Reason::BucketMissing, true),
+            ("no storage location", Reason::StorageLocationMissing, true),
+            ("a store that is away", Reason::StoreUnreachable, true),
+            ("no Secret with the key", Reason::RepositoryPasswordMissing, true),
+            ("an API server that is away", Reason::ClusterUnreachable, true),
+            ("no right to read the Secrets", Reason::ClusterForbidden, true),
+            ("a policy that may be of one folder", Reason::StoreAccessDenied, false),
+            ("a store that fails at one object", Reason::StoreFailed, false),
+            ("the key of another repository", Reason::RepositoryPasswordWrong, false),
+            ("somebody else's lock", Reason::RepositoryLocked, false),
+        ];
+        for (situation, reason, want) in cases {
+            assert_eq!(is_of_the_place(&Problem::passing(reason, "open it")), want, "{situation}");
+        }
+    }
 }

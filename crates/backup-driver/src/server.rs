@@ -46,8 +46,8 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
     };
     tracing::info!(cluster, "this driver is the active one");
     metrics.set_leader(true);
-    let (uploads, watching_uploads) = Shown::new(Api::namespaced(client.clone(), &server.namespace));
-    let (downloads, watching_downloads) = Shown::new(Api::namespaced(client.clone(), &server.namespace));
+    let (uploads, watching_uploads) = Shown::new(Api::namespaced(client.clone(), &server.namespace), &metrics);
+    let (downloads, watching_downloads) = Shown::new(Api::namespaced(client.clone(), &server.namespace), &metrics);
     let ctx = Arc::new(Context {
         publisher: Publisher::new(client.clone(), "backup-driver", &server.identity, metrics.clone()),
         vcenters: Vcenters::new(client.clone(), &server.namespace),

@@ -22,7 +22,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, applier, watcher};
 use kube::{Api, Resource, ResourceExt};
-use operator::Watches;
+use operator::{Metrics, Watches};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -68,13 +68,13 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     /// And the watch that shows them as long as it is polled, for ever.
-    pub(crate) fn new(objects: Api<K>) -> (Self, BoxFuture<'static, Infallible>) {
+    pub(crate) fn new(objects: Api<K>, metrics: &Metrics) -> (Self, BoxFuture<'static, Infallible>) {
         let (store, writer) = reflector::store();
         let shown = Self::of(store);
-        let telling = shown.clone();
+        let (telling, mut watches) = (shown.clone(), Watches::of::<K>(metrics));
         let watching = async move {
             let seen = reflector::reflector(writer, watcher(objects, operator::client::watching())).default_backoff();
-            let (mut seen, mut watches) = (pin!(seen), Watches::of::<K>());
+            let mut seen = pin!(seen);
             loop {
                 let event = seen.next().await.expect("a watch goes on for ever, and its pauses too");
                 watches.saw(&event);

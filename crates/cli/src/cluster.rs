@@ -1,6 +1,6 @@
 //! `status`, and `list` without a repository: what the cluster's objects say. Reads only.
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use api::entity::PvcSnapshotId;
 use api::{BackupRepository, CloneFromSnapshot, Condition, Download, Progress, Reason, Snapshot, Upload, names};
 use connections::{Repositories, from_kube};
@@ -81,7 +81,7 @@ where
 {
     let listed = Api::<K>::all(client.clone()).list(&ListParams::default()).await;
     let act = format!("list {}", K::plural(&()));
-    Ok(listed.map_err(|cause| anyhow!("{}", from_kube(&act, &cause)))?.items)
+    Ok(listed.map_err(|cause| Refused::by(&from_kube(&act, &cause)))?.items)
 }
 
 /// The parts of a status that all kinds have.

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::io;
 
 use data_path::ErrorKind as Copy;
+use lifecycle::Problem;
 use repository::store;
 use repository::{Damage, ErrorKind as Store};
 use serde::Serialize;
@@ -38,6 +39,12 @@ impl Refused {
     /// With exit code [`exit::REFUSED`].
     pub(crate) fn new(message: impl Into<String>, fix: impl Into<Cow<'static, str>>) -> Self {
         Self { message: message.into(), fix: fix.into(), code: exit::REFUSED }
+    }
+
+    /// What the cluster, a store or vCenter said, with exit code [`exit::FAILED`].
+    pub(crate) fn by(problem: &Problem) -> Self {
+        let fix = problem.fix.clone().unwrap_or_else(|| problem.reason.fix().to_owned());
+        Self { message: problem.to_string(), fix: fix.into(), code: exit::FAILED }
     }
 }
 
@@ -134,7 +141,7 @@ fn of_store(error: &store::Error) -> (u8, &'static str) {
             "look at the disk that the repository's folder is on, and at the system's log, then start again"
         }
         (None, store::ErrorKind::BucketMissing) => return of_kind(Store::BucketMissing),
-        (None, store::ErrorKind::AccessDenied) if error.source().is_some_and(|cause| cause.is::<store::NoKey>()) => {
+        (None, _) if error.source().is_some_and(|cause| cause.is::<store::NoKey>()) => {
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may read and write the bucket, or mend where it is to \
              come from; RUST_LOG=aws_config=debug tells where one is looked for"
         }

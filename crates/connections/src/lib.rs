@@ -18,6 +18,7 @@
 //!
 //! This crate decides nothing about backups and writes nothing to the cluster.
 
+mod ca_files;
 mod centers;
 mod credentials;
 mod flavor;

@@ -2,6 +2,7 @@
 //! where the list is ours.
 
 use api::Reason;
+use kube::client::AuthError;
 use lifecycle::{Again, Problem};
 use repository::ErrorKind;
 use vsphere::ReasonKind;
@@ -111,6 +112,7 @@ pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
     };
     let cause = match error {
         kube::Error::Api(status) => status.message.clone(), // the status itself shows as a dump of its fields
+        kube::Error::Auth(AuthError::AuthExec(why)) => format!("log in to the cluster: {why}"),
         other => Problem::chain(other),
     };
     let quota = matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains(QUOTA));
@@ -132,6 +134,18 @@ const RAISE_THE_QUOTA: &str = "Raise that ResourceQuota of the namespace, or del
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Nobody was asked: it says nothing of what an account may do.
+    #[test]
+    fn a_login_that_fails_is_told_with_what_helps_and_is_no_missing_right() {
+        let ended =
+            kube::Error::Auth(AuthError::AuthExec("`aws` failed with exit status: 255: it has expired".to_owned()));
+        let problem = from_kube("list nodes", &ended);
+        assert_eq!((problem.reason, problem.again), (Reason::ClusterUnreachable, Again::Later));
+        let said = problem.message();
+        assert!(said.starts_with("list nodes: log in to the cluster: `aws` failed"), "{said}");
+        assert!(said.ends_with(LOG_IN), "{said}");
+    }
 
     #[test]
     fn nobody_is_sent_to_a_right_key_where_a_key_file_could_not_be_tried() {

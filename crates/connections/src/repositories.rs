@@ -81,6 +81,27 @@ struct Keyed {
     credentials_text: String,
 }
 
+impl Place {
+    /// The repository below `prefix`, reached and opened with that.
+    fn of(parameters: &RepositoryParameters, prefix: &str, password: &SecretString, keyed: &Keyed) -> Self {
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        let S3Options { region, path_style, skip_tls_verify, tagging, checksum, encryption, .. } = &keyed.options;
+        let settings = format!("{region:?} {path_style} {encryption:?} {skip_tls_verify} {tagging:?} {checksum:?}");
+        let trusted = keyed.options.ca_pem.as_deref().unwrap_or_default();
+        for part in [password.expose_secret(), &keyed.credentials_text, trusted, &settings] {
+            digest.update(&(part.len() as u64).to_le_bytes());
+            digest.update(part.as_bytes());
+        }
+        let secrets = digest.finish().as_ref().try_into().expect("SHA-256 has 32 bytes");
+        Self {
+            endpoint: parameters.s3_url.clone(),
+            bucket: parameters.bucket.clone(),
+            prefix: prefix.to_owned(),
+            secrets,
+        }
+    }
+}
+
 /// The prefix of the repository of claims that are backed up from `source_namespace`.
 pub fn location_of(parameters: &RepositoryParameters, source_namespace: &str) -> String {
     format!("{}/{source_namespace}", folder_of(parameters))
@@ -188,25 +209,27 @@ impl Repositories {
         let reach = self.reach(described, from).await?;
         let well_known_key = reach.password.expose_secret() == WELL_KNOWN_PASSWORD;
         let slot = self.open.lock().await.of(reach.place, Instant::now());
-        let mut slot = slot.lock().await; // twenty first backups at once: one makes it, the others find it open
+        let slot = slot.lock_owned().await; // twenty first backups at once: one makes it, the others find it open
         let act = format!("open the repository of namespace {from} in bucket {}", reach.options.bucket);
-        let failed = |error: repository::Error| from_repository(&act, &error);
         if let Some(open) = slot.as_ref() {
             // a bucket that was wiped meanwhile holds another repository by now, with another key, or none
-            if open.is_current().await.map_err(failed)? {
+            if open.is_current().await.map_err(|error| from_repository(&act, &error))? {
                 return Ok(Opened { repository: open.clone(), well_known_key });
             }
             tracing::warn!(place = open.place(), "the repository is not the one it was; opening it anew");
-            *slot = None;
         }
-        let options = in_its_region(reach.options, &act).await?;
-        let store: Arc<dyn Store> = Arc::new(reach.client.open(options).await?);
-        let opened = match make {
-            true => repository::initialise(store, &reach.password).await,
-            false => repository::open(store, &reach.password).await,
+        let broke = format!("{act}: it panicked");
+        let opening = async move {
+            let options = in_its_region(reach.options, &act).await?;
+            let store: Arc<dyn Store> = Arc::new(reach.client.open(options).await?);
+            let opened = match make {
+                true => repository::initialise(store, &reach.password).await,
+                false => repository::open(store, &reach.password).await,
+            };
+            opened.map_err(|error| from_repository(&act, &error))
         };
-        let repository = opened.map_err(failed)?;
-        *slot = Some(repository.clone());
+        let opened = slots::fill(slot, opening).await;
+        let repository = opened.unwrap_or_else(|_| Err(Problem::passing(Reason::Internal, broke)))?;
         Ok(Opened { repository, well_known_key })
     }
 
@@ -215,10 +238,8 @@ impl Repositories {
     /// # Errors
     /// What is wrong with the description; `SettingsInvalid` for a word that is no format.
     pub async fn format(&self, described: &BackupRepository) -> Result<RepositoryFormat, Problem> {
-        match Usable::read(described)?.parameters.repository_format {
-            Some(format) => Ok(format),
-            None => Settings::known(&self.known, &self.namespace).await?.repository_format(),
-        }
+        let Usable { parameters, .. } = Usable::read(described)?;
+        Settings::known(&self.known, &self.namespace).await?.format_of(&parameters)
     }
 
     /// Whether somebody has ever made the repository of claims from `source_namespace`. Needs no password.
@@ -273,25 +294,11 @@ impl Repositories {
     async fn reach(&self, described: &BackupRepository, from: &str) -> Result<Reach, Problem> {
         let usable = Usable::read(described)?;
         let password = self.password().await?;
-        let Keyed { options, credentials_text } = self.keyed(described, &usable).await?;
+        let keyed = self.keyed(described, &usable).await?;
         let Usable { parameters, client, .. } = usable;
         let prefix = location_of(&parameters, from);
-        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-        let S3Options { region, path_style, skip_tls_verify, tagging, checksum, encryption, .. } = &options;
-        let settings = format!("{region:?} {path_style} {encryption:?} {skip_tls_verify} {tagging:?} {checksum:?}");
-        let trusted = options.ca_pem.as_deref().unwrap_or_default();
-        for part in [password.expose_secret(), &credentials_text, trusted, &settings] {
-            digest.update(&(part.len() as u64).to_le_bytes());
-            digest.update(part.as_bytes());
-        }
-        let secrets = digest.finish().as_ref().try_into().expect("SHA-256 has 32 bytes");
-        let place = Place {
-            endpoint: parameters.s3_url.clone(),
-            bucket: parameters.bucket.clone(),
-            prefix: prefix.clone(),
-            secrets,
-        };
-        Ok(Reach { place, options: S3Options { prefix, ..options }, password, client })
+        let place = Place::of(&parameters, &prefix, &password, &keyed);
+        Ok(Reach { place, options: S3Options { prefix, ..keyed.options }, password, client })
     }
 
     /// The key of the repositories. We never invent one: a key that dies with the cluster is data loss.
@@ -358,4 +365,54 @@ async fn in_its_region(options: S3Options, act: &str) -> Result<S3Options, Probl
         from_repository(act, &repository::Error::Store { act: "find the bucket's region".to_owned(), source })
     })?;
     Ok(S3Options { region, ..options })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a repository is reached and opened with; the usual, where a case changes nothing.
+    struct Case {
+        prefix: &'static str,
+        password: &'static str,
+        keys: &'static str,
+        options: S3Options,
+    }
+
+    impl Case {
+        fn with(change: impl FnOnce(&mut Self)) -> Self {
+            let options = S3Options { ca_pem: Some("an authority".to_owned()), ..S3Options::new(None, "b", "") };
+            let mut case = Self { prefix: "plugins/shop", password: "pw", keys: "id and key", options };
+            change(&mut case);
+            case
+        }
+
+        fn place(self) -> Place {
+            let map = [("region", ""), ("bucket", "b")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+            let parameters = RepositoryParameters::from_map(&map.into()).expect("they can be read");
+            let keyed = Keyed { options: self.options, credentials_text: self.keys.to_owned() };
+            Place::of(&parameters, self.prefix, &self.password.into(), &keyed)
+        }
+    }
+
+    /// A storage location whose certificate, say, was renewed would be refused until somebody starts the program anew.
+    #[test]
+    fn a_repository_is_opened_anew_once_what_it_is_reached_with_has_changed() {
+        let encrypted = StoreEncryption::Algorithm("AES256".to_owned());
+        let changed = [
+            ("another authority", Case::with(|c| c.options.ca_pem = Some("its successor".to_owned()))),
+            ("the system's authorities", Case::with(|c| c.options.ca_pem = None)),
+            ("any certificate", Case::with(|c| c.options.skip_tls_verify = true)),
+            ("new keys of the bucket", Case::with(|c| c.keys = "id and new key")),
+            ("another key of the repositories", Case::with(|c| c.password = "new")),
+            ("another encryption at rest", Case::with(|c| c.options.encryption = encrypted)),
+            ("another region", Case::with(|c| c.options.region = "there".to_owned())),
+            ("another namespace", Case::with(|c| c.prefix = "plugins/bank")),
+        ];
+        let usual = Case::with(|_| ()).place();
+        assert!(Case::with(|_| ()).place() == usual, "nothing has changed");
+        for (situation, case) in changed {
+            assert!(case.place() != usual, "{situation}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::parameters::RepositoryFormat;
+use api::parameters::{RepositoryFormat, RepositoryParameters};
 use api::{Reason, names};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
@@ -82,11 +82,19 @@ impl Settings {
         set(&self.config, "upload-cr-retry-max")
     }
 
+    /// How backups are written into a repository with these parameters: as they say, else as the setting does, else as restic does.
+    ///
+    /// # Errors
+    /// As [`Settings::repository_format`], where the parameters do not say it.
+    pub(crate) fn format_of(&self, parameters: &RepositoryParameters) -> Result<RepositoryFormat, Problem> {
+        parameters.repository_format.map_or_else(|| self.repository_format(), Ok)
+    }
+
     /// How backups are written where their repository does not say it: `repository_format`.
     ///
     /// # Errors
     /// `SettingsInvalid` for a word that is no format: a backup in another one than was meant would be no gift.
-    pub(crate) fn repository_format(&self) -> Result<RepositoryFormat, Problem> {
+    fn repository_format(&self) -> Result<RepositoryFormat, Problem> {
         let Some(word) = set(&self.config, "repository_format") else { return Ok(RepositoryFormat::default()) };
         RepositoryFormat::from_word(word).ok_or_else(|| {
             let cause = format!("read setting repository_format: it is `{word}`, and may be `restic` or `legacy`");
@@ -154,6 +162,29 @@ mod tests {
         assert_eq!((with("restic"), with("legacy")), (Ok(RepositoryFormat::Restic), Ok(RepositoryFormat::Legacy)));
         let refused = with("Legacy ").map_err(|problem| problem.reason);
         assert_eq!(refused, Err(Reason::SettingsInvalid));
+    }
+
+    #[test]
+    fn a_backup_is_written_as_its_repository_says_and_else_as_the_setting_does() {
+        let (restic, legacy) = (Ok(RepositoryFormat::Restic), Ok(RepositoryFormat::Legacy));
+        let cases = [
+            ("neither says it", None, None, restic),
+            ("the setting alone", None, Some("legacy"), legacy),
+            ("the repository alone", Some("legacy"), None, legacy),
+            ("the setting says otherwise", Some("restic"), Some("legacy"), restic),
+            ("and the other way round", Some("legacy"), Some("restic"), legacy),
+            ("a setting that nobody needs is wrong", Some("legacy"), Some("zip"), legacy),
+            ("a setting is wrong", None, Some("zip"), Err(Reason::SettingsInvalid)),
+        ];
+        for (situation, of_repository, of_setting, want) in cases {
+            let map = |key: &str, word: Option<&str>| word.map(|word| (key.to_owned(), word.to_owned()));
+            let usual = [("region", ""), ("bucket", "b")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+            let parameters = usual.into_iter().chain(map("repositoryFormat", of_repository)).collect();
+            let parameters = RepositoryParameters::from_map(&parameters).expect("they can be read");
+            let settings = Settings::of(map("repository_format", of_setting).into_iter().collect(), BTreeMap::new());
+            let format = settings.format_of(&parameters).map_err(|problem| problem.reason);
+            assert_eq!(format, want, "{situation}");
+        }
     }
 
     #[test]

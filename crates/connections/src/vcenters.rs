@@ -1,9 +1,10 @@
-//! The vCenters that their Secret describes, with one session each until the Secret changes. [`Centers`] knows which of them has a disk.
+//! The vCenters that their Secret describes, with one session each until the Secret changes, or a file that it names. [`Centers`] knows
+//! which of them has a disk.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::{Reason, names};
 use disk::{DiskId, DiskSnapshot};
@@ -13,12 +14,13 @@ use lifecycle::Problem;
 use lifecycle::doctor::settings::Mistake;
 use lifecycle::flavor::{self, Flavor, Found};
 use lifecycle::vcenter;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use vsphere::secret::SectionError;
+use vsphere::secret::{SectionError, VirtualCenter};
 use vsphere::{Deleted, Trust, Vcenter};
 
+use crate::ca_files::CaFiles;
 use crate::centers::Centers;
 use crate::flavor::{Looked, detect};
 use crate::known::Known;
@@ -56,6 +58,8 @@ struct Told {
 struct Open {
     /// Which Secret in which version they came from.
     source: String,
+    /// The files that it names, as they are followed.
+    files: CaFiles,
     centers: Arc<Centers>,
 }
 
@@ -80,7 +84,7 @@ impl Vcenters {
         Self { given: Some(Arc::new(centers)), ..Self::new(client, velero_namespace) }
     }
 
-    /// The vCenters, with the credentials that stand in the Secret now.
+    /// The vCenters, with the credentials that stand in the Secret now, and the certificates in it or in the files that it names.
     ///
     /// # Errors
     /// `VCenterSecretMissing`, `VCenterSecretInvalid` with the line at fault, `GuestCluster` where there can be none, or
@@ -90,23 +94,8 @@ impl Vcenters {
             return Ok(given.clone());
         }
         let found = self.secret().await?;
-        let version = format!(
-            "{}/{}/{}",
-            found.namespace().unwrap_or_default(),
-            found.name_any(),
-            found.resource_version().unwrap_or_default()
-        );
         let mut open = self.open.lock().await;
-        if let Some(open) = open.as_ref().filter(|open| open.source == version) {
-            return Ok(open.centers.clone());
-        }
-        let centers = Arc::new(connect(&found)?);
-        warn_of_unverified(&centers); // once for each version of the Secret
-        if let Some(old) = open.replace(Open { source: version, centers: centers.clone() }) {
-            tracing::info!("the vCenter Secret changed; taking the new credentials");
-            tokio::spawn(async move { old.centers.logout().await });
-        }
-        Ok(centers)
+        current(&mut open, &found, Instant::now()).await
     }
 
     /// The vCenter that has a disk.
@@ -270,6 +259,39 @@ impl Vcenters {
     }
 }
 
+/// The clients that are open, where neither the Secret nor a file that it names has changed since; else new ones in their place.
+async fn current(open: &mut Option<Open>, found: &Secret, now: Instant) -> Result<Arc<Centers>, Problem> {
+    let version = format!(
+        "{}/{}/{}",
+        found.namespace().unwrap_or_default(),
+        found.name_any(),
+        found.resource_version().unwrap_or_default()
+    );
+    if let Some(open) = open.as_mut().filter(|open| open.source == version) {
+        if open.files.changed(now).await {
+            let centers = Arc::new(Described::read(found)?.centers(&open.files));
+            open.files.taken();
+            tracing::info!("a file that `ca-file` in the vCenter Secret names has changed; taking what it says now");
+            end(std::mem::replace(&mut open.centers, centers));
+        }
+        return Ok(open.centers.clone());
+    }
+    let described = Described::read(found)?;
+    let files = CaFiles::read(described.files(), now).await;
+    let centers = Arc::new(described.centers(&files));
+    warn_of_unverified(&centers); // once for each version of the Secret
+    if let Some(old) = open.replace(Open { source: version, files, centers: centers.clone() }) {
+        tracing::info!("the vCenter Secret changed; taking the new credentials");
+        end(old.centers);
+    }
+    Ok(centers)
+}
+
+/// Ends the sessions of clients that nobody is given any more.
+fn end(centers: Arc<Centers>) {
+    tokio::spawn(async move { centers.logout().await });
+}
+
 impl Told {
     /// The mistakes that came with a change of the settings; none while they are as they were.
     fn news(&mut self, settings: &Settings) -> Vec<String> {
@@ -303,50 +325,82 @@ fn warn_of_unverified(centers: &Centers) {
     }
 }
 
-/// Clients for the vCenters that a Secret describes. A section that cannot be used keeps no other one from it.
-fn connect(found: &Secret) -> Result<Centers, Problem> {
-    let place = format!("{}/{}", found.namespace().unwrap_or_default(), found.name_any());
-    let invalid = |why: String| Problem::passing(Reason::VCenterSecretInvalid, format!("read Secret {place}: {why}"));
-    let keys: Vec<&String> = found.data.iter().flat_map(|data| data.keys()).collect();
-    let key = match (KEYS.iter().find(|key| keys.iter().any(|k| k == *key)), &keys[..]) {
-        (Some(key), _) => (*key).to_owned(),
-        (None, [only]) => (*only).clone(),
-        (None, _) => return Err(invalid(format!("it has no key `{}`", KEYS[0]))),
-    };
-    let conf = text(found, &key).ok_or_else(|| invalid(format!("`{key}` is not text")))?;
-    let sections = vsphere::secret::parse(conf.expose_secret()).map_err(|e| invalid(format!("`{key}`, {e}")))?;
-    let bundled = |path: &Path| {
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        match text(found, name) {
+/// What a Secret says of vCenters. A section that cannot be used keeps no other one from it.
+struct Described<'s> {
+    secret: &'s Secret,
+    /// The Secret's namespace and name.
+    place: String,
+    key: String,
+    sections: Vec<VirtualCenter>,
+    /// Names that nobody reads.
+    slips: Vec<String>,
+}
+
+impl<'s> Described<'s> {
+    fn read(secret: &'s Secret) -> Result<Self, Problem> {
+        let place = format!("{}/{}", secret.namespace().unwrap_or_default(), secret.name_any());
+        let keys: Vec<&String> = secret.data.iter().flat_map(|data| data.keys()).collect();
+        let key = match (KEYS.iter().find(|key| keys.iter().any(|k| k == *key)), &keys[..]) {
+            (Some(key), _) => (*key).to_owned(),
+            (None, [only]) => (*only).clone(),
+            (None, _) => return Err(invalid(&place, &format!("it has no key `{}`", KEYS[0]))),
+        };
+        let conf = text(secret, &key).ok_or_else(|| invalid(&place, &format!("`{key}` is not text")))?;
+        let sections = vsphere::secret::parse(conf.expose_secret());
+        let sections = sections.map_err(|e| invalid(&place, &format!("`{key}`, {e}")))?;
+        let slips = vsphere::secret::slips(conf.expose_secret()).iter().map(ToString::to_string).collect();
+        Ok(Self { secret, place, key, sections, slips })
+    }
+
+    /// The files that say whom to trust and that are not in the Secret itself.
+    fn files(&self) -> BTreeSet<PathBuf> {
+        let trusting = self.sections.iter().filter(|section| section.thumbprint.is_none());
+        let named = trusting.filter_map(|section| section.ca_file.clone());
+        named.filter(|path| self.bundled(path).is_none()).collect()
+    }
+
+    /// A file that is in the Secret itself: the key of its name.
+    fn bundled(&self, path: &Path) -> Option<SecretString> {
+        text(self.secret, path.file_name().and_then(|name| name.to_str()).unwrap_or_default())
+    }
+
+    /// Clients for these vCenters, with the files as they were read.
+    fn centers(&self, files: &CaFiles) -> Centers {
+        let (place, key) = (&self.place, &self.key);
+        let pem = |path: &Path| match self.bundled(path) {
             Some(pem) => Ok(pem.expose_secret().to_owned()),
-            None => std::fs::read_to_string(path),
-        }
-    };
-    let mut unread = Vec::new();
-    let centers = Centers::new(sections.iter().map(|section| {
-        let config = section.config(bundled).map_err(|e| {
-            invalid(format!("`{key}`, {}", Problem::chain(&e))).with_fix(match &e {
-                SectionError::CaFile { path, .. } => {
-                    unread.push((format!("{}:{}", section.host, section.port), path.clone()));
-                    Some(ca_file_missing(path))
-                }
-                SectionError::Host(_) => None,
-            })
-        });
-        let client = config.and_then(|config| {
-            let file = match (&config.trust, &section.ca_file) {
-                (Trust::CaFile(_), Some(file)) => {
-                    format!("[VirtualCenter \"{}\"], `ca-file` `{}`: ", section.host, file.display())
-                }
-                _ => String::new(),
-            };
-            Vcenter::new(config).map_err(|e| invalid(format!("{file}{}", Problem::chain(&e))))
-        });
-        let server = client.as_ref().map(|client: &Vcenter| client.config().server());
-        (server.unwrap_or_else(|_| format!("{}:{}", section.host, section.port)), client)
-    }));
-    let slips = vsphere::secret::slips(conf.expose_secret()).iter().map(ToString::to_string).collect();
-    Ok(centers.read_from(format!("Secret {place}, key `{key}`")).with_slips(slips).with_unread(unread))
+            None => files.text(path),
+        };
+        let mut unread = Vec::new();
+        let centers = Centers::new(self.sections.iter().map(|section| {
+            let config = section.config(pem).map_err(|e| {
+                invalid(place, &format!("`{key}`, {}", Problem::chain(&e))).with_fix(match &e {
+                    SectionError::CaFile { path, .. } => {
+                        unread.push((format!("{}:{}", section.host, section.port), path.clone()));
+                        Some(ca_file_missing(path))
+                    }
+                    SectionError::Host(_) => None,
+                })
+            });
+            let client = config.and_then(|config| {
+                let file = match (&config.trust, &section.ca_file) {
+                    (Trust::CaFile(_), Some(file)) => {
+                        format!("[VirtualCenter \"{}\"], `ca-file` `{}`: ", section.host, file.display())
+                    }
+                    _ => String::new(),
+                };
+                Vcenter::new(config).map_err(|e| invalid(place, &format!("{file}{}", Problem::chain(&e))))
+            });
+            let server = client.as_ref().map(|client: &Vcenter| client.config().server());
+            (server.unwrap_or_else(|_| format!("{}:{}", section.host, section.port)), client)
+        }));
+        let source = format!("Secret {place}, key `{key}`");
+        centers.read_from(source).with_slips(self.slips.clone()).with_unread(unread)
+    }
+}
+
+fn invalid(place: &str, why: &str) -> Problem {
+    Problem::passing(Reason::VCenterSecretInvalid, format!("read Secret {place}: {why}"))
 }
 
 /// What helps where the file that `ca-file` names is not there.
@@ -362,13 +416,42 @@ fn ca_file_missing(path: &Path) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::ca_files::EVERY;
     use k8s_openapi::ByteString;
 
     const CONF: &str = "[VirtualCenter \"vc.lab\"]\nuser = \"svc@vsphere.local\"\npassword = \"pw\"\n";
 
+    /// An authority that nobody has the key of.
+    const PEM: &str = "-----BEGIN CERTIFICATE-----
+MIIBkzCCATmgAwIBAgIUGuqOCiMhw1cwCAq31zRgKihoV0cwCgYIKoZIzj0EAwIw
+HjEcMBoGA1UEAwwTYXV0aG9yaXR5IG9mIGEgdGVzdDAgFw0yNjExMjMwMzQ1MTla
+GA8yMTI2MTAzMDAzNDUxOVowHjEcMBoGA1UEAwwTYXV0aG9yaXR5IG9mIGEgdGVz
+dDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABP6feF2vHJCnMGfdKFGWSCgdl+Gk
+Y8OL7buQwO6ACexsOM3G193BNBSLbqHNIsewqTBoDGcnmbXxxhi8aETt+BajUzBR
+MB0GA1UdDgQWBBQbLasRgV0nd08VfHiZSjSOy4sNUDAfBgNVHSMEGDAWgBQbLasR
+gV0nd08VfHiZSjSOy4sNUDAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0gA
+MEUCIQD7yIW2fhhI7WSfrQB62bKPvRLWhSNSmfz+2+5HCuG7GAIgcSlhH6kQBToh
+Qgm5iuD/tnHk2+Y34UxGt/nR9URcWYg=
+-----END CERTIFICATE-----
+";
+
     fn secret_of(entries: &[(&str, &str)]) -> Secret {
         let data = entries.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec())));
-        Secret { data: Some(data.collect()), ..Secret::default() }
+        let mut secret = Secret { data: Some(data.collect()), ..Secret::default() };
+        secret.metadata.namespace = Some("velero".to_owned());
+        secret.metadata.name = Some("our-vcenter".to_owned());
+        secret
+    }
+
+    /// The clients for a Secret that nobody has asked for before.
+    fn connect(found: &Secret) -> Result<Arc<Centers>, Problem> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(current(&mut None, found, Instant::now()))
+    }
+
+    /// Whom the client of the one vCenter trusts.
+    fn trusted(centers: &Centers) -> Result<Trust, Problem> {
+        centers.only().expect("there is one").map(|vcenter| vcenter.config().trust.clone())
     }
 
     /// An address, and whether its section can be used.
@@ -393,7 +476,9 @@ mod tests {
         let broken = CONF.replace("password = \"pw\"", "password = \"hunter2\\q\"");
         let problem = connected(&[("csi-vsphere.conf", &broken)]).expect_err("a bad escape");
         assert_eq!(problem.reason, Reason::VCenterSecretInvalid);
-        assert!(problem.cause.contains("line 3"), "{}", problem.cause);
+        for words in ["Secret velero/our-vcenter", "`csi-vsphere.conf`", "line 3"] {
+            assert!(problem.cause.contains(words), "`{words}` in {}", problem.cause);
+        }
         assert!(!problem.cause.contains("hunter2"), "{}", problem.cause);
     }
 
@@ -415,6 +500,50 @@ mod tests {
         let words = ["vc.lab", "/etc/certs/ca.crt", "no certificate in PEM form"];
         let told = useless.expect_err("it holds none").cause;
         assert!(words.iter().all(|word| told.contains(word)), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_ca_file_that_is_replaced_or_comes_late_counts_without_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.crt");
+        let conf = format!("{CONF}ca-file = \"{}\"\n", file.display());
+        let found = secret_of(&[("csi-vsphere.conf", &conf)]);
+        let (mut open, mut now) = (None, Instant::now());
+        let centers = current(&mut open, &found, now).await.unwrap();
+        let missing = trusted(&centers).expect_err("there is no such file");
+        assert_eq!(missing.reason, Reason::VCenterSecretInvalid);
+        assert_eq!(centers.unread(centers.all().next().unwrap()), Some(file.as_path()));
+        let renewed = format!("{PEM}{PEM}");
+        for pem in [PEM, renewed.as_str()] {
+            std::fs::write(&file, pem).unwrap();
+            now += EVERY;
+            let centers = current(&mut open, &found, now).await.unwrap();
+            assert_eq!(trusted(&centers), Ok(Trust::CaFile(pem.to_owned())));
+            assert_eq!(centers.unread(centers.all().next().unwrap()), None, "it was read");
+            now += EVERY;
+            let same = current(&mut open, &found, now).await.unwrap();
+            assert!(Arc::ptr_eq(&same, &centers), "a file that is as it was costs no session");
+        }
+        std::fs::remove_file(&file).unwrap();
+        now += EVERY;
+        let told = trusted(&current(&mut open, &found, now).await.unwrap());
+        assert!(told.expect_err("it is gone").cause.contains("line 4"), "as if it had never been there");
+    }
+
+    /// The file would be another one where the program runs: the key of its name counts.
+    #[tokio::test]
+    async fn a_certificate_that_is_replaced_in_the_secret_counts_without_a_restart() {
+        let conf = format!("{CONF}ca-file = \"/etc/certs/ca.crt\"\n");
+        let renewed = format!("{PEM}{PEM}");
+        let (mut open, now) = (None, Instant::now());
+        for (version, pem) in [("1", PEM), ("2", renewed.as_str())] {
+            let mut found = secret_of(&[("csi-vsphere.conf", &conf), ("ca.crt", pem)]);
+            found.metadata.resource_version = Some(version.to_owned());
+            let centers = current(&mut open, &found, now).await.unwrap();
+            assert_eq!(trusted(&centers), Ok(Trust::CaFile(pem.to_owned())), "version {version}");
+            let same = current(&mut open, &found, now).await.unwrap();
+            assert!(Arc::ptr_eq(&same, &centers), "version {version}: a Secret that is as it was costs no session");
+        }
     }
 
     #[test]

@@ -93,6 +93,17 @@ mod tests {
     }
 
     #[test]
+    fn w15_a_node_copies_two_disks_of_each_kind_at_a_time_unless_it_is_told_otherwise() {
+        let slots = |line| {
+            let config = server(line);
+            (config.upload_slots, config.download_slots)
+        };
+        assert_eq!(slots(""), (2, 2));
+        assert_eq!(slots("--upload-slots 3"), (3, 2), "each kind has slots of its own");
+        assert_eq!(slots("--download-slots 1"), (2, 1));
+    }
+
+    #[test]
     fn a_manifest_of_the_original_still_starts() {
         let all = "--namespace velero --kubecontext c --log-level debug --log-format text --client-qps 100.0 --client-burst 100 \
                    --profiler-address localhost:6060 --use-secret=false --vcenter-address vc.example --vcenter-port 443 \

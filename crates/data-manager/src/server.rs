@@ -50,7 +50,8 @@ pub async fn run(config: Config) -> Result<()> {
         tracing::warn!("{missed}");
     }
 
-    let (leases, given_back) = Leases::transfers(client.clone(), &config.namespace, &config.node_name).watched();
+    let (leases, given_back) =
+        Leases::transfers(client.clone(), &config.namespace, &config.node_name).watched(&metrics);
     let shared = Shared::new(&config, client, leases, metrics, stop.clone())?;
     let (uploads, uploads_ended) = AtWork::new(config.upload_slots.into());
     let (downloads, downloads_ended) = AtWork::new(config.download_slots.into());
@@ -147,7 +148,7 @@ impl Shared {
 async fn control<K: Kind>(ctx: &Arc<Context>, ended: impl Stream<Item = ()> + Send + Sync + 'static) {
     let api: Api<K> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let deletions = follow_deletions::<K>(ctx.clone());
-    let mut watches = Watches::of::<K>();
+    let mut watches = Watches::of::<K>(ctx.publisher.metrics());
     let controller = Controller::new(api, watching())
         .reconcile_all_on(ended)
         .graceful_shutdown_on(ctx.shutdown.clone().cancelled_owned())
@@ -177,7 +178,7 @@ async fn follow_deletions<K: operator::Reported + Send + Sync + 'static>(ctx: Ar
                     }
                 }
             }
-            Some(_) => {} // after an error the watch backs off and begins anew
+            Some(_) => {} // after an error the watch backs off and begins anew; the controller watches the same and tells of it
             None => std::future::pending().await,
         }
     }

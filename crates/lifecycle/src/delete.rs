@@ -2,7 +2,7 @@
 //!
 //! Velero forgets a backup as soon as its delete action returns, whatever it returned, so this object alone carries the
 //! duty: it is tried again with growing pauses until both are gone, and only a request that nobody can understand ends as
-//! `Failed`; so does one made by hand that does not say in which repository its backup is, where [none is found](not_found). Every
+//! `Failed`; so does one made by hand that does not say in which repository its backup is, where [none is found](found_first). Every
 //! step may be repeated, also by another `DeleteSnapshot` of the same snapshot at the same time: what is gone already counts as
 //! deleted. What the status says is in [`status`].
 
@@ -140,8 +140,31 @@ fn velero_asks(delete: &DeleteSnapshot) -> bool {
     annotated.is_some() && annotated == delete.metadata.name.as_ref() // a copy has another name
 }
 
+/// What the looks say that are made before anything is removed: where the backup lies; `None`: nowhere, which the end will say. `theirs` is
+/// the look in the original's layout, and `from` the namespace whose repository is looked in as well; `has_point`: it has the restore point,
+/// which needs to be known only where the first look failed.
+///
+/// # Errors
+/// Where it was looked for in the original's layout alone, and is not there; where that look failed and there is no restore point.
+pub fn found_first(
+    target: &Target,
+    from: Option<&str>,
+    theirs: Result<bool, Problem>,
+    has_point: bool,
+) -> Result<Option<String>, Problem> {
+    match (theirs, from) {
+        (Ok(true), _) => Ok(Some("the backup lies in the original's layout".to_owned())),
+        (_, Some(from)) if has_point => {
+            Ok(Some(format!("the restore point lies in the repository of namespace {from}")))
+        }
+        (Ok(false), Some(_)) => Ok(None),
+        (Ok(false), None) => Err(not_found(target)),
+        (Err(unknown), _) => Err(unknown),
+    }
+}
+
 /// What is wrong where it is not there.
-pub fn not_found(target: &Target) -> Problem {
+fn not_found(target: &Target) -> Problem {
     let cause = format!(
         "delete the backup of {}: there is none in the original's layout, and neither the id nor the repository says in which namespace's \
          repository it may be",

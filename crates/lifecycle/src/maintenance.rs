@@ -129,6 +129,33 @@ pub fn deletion(now: Timestamp) -> (&'static str, String) {
     (MAINTENANCE_DELETED, now.to_string())
 }
 
+/// A run in the repository of one namespace that ended well, where a BackupRepository has several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// When it began.
+    pub began: Timestamp,
+    /// What was noted then.
+    pub noted: Noted,
+    /// What was set then.
+    pub settings: Settings,
+    /// When the first of what it marked may go.
+    pub next_due: Option<Timestamp>,
+}
+
+impl Part {
+    /// Whether it need not run again when what failed beside it is tried again: all is as it was.
+    pub fn counts(&self, noted: &Noted, settings: &Settings, now: Timestamp) -> bool {
+        let is_seen = noted.deleted.is_none_or(|deleted| seen(deleted, self.began));
+        (&self.noted, &self.settings) == (noted, settings) && is_seen && self.next_due.is_none_or(|due| due > now)
+    }
+}
+
+/// Whether a run that began then has seen what was deleted. A second of clemency: whoever deleted and noted it at this moment may have
+/// come too late for the run.
+fn seen(deleted: Timestamp, began: Timestamp) -> bool {
+    began.duration_since(deleted) > SignedDuration::from_secs(1)
+}
+
 /// How the annotations change after a run that began at `began` on what `noted` said; `now_noted` is what they say now,
 /// and `next_due` when the first of what is marked may go. `None` removes one.
 pub fn after_run(
@@ -141,9 +168,7 @@ pub fn after_run(
         (MAINTENANCE_RAN, Some(began.to_string())),
         (MAINTENANCE_DUE, next_due.map(|due| due.to_string())),
     ]);
-    // a second of clemency: whoever deleted and noted it at this moment may have come too late for the run
-    let seen = |deleted: Timestamp| began.duration_since(deleted) > SignedDuration::from_secs(1);
-    if now_noted.deleted.is_none_or(seen) {
+    if now_noted.deleted.is_none_or(|deleted| seen(deleted, began)) {
         changes.insert(MAINTENANCE_DELETED, None);
     }
     if now_noted.asked == noted.asked {
@@ -256,6 +281,28 @@ mod tests {
         let (key, value) = deletion(noon());
         assert_eq!((key, value.parse().ok()), (MAINTENANCE_DELETED, Some(noon())), "what is written is read back");
         assert_eq!(after_run(&before, &before, began, None)[MAINTENANCE_DUE], None, "nothing is marked any more");
+    }
+
+    /// Reading all trees of forty namespaces each hour since the forty first is broken would cost more than it frees.
+    #[test]
+    fn a_run_that_ended_well_is_made_again_only_where_something_has_changed_since() {
+        let on = noted(&[(MAINTENANCE_DELETED, hours_ago(30)), (MAINTENANCE_RAN, hours_ago(40))], 500);
+        let settings = Settings::default();
+        let part = |began, next_due| Part { began, noted: on.clone(), settings: settings.clone(), next_due };
+        let done = part(hours_ago(5), None);
+        let short = Settings { grace: SignedDuration::from_hours(1), ..settings.clone() };
+        let cases = [
+            ("nothing has changed", done.clone(), on.clone(), &settings, true),
+            ("more was deleted", done.clone(), Noted { deleted: Some(hours_ago(1)), ..on.clone() }, &settings, false),
+            ("somebody asks", done.clone(), asked(on.clone()), &settings, false),
+            ("the grace is another", done, on.clone(), &short, false),
+            ("what it marked is in its grace", part(hours_ago(5), Some(hours_ago(-1))), on.clone(), &settings, true),
+            ("its grace is over", part(hours_ago(5), Some(hours_ago(0))), on.clone(), &settings, false),
+            ("something was deleted when it began", part(hours_ago(30), None), on.clone(), &settings, false),
+        ];
+        for (situation, part, noted, settings, want) in cases {
+            assert_eq!(part.counts(&noted, settings, noon()), want, "{situation}");
+        }
     }
 
     #[test]

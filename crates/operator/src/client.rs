@@ -66,6 +66,7 @@ fn no_client(error: &kube::Error, plugin: Option<&str>) -> String {
             format!("`{plugin}` failed with {}{last}", out.status)
         }
         kube::Error::Auth(AuthError::AuthExecParse(_)) => format!("what `{plugin}` printed is no credential"),
+        kube::Error::Auth(other) => other.to_string(),
         other => other.to_string(),
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::watching;
 use crate::error::{chain, is_code};
-use crate::{Error, Watches};
+use crate::{Error, Metrics, Watches};
 
 /// How long a leader's lease lasts.
 const LEADER: Duration = Duration::from_secs(15);
@@ -84,11 +84,11 @@ impl Leases {
     /// The same leases, and the watch that shows them while it is polled: looks ask the API server for nothing then. It has
     /// an item for each lease that was given back, whoever had it. The driver's own lease is left out: it is renewed every
     /// few seconds.
-    pub fn watched(self) -> (Self, impl Stream<Item = ()> + Send) {
+    pub fn watched(self, metrics: &Metrics) -> (Self, impl Stream<Item = ()> + Send + use<>) {
         let (shown, writer) = reflector::store();
         let config = watching().fields(&format!("metadata.name!={}", api::names::DRIVER_LEASE));
         let seen = reflector::reflector(writer, watcher(self.api.clone(), config)).default_backoff();
-        let mut watches = Watches::of::<Record>();
+        let mut watches = Watches::of::<Record>(metrics);
         let given_back = seen.filter_map(move |event| {
             watches.saw(&event);
             std::future::ready(matches!(event, Ok(watcher::Event::Delete(_))).then_some(()))

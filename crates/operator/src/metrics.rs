@@ -12,6 +12,7 @@ pub struct Metrics {
     registry: Registry,
     reasons: IntCounterVec,
     errors: IntCounterVec,
+    watch_errors: IntCounterVec,
     contents: IntCounterVec,
     transports: IntCounterVec,
     waits: CounterVec,
@@ -29,6 +30,8 @@ impl Metrics {
         let reasons =
             counter("transitions_total", "Changes of phase or reason, by kind.", &["kind", "phase", "reason"]);
         let errors = counter("errors_total", "Failed looks at an object, by kind.", &["kind"]);
+        let watch_errors =
+            counter("watch_errors_total", "Errors of watches, by kind of what is watched.", &["kind", "reason"]);
         let contents =
             counter("contents_total", "Disks backed up, by how their content was found.", &["source", "why"]);
         let transports = counter("disks_opened_total", "Disks opened, by the transport of their data.", &["transport"]);
@@ -39,9 +42,10 @@ impl Metrics {
         let orphans = IntGaugeVec::new(orphans, &["kind"]).expect("a valid metric");
         let orphans_removed =
             counter("orphans_removed_total", "What nobody owned and was removed, by kind.", &["kind"]);
-        let collectors: [Box<dyn prometheus::core::Collector>; 8] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 9] = [
             Box::new(reasons.clone()),
             Box::new(errors.clone()),
+            Box::new(watch_errors.clone()),
             Box::new(contents.clone()),
             Box::new(transports.clone()),
             Box::new(waits.clone()),
@@ -52,12 +56,7 @@ impl Metrics {
         for collector in collectors {
             registry.register(collector).expect("each name is registered once");
         }
-        Self { registry, reasons, errors, contents, transports, waits, leader, orphans, orphans_removed }
-    }
-
-    /// Where further metrics are registered; their names get the prefix.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+        Self { registry, reasons, errors, watch_errors, contents, transports, waits, leader, orphans, orphans_removed }
     }
 
     /// An object changed its phase or reason.
@@ -68,6 +67,11 @@ impl Metrics {
     /// A look at an object failed and will be repeated.
     pub fn error(&self, kind: &str) {
         self.errors.with_label_values(&[kind]).inc();
+    }
+
+    /// A watch of such objects has failed, and is begun anew: a few are nothing, and where they go on, nobody hears of changes.
+    pub fn watch_error(&self, kind: &str, reason: Reason) {
+        self.watch_errors.with_label_values(&[kind, reason.as_str()]).inc();
     }
 
     /// A disk was backed up, and how its content was found: from changes, or why not.
@@ -116,6 +120,26 @@ fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_metric_is_in_the_documentation() {
+        let metrics = Metrics::new("backup-driver");
+        metrics.transition("Snapshot", "New", Reason::Queued);
+        metrics.error("Snapshot");
+        metrics.watch_error("Snapshot", Reason::ClusterUnreachable);
+        metrics.content("all", "");
+        metrics.disk_opened("nbd");
+        metrics.waited("Upload", Duration::from_secs(1), &[("disk", 1.0)]);
+        metrics.set_leader(true);
+        metrics.orphans_found("lease", 1);
+        metrics.orphans_removed("lease", 1);
+        let text = metrics.text();
+        let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert_eq!(names.len(), 9, "{text}");
+        for name in names {
+            assert!(include_str!("../../../docs/velero.md").contains(&format!("`{name}`")), "{name}");
+        }
+    }
 
     #[test]
     fn a_reason_in_a_condition_is_the_reason_in_the_metric() {

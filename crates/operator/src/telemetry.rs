@@ -57,11 +57,25 @@ fn directives(level: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tracing_subscriber::filter::LevelFilter;
 
     #[test]
     fn the_originals_words_for_levels_still_work() {
-        for word in ["panic", "fatal", "error", "warning", "info", "debug", "trace"] {
-            assert!(EnvFilter::try_new(directives(word)).is_ok(), "{word}");
+        let cases = [
+            ("panic", LevelFilter::ERROR),
+            ("fatal", LevelFilter::ERROR),
+            ("error", LevelFilter::ERROR),
+            ("warning", LevelFilter::WARN),
+            ("warn", LevelFilter::WARN),
+            ("info", LevelFilter::INFO),
+            ("debug", LevelFilter::DEBUG),
+            ("trace", LevelFilter::TRACE),
+            ("Info", LevelFilter::INFO),
+            ("WARNING", LevelFilter::WARN),
+        ];
+        for (word, level) in cases {
+            let filter = EnvFilter::try_new(directives(word)).map(|filter| filter.max_level_hint());
+            assert_eq!(filter.ok().flatten(), Some(level), "{word}");
         }
         assert_eq!(directives("vsphere=debug"), "vsphere=debug");
         assert!("xml".parse::<Format>().is_err());

@@ -7,6 +7,7 @@ use kube::Resource;
 use kube::runtime::controller;
 use kube::runtime::watcher::{self, Event};
 
+use crate::Metrics;
 use crate::client::{ANSWER, WATCH_SECONDS};
 use crate::error::chain;
 
@@ -21,18 +22,27 @@ const STOOD: Duration = Duration::from_secs(45);
 // a watch that shows nothing lasts its time: that it could not begin before and cannot begin after is no row
 const _: () = assert!(WATCH_SECONDS as u64 > ANSWER.as_secs() + PAUSE.as_secs());
 
-/// The watches of a controller, or a single one. Says in the log, once, that they have failed for long. That this is over is said of one
-/// that shows [what it saw](Self::saw); of a controller's nobody hears that they work.
+/// The watches of a controller, or a single one. Counts their errors, and says in the log, once, that they have failed for long. That this
+/// is over is said of one that shows [what it saw](Self::saw); of a controller's nobody hears that they work.
 #[derive(Debug)]
 pub struct Watches {
     kind: String,
+    /// Of which of them nobody hears: nothing, or words behind those.
+    place: &'static str,
+    metrics: Metrics,
     errors: Errors,
 }
 
 impl Watches {
     /// Of objects of that kind.
-    pub fn of<K: Resource<DynamicType = ()>>() -> Self {
-        Self { kind: K::kind(&()).into_owned(), errors: Errors::new(LONG) }
+    pub fn of<K: Resource<DynamicType = ()>>(metrics: &Metrics) -> Self {
+        Self { kind: K::kind(&()).into_owned(), place: "", metrics: metrics.clone(), errors: Errors::new(LONG) }
+    }
+
+    /// Of those that lie in other namespaces than the one in which somebody works on them, and tells of that watch.
+    pub fn in_other_namespaces(mut self) -> Self {
+        self.place = " in other namespaces";
+        self
     }
 
     /// And so many more, of what belongs to them. A controller does not say which of its watches has failed.
@@ -44,7 +54,7 @@ impl Watches {
     /// What a watch gave.
     pub fn saw<K>(&mut self, event: &Result<Event<K>, watcher::Error>) {
         let word = self.errors.note(event, Instant::now());
-        self.log(word, event.as_ref().err());
+        self.tell(word, event.as_ref().err());
     }
 
     /// What a controller gave that watches for itself. It shows what it looks at, and that may be due by its own clock: so only that the
@@ -52,17 +62,21 @@ impl Watches {
     pub fn looked<T, E: 'static>(&mut self, given: &Result<T, controller::Error<E, watcher::Error>>) {
         if let Err(controller::Error::QueueError(error)) = given {
             let word = self.errors.failed(error, Instant::now());
-            self.log(word, Some(error));
+            self.tell(word, Some(error));
         }
     }
 
-    fn log(&self, word: Word, error: Option<&watcher::Error>) {
+    fn tell(&self, word: Word, error: Option<&watcher::Error>) {
         let (kind, reason) = (&self.kind, error.map_or(Reason::ClusterUnreachable, reason_of));
+        if error.is_some() {
+            self.metrics.watch_error(kind, reason);
+        }
         let error = error.map(|error| chain(error)).unwrap_or_default();
+        let place = self.place;
         match word {
             Word::Nothing => {}
             Word::Failed => {
-                tracing::debug!(kind, %reason, error, "changes are not heard of at the moment; trying again");
+                tracing::debug!(kind, %reason, error, "changes{place} are not heard of at the moment; trying again");
             }
             Word::Away => {
                 let failed = match self.errors.others {
@@ -73,12 +87,12 @@ impl Watches {
                     kind,
                     %reason,
                     error,
-                    "changes are not heard of: {failed} {} times in a row. We try again until it works. {}",
+                    "changes{place} are not heard of: {failed} {} times in a row. We try again until it works. {}",
                     self.errors.count,
                     reason.fix()
                 );
             }
-            Word::Back => tracing::info!(kind, "changes are heard of again"),
+            Word::Back => tracing::info!(kind, "changes{place} are heard of again"),
         }
     }
 }
@@ -191,7 +205,7 @@ mod tests {
     use axum::http::{Request, Response};
     use futures::{Stream, StreamExt as _, stream};
     use k8s_openapi::api::coordination::v1::Lease;
-    use kube::client::ClientBuilder;
+    use kube::client::{AuthError, ClientBuilder};
     use kube::runtime::reflector::ObjectRef;
     use kube::runtime::{WatchStreamExt as _, watcher};
     use kube::{Api, Client};
@@ -312,6 +326,10 @@ mod tests {
             (watcher::Error::InitialListFailed(kube::Error::Api(status(404))), Reason::DefinitionsMissing),
             (watcher::Error::WatchStartFailed(kube::Error::Api(status(404))), Reason::DefinitionsMissing),
             (watcher::Error::NoResourceVersion, Reason::Internal),
+            (
+                watcher::Error::WatchStartFailed(kube::Error::Auth(AuthError::AuthExec("it has ended".to_owned()))),
+                Reason::ClusterUnreachable,
+            ),
         ];
         for (error, want) in cases {
             assert_eq!(reason_of(&error), want, "{error:?}");
@@ -350,7 +368,7 @@ mod tests {
     }
 
     /// Runs a controller of that kind, with so many other watches, where nobody answers until a warning is logged; what was logged.
-    async fn told_where_nobody_answers<K>(log: &Log, others: u32) -> Vec<String>
+    async fn told_where_nobody_answers<K>(log: &Log, metrics: &Metrics, others: u32) -> Vec<String>
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
     {
@@ -366,7 +384,7 @@ mod tests {
             Arc::new(()),
         );
         let (mut given, mut lines) = (pin!(given), Vec::new());
-        let mut watches = Watches::of::<K>().with_others(others);
+        let mut watches = Watches::of::<K>(metrics).with_others(others);
         while !lines.iter().any(|line: &String| line.starts_with("WARN")) {
             watches.looked(&given.next().await.expect("a controller goes on for ever"));
             lines.extend(log.lines());
@@ -377,14 +395,18 @@ mod tests {
     /// Nobody else says that restores, claims of repositories and maintenance stand still.
     #[tokio::test(start_paused = true)]
     async fn a_controller_that_hears_of_no_changes_says_so_once_of_which_kind_and_why() {
-        let log = Log::default();
+        let (log, metrics) = (Log::default(), Metrics::new("backup-driver"));
         let _listening = log.listen();
         let hour = Duration::from_secs(3600); // of the runtime's clock
         let told = async {
             [
-                ("CloneFromSnapshot", 3, told_where_nobody_answers::<api::CloneFromSnapshot>(&log, 3).await),
-                ("BackupRepositoryClaim", 1, told_where_nobody_answers::<api::BackupRepositoryClaim>(&log, 1).await),
-                ("BackupRepository", 0, told_where_nobody_answers::<api::BackupRepository>(&log, 0).await),
+                ("CloneFromSnapshot", 3, told_where_nobody_answers::<api::CloneFromSnapshot>(&log, &metrics, 3).await),
+                (
+                    "BackupRepositoryClaim",
+                    1,
+                    told_where_nobody_answers::<api::BackupRepositoryClaim>(&log, &metrics, 1).await,
+                ),
+                ("BackupRepository", 0, told_where_nobody_answers::<api::BackupRepository>(&log, &metrics, 0).await),
             ]
         };
         for (kind, others, lines) in tokio::time::timeout(hour, told).await.expect("it is told") {
@@ -397,6 +419,11 @@ mod tests {
             let (warning, reason) = (lines.last().unwrap(), Reason::ClusterUnreachable);
             assert!(warning.contains("changes are not heard of") && warning.contains(reason.fix()), "{warning}");
             assert_eq!(warning.contains("and of what belongs to it"), others > 0, "{warning}");
+            let counted = format!(
+                r#"watch_errors_total{{kind="{kind}",reason="{reason}",component="backup-driver"}} {}"#,
+                tried + warned
+            );
+            assert!(metrics.text().contains(&counted), "{counted} in {}", metrics.text());
         }
     }
 
@@ -405,7 +432,7 @@ mod tests {
     fn what_a_look_gives_is_neither_an_error_of_the_watch_nor_its_end() {
         let gone = || controller::Error::ObjectNotFound(Box::new(ObjectRef::<Lease>::new("l").erase()));
         let failed = || controller::Error::QueueError(watcher::Error::NoResourceVersion);
-        let (log, mut watches) = (Log::default(), Watches::of::<Lease>());
+        let (log, mut watches) = (Log::default(), Watches::of::<Lease>(&Metrics::new("driver")));
         let _listening = log.listen();
         for _ in 0..=MANY_ERRORS {
             let given: [Result<(), controller::Error<crate::Error, watcher::Error>>; 3] =
@@ -417,6 +444,26 @@ mod tests {
         let lines = log.lines();
         let levels: Vec<_> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(levels, ["DEBUG", "DEBUG", "DEBUG", "DEBUG", "WARN", "DEBUG"], "{lines:?}");
+    }
+
+    /// The driver may lack the right to all namespaces and have the one to its own: who reads of Uploads alone looks at the wrong role.
+    #[test]
+    fn a_watch_of_other_namespaces_that_is_refused_says_which_right_is_lacking_and_when_it_is_there() {
+        let log = Log::default();
+        let _listening = log.listen();
+        let mut watches = Watches::of::<Lease>(&Metrics::new("driver")).in_other_namespaces();
+        let refused = kube::core::Status { code: 403, ..kube::core::Status::default() }.boxed();
+        let refused: Seen = Err(watcher::Error::InitialListFailed(kube::Error::Api(refused)));
+        for _ in 0..MANY_ERRORS {
+            watches.saw(&refused);
+        }
+        watches.saw(&Ok(Event::<Lease>::InitDone));
+        let lines = log.lines();
+        let told: Vec<_> = lines.iter().filter(|line| !line.starts_with("DEBUG")).collect();
+        let [away, back] = told[..] else { panic!("one warning, and its end: {lines:?}") };
+        let words = ["WARN", "changes in other namespaces are not heard of", "Lease", Reason::ClusterForbidden.fix()];
+        assert!(words.iter().all(|word| away.contains(word)), "{away}");
+        assert!(back.contains("INFO") && back.contains("changes in other namespaces are heard of again"), "{back}");
     }
 
     /// Waits until that the watch is away is said, for so long at most; the error.

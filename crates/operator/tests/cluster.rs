@@ -92,7 +92,7 @@ async fn a_lease_that_is_given_back_is_gone(client: &Client, namespace: &str) {
 }
 
 async fn a_watched_lease_is_held_while_it_is_shown(client: &Client, namespace: &str) {
-    let (seeing, watching) = leases(client, namespace, "node-b").watched();
+    let (seeing, watching) = leases(client, namespace, "node-b").watched(&Metrics::new("data-manager"));
     let watching = tokio::spawn(watching.for_each(|()| std::future::ready(())));
     let other = leases(client, namespace, "node-a");
     let lease = taken(&other, "shown").await;
@@ -112,7 +112,7 @@ async fn a_watched_lease_is_held_while_it_is_shown(client: &Client, namespace: &
 }
 
 async fn an_old_picture_of_the_leases_takes_nothing_from_anybody(client: &Client, namespace: &str) {
-    let (blind, watching) = leases(client, namespace, "node-b").watched();
+    let (blind, watching) = leases(client, namespace, "node-b").watched(&Metrics::new("data-manager"));
     let until_it_shows = async {
         let lease = taken(&leases(client, namespace, "node-a"), "before").await;
         let begun = Instant::now();

@@ -11,6 +11,9 @@ use crate::transport::{Endpoint, bad_reply};
 use crate::vcenter::Vcenter;
 use crate::xml::{Element, Reference, Request};
 
+/// Longest pause between two looks at a task.
+const LONGEST_POLL: Duration = Duration::from_secs(5);
+
 /// The service that runs a task; each is asked in its own way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Runs {
@@ -30,7 +33,7 @@ impl Vcenter {
         runs: Runs,
         pace: &Pace,
     ) -> Result<Option<Element>, Cause> {
-        let mut polls = pace.nested(self.shared.config.deadlines.task_poll, Duration::from_secs(5));
+        let mut polls = pace.nested(self.shared.config.deadlines.task_poll, LONGEST_POLL);
         loop {
             match self.look_at_task(task, runs, pace).await {
                 Ok(info) => match info.text_of("state").as_deref() {
@@ -116,6 +119,27 @@ impl Cause {
             Self::HttpStatus { status, .. } => *status >= 500,
             Self::Fault(fault) => matches!(fault.kind, FaultKind::NotAuthenticated | FaultKind::System),
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::Deadlines;
+
+    #[tokio::test(start_paused = true)]
+    async fn w20_a_task_is_looked_at_again_after_a_tenth_of_a_second_and_in_the_end_every_five() {
+        let minute = Duration::from_secs(60);
+        let operation = Pace::new(minute, minute, minute);
+        let mut polls = operation.nested(Deadlines::default().task_poll, LONGEST_POLL);
+        for nominal in [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0] {
+            let before = Instant::now();
+            assert!(polls.pause().await, "a minute is time enough");
+            let pause = before.elapsed().as_secs_f64();
+            assert!((nominal * 0.74..nominal * 1.26).contains(&pause), "{pause} s in place of {nominal} s");
         }
     }
 }

@@ -33,7 +33,7 @@ enum Task {
     CheckGenerated,
     /// Fail when a crate uses another one that it may not use.
     CheckCrates,
-    /// Fail when docs/promises.md lacks a row, or names a test that is not there.
+    /// Fail when docs/promises.md lacks a row or a row lacks a test, or names one that is not there.
     CheckPromises,
     /// Write deploy/manifests: the chart as helm renders it by default. HELM names the program, else it is looked up.
     GenerateManifests,

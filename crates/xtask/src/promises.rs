@@ -1,4 +1,4 @@
-//! Whether `docs/promises.md` can be believed: each weakness of the original has its row, and the tests that rows name are
+//! Whether `docs/promises.md` can be believed: each weakness of the original has its row, each row names a test, and the tests are
 //! there.
 //!
 //! Only names are looked at. That a test shows what its row says is for people to read; this keeps them from reading in
@@ -17,7 +17,7 @@ const WEAKNESSES: u32 = 50;
 /// What holds here, by section of the project's description, and how many of it. A rule that is new has its row and is counted here.
 const RULES: [(u32, u32); 12] =
     [(0, 8), (1, 8), (2, 16), (3, 6), (4, 4), (5, 6), (6, 4), (7, 14), (8, 3), (9, 9), (10, 4), (11, 2)];
-/// In place of a test: nothing shows it yet, or not all of it.
+/// What once stood in place of a test: nothing shows it yet, or not all of it. No row may say it any more, beside a test neither.
 const OPEN: &str = "open";
 /// In place of a test, for [`MAY_WAIT`] alone.
 const WAITS: &str = "waits";
@@ -30,7 +30,6 @@ const LISTS: [&str; 2] = ["scenarios![", "scenes!("];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Shown,
-    Open,
     Waits,
 }
 
@@ -43,7 +42,7 @@ struct Row<'p> {
     tests: Vec<&'p str>,
 }
 
-/// Fails when the page lacks a row, has one twice, names a test that is not there, or counts wrong.
+/// Fails when the page lacks a row, has one twice or one that is open, names a test that is not there, or counts wrong.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let page = fs::read_to_string(root.join(PAGE)).with_context(|| format!("read {PAGE}"))?;
     let complaints = complaints(&page, weaknesses().chain(rules()), |test| is_there(root, test));
@@ -89,8 +88,8 @@ fn complaints(
 /// The line at the top of the page.
 fn counts(rows: &[Row<'_>]) -> String {
     let of = |standing| rows.iter().filter(|row| row.standing == standing).count();
-    let (shown, open, waits) = (of(Standing::Shown), of(Standing::Open), of(Standing::Waits));
-    format!("**{shown} rows are shown by tests, {open} are open, {waits} waits for guest clusters.**")
+    let (shown, waits) = (of(Standing::Shown), of(Standing::Waits));
+    format!("**{shown} rows are shown by tests, {waits} waits for guest clusters.**")
 }
 
 fn weaknesses() -> impl Iterator<Item = String> {
@@ -139,11 +138,11 @@ fn tests_in(cell: &str) -> Result<(Standing, Vec<&str>), String> {
     let words: Vec<&str> =
         parts.iter().step_by(2).flat_map(|part| part.split([',', ' '])).filter(|word| !word.is_empty()).collect();
     match words.as_slice() {
-        [] if tests.is_empty() => Err(format!("it names no test, and does not say `{OPEN}`")),
+        [] if tests.is_empty() => Err("it names no test".to_owned()),
         [] => Ok((Standing::Shown, tests)),
-        [OPEN] => Ok((Standing::Open, tests)),
         [WAITS] => Ok((Standing::Waits, tests)),
-        other => Err(format!("the last cell holds names of tests and `{OPEN}`, not `{}`", other.join(" "))),
+        [OPEN] => Err(format!("no row may be `{OPEN}`: a test has to show all that it says")),
+        other => Err(format!("the last cell holds names of tests, not `{}`", other.join(" "))),
     }
 }
 
@@ -214,7 +213,7 @@ mod tests {
     }
 
     fn all_shown(rows: usize) -> String {
-        format!("**{rows} rows are shown by tests, 0 are open, 0 waits for guest clusters.**")
+        format!("**{rows} rows are shown by tests, 0 waits for guest clusters.**")
     }
 
     fn of(page: &str) -> Vec<String> {
@@ -236,11 +235,11 @@ mod tests {
         assert_eq!(of(&(page(|row| row, &all_shown(52)) + rule + rule)), ["M-0-4 has more than one row"]);
         let mute = page(|row| row.replace("it does not happen", ""), &all_shown(0));
         assert!(of(&mute).contains(&"W-50 does not say what happens".to_owned()), "{:?}", of(&mute));
-        for odd in ["| W-51 | x | open |", "| w-17 | x | open |", "| M-0 | x | open |", "| M-0-x | x | open |"] {
+        for odd in ["| W-51 | x | y |", "| w-17 | x | y |", "| M-0 | x | y |", "| M-0-x | x | y |"] {
             let complaints = of(&(page(|row| row, &all_shown(50)) + odd));
             assert!(complaints.len() == 1 && complaints[0].contains("is no id"), "{odd}: {complaints:?}");
         }
-        for odd in ["| M-0-1 | x |", "| M-0-1 | x | open", "| M-0-1 | x | y | open |"] {
+        for odd in ["| M-0-1 | x |", "| M-0-1 | x | y", "| M-0-1 | x | y | z |"] {
             let complaints = of(&(page(|row| row, &all_shown(50)) + odd));
             assert!(complaints.len() == 1 && complaints[0].contains("three cells"), "{odd}: {complaints:?}");
         }
@@ -265,31 +264,50 @@ mod tests {
         let cases = [
             ("`house::door::it_opens`, `house::roof::it_is_tight`", 50, "W-17: no house::roof::it_is_tight"),
             ("", 49, "names no test"),
-            ("soon", 49, "not `soon`"),
-            ("waits", 49, "only W-43 may"),
+            ("soon", 49, "W-17: the last cell holds names of tests, not `soon`"),
             ("`house::door::it_opens", 49, "no other end"),
         ];
         for (cell, shown, why) in cases {
-            let with = |row: String| match row.contains("W-17") {
-                true => row.replace("`house::door::it_opens`", cell),
-                false => row,
-            };
-            let complaints = of(&page(with, &all_shown(shown)));
+            let complaints = of(&page(instead("W-17", cell), &all_shown(shown)));
             assert!(complaints.iter().any(|said| said.contains(why)), "{cell}: {complaints:?}");
+        }
+    }
+
+    /// The row of that id has this instead of its test.
+    fn instead(id: &str, cell: &str) -> impl Fn(String) -> String {
+        let (begin, cell) = (format!("| {id} |"), cell.to_owned());
+        move |row| if row.starts_with(&begin) { row.replace("`house::door::it_opens`", &cell) } else { row }
+    }
+
+    /// Nobody reads a page of promises for those that are not kept.
+    #[test]
+    fn a_row_that_nothing_shows_yet_is_refused_also_where_a_test_shows_some_of_it() {
+        for cell in ["open", "open, `house::door::it_opens`", "`house::door::it_opens`, open"] {
+            for id in ["W-17", MAY_WAIT] {
+                let complaints = of(&page(instead(id, cell), &all_shown(49)));
+                let why = format!("{id}: no row may be `open`: a test has to show all that it says");
+                assert_eq!(complaints, [why, format!("{id} has no row")], "{cell}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_row_alone_may_wait_for_what_the_lab_does_not_have() {
+        let counts = "**49 rows are shown by tests, 1 waits for guest clusters.**";
+        assert_eq!(of(&page(instead(MAY_WAIT, WAITS), counts)), Vec::<String>::new());
+        for id in weaknesses().chain(rules()).filter(|id| id != MAY_WAIT) {
+            for cell in ["waits", "waits, `house::door::it_opens`"] {
+                let row = format!("| {id} | it does not happen | {cell} |");
+                assert_eq!(read(&row).err(), Some(format!("{id}: only W-43 may say `waits`")));
+            }
         }
     }
 
     #[test]
     fn the_counts_are_of_the_rows() {
-        let open = |row: String| match &row[2..6] {
-            "W-43" => row.replace("`house::door::it_opens`", "waits"),
-            "W-16" => row.replace("`house::door::it_opens`", "open"),
-            "W-17" => row.replace("`house::door::it_opens`", "open, `house::door::it_opens`"),
-            _ => row,
-        };
-        let counts = "**47 rows are shown by tests, 2 are open, 1 waits for guest clusters.**";
-        assert_eq!(of(&page(open, counts)), Vec::<String>::new());
-        assert_eq!(of(&page(open, &all_shown(50))), [format!("the line with the counts should read: {counts}")]);
+        let counts = "**49 rows are shown by tests, 1 waits for guest clusters.**";
+        let complaints = of(&page(instead(MAY_WAIT, WAITS), &all_shown(50)));
+        assert_eq!(complaints, [format!("the line with the counts should read: {counts}")]);
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! What a job, or all of them, has left behind: nothing, if all is well.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::fs::FileType;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{CloneFromSnapshot, Download, Upload, labels, names};
+use api::{
+    CloneFromSnapshot, ClonePhase, DeletePhase, DeleteSnapshot, Download, DownloadPhase, Snapshot, SnapshotPhase,
+    Upload, UploadPhase, labels, names,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 
 use crate::world::LOOK;
 use crate::{Namespace, World};
@@ -109,6 +114,48 @@ async fn left_at_all(world: &World) -> Result<Vec<String>> {
         left.extend(begun.into_iter().map(|upload| format!("multipart upload {}", upload.display())));
     }
     Ok(left)
+}
+
+/// The jobs of the whole lab that have not ended, by kind and name. In local mode a Snapshot stays `Snapshotted` and is among them.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn unended(world: &World) -> Result<Vec<String>> {
+    let mut all = unended_of(world, |it: &Snapshot| it.phase().is_some_and(SnapshotPhase::is_terminal)).await?;
+    all.extend(unended_of(world, |it: &Upload| it.phase().is_some_and(UploadPhase::is_terminal)).await?);
+    all.extend(unended_of(world, |it: &CloneFromSnapshot| it.phase().is_some_and(ClonePhase::is_terminal)).await?);
+    all.extend(unended_of(world, |it: &Download| it.phase().is_some_and(DownloadPhase::is_terminal)).await?);
+    all.extend(unended_of(world, |it: &DeleteSnapshot| it.phase().is_some_and(DeletePhase::is_terminal)).await?);
+    Ok(all)
+}
+
+async fn unended_of<K>(world: &World, has_ended: impl Fn(&K) -> bool) -> Result<Vec<String>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let all = Api::<K>::all(world.client()).list(&ListParams::default()).await?;
+    let named = |it: &K| format!("{} {}/{}", K::kind(&()), it.namespace().unwrap_or_default(), it.name_any());
+    Ok(all.iter().filter(|it| !has_ended(it)).map(named).collect())
+}
+
+/// Disks of the double that no volume names, and volumes of the CSI driver whose disk is not there.
+///
+/// # Errors
+/// When the API server or the double does not answer.
+pub async fn disks_without_volume(world: &World) -> Result<Vec<String>> {
+    let known = world.control().disks().await?;
+    let known = known.as_array().or_else(|| known["disks"].as_array()).context("the double lists its disks")?;
+    let disks: BTreeSet<&str> = known.iter().filter_map(|disk| disk["id"].as_str()).collect();
+    let volumes = Api::<PersistentVolume>::all(world.client()).list(&ListParams::default()).await?;
+    let named: BTreeSet<&str> = volumes
+        .iter()
+        .filter_map(|volume| volume.spec.as_ref()?.csi.as_ref())
+        .filter(|csi| csi.driver == "csi.vsphere.vmware.com")
+        .map(|csi| csi.volume_handle.as_str())
+        .collect();
+    let loose = disks.difference(&named).map(|disk| format!("disk {disk} that no volume names"));
+    let lost = named.difference(&disks).map(|disk| format!("a volume whose disk {disk} is not there"));
+    Ok(loose.chain(lost).collect())
 }
 
 /// A process with the disk library.

@@ -41,7 +41,9 @@ pub use bucket::Bucket;
 pub use claim::{Claim, NewClaim, digest};
 pub use control::{Control, DiskFault, Disks};
 pub use explained::{explained, warned};
-pub use left::{nothing_left, nothing_left_at_all, nothing_left_of_the_dead, still_there};
+pub use left::{
+    disks_without_volume, nothing_left, nothing_left_at_all, nothing_left_of_the_dead, still_there, unended,
+};
 pub use midway::written_for_good;
 pub use namespace::{BY_HAND, Clone, Namespace, Snapshot};
 pub use put_right::{delete_if_there, put_right};

@@ -63,6 +63,17 @@ impl Snapshot {
         Ok(done(seen.as_ref()))
     }
 
+    /// Lets the back-off of its Upload be over: what is tried again is tried now.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn back_off_is_over(&self) -> Result<()> {
+        let name = self.upload().await?.name_any();
+        let due = Patch::Merge(json!({"status": {"nextRetryTimestamp": "2026-01-01T00:00:00Z"}}));
+        self.uploads().patch(&name, &PatchParams::default(), &due).await?; // its status is a part of the object
+        Ok(())
+    }
+
     /// Cancels it as Velero's plugin does, and waits until it says so.
     ///
     /// # Errors

@@ -75,6 +75,36 @@ impl World {
         Ok(all.len())
     }
 
+    /// SIGSTOP for each process with the disk library that the lab's nodes have now, for so long; returns how many there were.
+    ///
+    /// # Errors
+    /// When the processes cannot be listed.
+    pub async fn pause_helpers(&self, time: Duration) -> Result<usize> {
+        let stopped = self.stop_helpers()?;
+        tokio::time::sleep(time).await;
+        Ok(stopped.len())
+    }
+
+    /// Gives each process with the disk library a tenth of its time for so long, those that start meanwhile, too.
+    ///
+    /// # Errors
+    /// When the processes cannot be listed.
+    pub async fn slow_helpers(&self, time: Duration) -> Result<()> {
+        let until = tokio::time::Instant::now() + time;
+        while tokio::time::Instant::now() < until {
+            let stopped = self.stop_helpers()?;
+            tokio::time::sleep(STILL).await;
+            drop(stopped);
+            tokio::time::sleep(RUNS).await;
+        }
+        Ok(())
+    }
+
+    fn stop_helpers(&self) -> Result<Vec<Stopped>> {
+        let ours = helpers(self)?.into_iter().filter(|helper| helper.is_ours);
+        ours.map(|helper| Stopped::new(helper.pid)).collect()
+    }
+
     /// Starts what has ended, as a kubelet would; returns the names.
     ///
     /// # Errors

@@ -78,7 +78,7 @@ pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
     let marked = || watching().labels(labels::SCRATCH_FOR);
     let controller = Controller::new(Api::<CloneFromSnapshot>::all(client.clone()), watching());
     let (of_claims, of_volumes) = (controller.store(), controller.store());
-    let mut watches = Watches::of::<CloneFromSnapshot>().with_others(3);
+    let mut watches = Watches::of::<CloneFromSnapshot>(&ctx.metrics).with_others(3);
     controller
         .with_config(Config::default().concurrency(ctx.workers))
         .watches(downloads, watching(), |download| clone_of(&download))

@@ -8,7 +8,8 @@ use connections::{from_original, from_repository};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
-use lifecycle::delete::{self, Seen, Target, Waits, status, target};
+use lifecycle::delete::status::{self, Removed};
+use lifecycle::delete::{self, Seen, Target, Waits, target};
 use lifecycle::stored::{FailedLook, failed_look, is_outside_our_folder};
 use lifecycle::{Problem, flavor, retry};
 use serde_json::json;
@@ -40,11 +41,11 @@ pub(super) async fn cancel_upload(asked: &DeleteSnapshot, seen: &Seen, ctx: &Con
         Err(problem) => return fail(asked, &problem, ctx).await,
     };
     let asked = &match find_first(asked, &target, ctx).await {
-        Ok(true) => {
+        Ok(Some(place)) => {
             let before = asked.status.clone().unwrap_or_default();
-            ctx.publish(asked, &status::found(&before, asked.metadata.generation, ctx.now())).await?
+            ctx.publish(asked, &status::found(&before, &place, asked.metadata.generation, ctx.now())).await?
         }
-        Ok(false) => asked.clone(),
+        Ok(None) => asked.clone(),
         Err(problem) => return not_erased(asked, &problem, ctx).await,
     };
     let name = upload.name_any();
@@ -91,15 +92,15 @@ pub(super) async fn erase(asked: &DeleteSnapshot, ctx: &Context) -> Result<Actio
     }
     let before = asked.status.clone().unwrap_or_default();
     let before = match find_first(asked, &target, ctx).await {
-        Ok(true) => status::found(&before, asked.metadata.generation, ctx.now()),
-        Ok(false) => before,
+        Ok(Some(place)) => status::found(&before, &place, asked.metadata.generation, ctx.now()),
+        Ok(None) => before,
         Err(problem) => return not_erased(asked, &problem, ctx).await,
     };
     let asked = &ctx.publish(asked, &status::erasing(&before, ctx.now())).await?;
     match erase_both(asked, &target, ctx).await {
-        Ok(was_there) => {
+        Ok(removed) => {
             let before = asked.status.clone().unwrap_or_default();
-            ctx.publish(asked, &status::completed(&before, was_there, ctx.now())).await?;
+            ctx.publish(asked, &status::completed(&before, removed, ctx.now())).await?;
             ctx.pauses.forget(&attempts_of(asked));
             Ok(Action::await_change())
         }
@@ -119,25 +120,31 @@ async fn not_erased(asked: &DeleteSnapshot, problem: &Problem, ctx: &Context) ->
     Ok(ctx.wake_at(due))
 }
 
-/// Looks for the backup where it must be found before anything of it is removed: whether it was found now. An attempt that could not look
+/// Looks for the backup where it must be found before anything of it is removed: where it was found now. An attempt that could not look
 /// removes nothing.
-async fn find_first(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<bool, Problem> {
+async fn find_first(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<Option<String>, Problem> {
     let named = target.namespace.as_deref();
     if delete::is_local(asked) || !delete::is_to_be_found(asked, named) {
-        return Ok(false);
+        return Ok(None);
     }
     let looking = async {
         let described = described(asked, ctx).await?;
-        if delete::namespace(asked, target, &described)?.is_some() {
-            return Ok(false);
-        }
+        let from = delete::namespace(asked, target, &described)?;
         let holds = ctx.repositories.original(&described).await?.holds(&target.disk_snapshot).await;
-        match holds.map_err(|e| from_original("look for the backup", &e))? {
-            true => Ok(true),
-            false => Err(delete::not_found(target)),
-        }
+        let theirs = holds.map_err(|e| from_original("look for the backup", &e));
+        let has_point = match (&theirs, &from) {
+            (Err(_), Some(from)) => has_point(&described, from, target, ctx).await,
+            _ => false, // nothing depends on it
+        };
+        delete::found_first(target, from.as_deref(), theirs, has_point)
     };
     tokio::time::timeout(FORGETTING, looking).await.map_err(|_| late("look for the backup"))?
+}
+
+/// Whether the repository of that namespace shows the restore point.
+async fn has_point(described: &BackupRepository, from: &str, target: &Target, ctx: &Context) -> bool {
+    let Ok(repository) = ctx.repositories.open(described, from).await else { return false };
+    matches!(repository.find(&target.disk_snapshot).await, Ok(Some(_)))
 }
 
 fn late(act: &str) -> Problem {
@@ -145,11 +152,11 @@ fn late(act: &str) -> Problem {
     Problem::passing(Reason::StoreUnreachable, cause)
 }
 
-/// Both, whatever the other says: a vCenter that is away keeps no data in the bucket. Gives whether anything of the backup was there.
-async fn erase_both(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<bool, Problem> {
+/// Both, whatever the other says: a vCenter that is away keeps no data in the bucket.
+async fn erase_both(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<Removed, Problem> {
     let disk_snapshot = erase_disk_snapshot(target, ctx).await;
     if delete::is_local(asked) {
-        return disk_snapshot; // there was never more
+        return Ok(Removed { disk_snapshot: disk_snapshot?, ..Removed::default() }); // there was never more
     }
     let forgotten = tokio::time::timeout(FORGETTING, forget(asked, target, ctx)).await;
     let forgotten = forgotten.map_err(|_| late("delete the restore point"));
@@ -160,7 +167,7 @@ async fn erase_both(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> R
     if let (Err(_), Err(problem)) = (&disk_snapshot, &point) {
         tracing::info!(delete = asked.name_any(), %problem, "the restore point stays as well");
     }
-    Ok(disk_snapshot? | point?)
+    Ok(Removed { disk_snapshot: disk_snapshot?, ..point? })
 }
 
 async fn erase_disk_snapshot(target: &Target, ctx: &Context) -> Result<bool, Problem> {
@@ -183,7 +190,7 @@ async fn described(asked: &DeleteSnapshot, ctx: &Context) -> Result<BackupReposi
     })
 }
 
-async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<bool, Problem> {
+async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<Removed, Problem> {
     let described = described(asked, ctx).await?;
     let from = delete::namespace(asked, target, &described)?;
     let ours = match &from {
@@ -195,11 +202,13 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
         // not where it is the only place that is looked in
         Err(problem) if from.is_some() && is_outside_our_folder(&problem, in_use(&described, ctx).await) => {
             tracing::warn!(%problem, "our keys do not reach the original's folder: a backup of the original would stay there");
-            Ok(false)
+            None
         }
-        removed => removed,
+        removed => Some(removed),
     };
-    Ok(ours? | theirs?)
+    let originals_refused = theirs.is_none();
+    let point = ours? | theirs.unwrap_or(Ok(false))?;
+    Ok(Removed { point, originals_refused, ..Removed::default() })
 }
 
 /// The format that backups are written in; `None` where nobody can tell.

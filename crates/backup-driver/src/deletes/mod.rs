@@ -53,7 +53,8 @@ async fn observe(delete: &DeleteSnapshot, ctx: &Context) -> Result<Seen, Error> 
 
 /// Runs the controller until `stop`.
 pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
-    let (deletes, watching) = Shown::new(Api::<DeleteSnapshot>::namespaced(ctx.client.clone(), &ctx.namespace));
+    let (deletes, watching) =
+        Shown::new(Api::<DeleteSnapshot>::namespaced(ctx.client.clone(), &ctx.namespace), &ctx.metrics);
     let (objects, forgetting) = (deletes.objects().clone(), ctx.clone());
     let asked = deletes.changes().map(move |change| {
         if let Change::Gone(delete) = &change {

@@ -64,7 +64,7 @@ async fn reconcile(known: Arc<Snapshot>, look: Arc<Look>) -> Result<Action, Erro
 
 /// Runs the controller until `stop`.
 pub async fn run(ctx: Arc<Context>, stop: tokio_util::sync::CancellationToken) {
-    let (snapshots, watching) = Shown::new(Api::<Snapshot>::all(ctx.client.clone()));
+    let (snapshots, watching) = Shown::new(Api::<Snapshot>::all(ctx.client.clone()), &ctx.metrics);
     let unheard = Arc::new(Unheard::default());
     let (telling, forgetting) = (unheard.clone(), ctx.clone());
     let asked = snapshots.changes().inspect(move |change| match change {

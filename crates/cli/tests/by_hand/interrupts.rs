@@ -48,6 +48,20 @@ fn ctrl_c_ends_a_backup_and_leaves_no_restore_point() {
     assert_eq!(bench.locks(), 0, "a lock was left");
 }
 
+/// It has the repository's key in its memory.
+#[test]
+fn a_backup_that_crashes_leaves_no_core_dump_with_the_key() {
+    let bench = Bench::new();
+    let (_server, disk) = slow_disk(&bench);
+    let backup = backup_that_holds_its_lock(&bench, &disk);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", backup.0.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let allowed: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
+    assert!(allowed.len() == 2 && allowed.iter().all(|bytes| ["0", "1"].contains(bytes)), "{core}");
+    signal(&backup, "INT");
+    ends_cancelled(backup, Duration::from_secs(5));
+}
+
 /// `restic unlock` sends SIGHUP to the holder of a lock to see whether it lives, and so does a shell that closes.
 #[test]
 fn unlocking_a_repository_with_restic_ends_no_backup_that_runs() {

@@ -163,7 +163,8 @@ fn a_login_that_ends_in_the_middle_is_called_so_and_tells_no_token() {
         std::fs::remove_file(bench.file("asked")).expect("it has logged in once");
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert_eq!(output.status.code(), Some(1), "{command}: {said}");
-        for words in ["ClusterUnreachable", "`/bin/sh` failed with exit status: 4: the session ends"] {
+        let why = "log in to the cluster: `/bin/sh` failed with exit status: 4: the session ends";
+        for words in ["ClusterUnreachable", why, "Log in to the cluster as kubectl does"] {
             assert!(said.contains(words), "{command}: `{words}` is missing in: {said}");
         }
         assert!(!said.contains("pw12345"), "{command}: {said}");

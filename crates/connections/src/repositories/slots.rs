@@ -1,11 +1,13 @@
-//! What a process keeps open, each in a slot of its own, and for how long. Opens nothing.
+//! What a process keeps open, each in a slot of its own, and for how long. How something is opened it is told.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::JoinError;
+use tracing::Instrument as _;
 
 /// How long one is kept for which nobody asks. Keys of a bucket that are renewed every hour make another place of the same repository
 /// each time, with a whole index. The driver asks for all it knows every half hour; a transfer holds its own clone to its end.
@@ -38,9 +40,33 @@ impl<K: Eq + Hash, T> Slots<K, T> {
     }
 }
 
+/// Fills a slot with what `opening` gives. That goes on where nobody waits for it any more: who gives up before it is done finds it done
+/// at a later try, instead of beginning it anew each time. What is there before it fails goes.
+///
+/// # Errors
+/// The outer one where it panicked.
+pub(super) async fn fill<T, E>(
+    mut slot: OwnedMutexGuard<Option<T>>,
+    opening: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<Result<T, E>, JoinError>
+where
+    T: Clone + Send + 'static,
+    E: Send + 'static,
+{
+    let filling = async move {
+        *slot = None;
+        let opened = opening.await?;
+        *slot = Some(opened.clone());
+        Ok(opened)
+    };
+    tokio::spawn(filling.in_current_span()).await
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)] // a panic is how a test fails
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     /// Opens what is at that place; says whether it was open.
@@ -76,5 +102,49 @@ mod tests {
         let later = begin + 2 * KEPT;
         slots.of("other", later);
         assert!(Arc::ptr_eq(&opening, &slots.of("slow", later)));
+    }
+
+    /// A driver that waits a minute for a bucket so slow that it never opens would keep what it ends for ever.
+    #[tokio::test(start_paused = true)]
+    async fn an_opening_that_takes_longer_than_anybody_waits_is_done_at_the_next_try() {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let begun = Arc::new(AtomicU32::new(0));
+        let mut slots = Slots::<_, &str>::new();
+        let slot = slots.of("slow", Instant::now());
+        let look = async || {
+            let held = slot.clone().lock_owned().await;
+            if let Some(open) = *held {
+                return Ok(Ok(open));
+            }
+            let begun = begun.clone();
+            let opening = async move {
+                begun.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(PATIENCE * 3 / 2).await;
+                Ok::<_, &str>("open")
+            };
+            fill(held, opening).await
+        };
+        assert!(tokio::time::timeout(PATIENCE, look()).await.is_err(), "nobody waits so long");
+        let second = tokio::time::timeout(PATIENCE, look()).await.expect("half a minute is left of it");
+        assert_eq!(second.unwrap(), Ok("open"));
+        assert_eq!(begun.load(Ordering::Relaxed), 1, "it was opened once");
+    }
+
+    async fn breaks() -> Result<&'static str, ()> {
+        panic!("of the test");
+    }
+
+    #[tokio::test]
+    async fn an_opening_that_failed_leaves_a_slot_that_the_next_may_fill() {
+        let mut slots = Slots::new();
+        let slot = slots.of("bucket", Instant::now());
+        *slot.lock().await = Some("the one that was wiped");
+        let failed = fill(slot.clone().lock_owned().await, async { Err("no answer") }).await;
+        assert_eq!(failed.unwrap(), Err("no answer"));
+        assert_eq!(*slot.lock().await, None);
+        let panicked = fill(slot.clone().lock_owned().await, breaks()).await;
+        assert!(panicked.unwrap_err().is_panic());
+        let filled = fill(slot.clone().lock_owned().await, async { Ok::<_, ()>("whole") }).await;
+        assert_eq!((filled.unwrap(), *slot.lock().await), (Ok("whole"), Some("whole")));
     }
 }

@@ -21,27 +21,49 @@ pub fn erasing(before: &DeleteSnapshotStatus, now: Timestamp) -> DeleteSnapshotS
     working(before, Reason::Deleting, "deleting the disk snapshot and the restore point", now)
 }
 
-/// Its backup lies in the original's layout; what is removed of it later was there. `generation` is that of the request: one that somebody
-/// corrects means another backup.
-pub fn found(before: &DeleteSnapshotStatus, generation: Option<i64>, now: Timestamp) -> DeleteSnapshotStatus {
+/// Its backup was found, as [`found_first`](super::found_first) says `place`; what is removed of it later was there. `generation` is that
+/// of the request: one that somebody corrects means another backup.
+pub fn found(
+    before: &DeleteSnapshotStatus,
+    place: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> DeleteSnapshotStatus {
     let mut status = before.clone();
-    let message = "the backup lies in the original's layout";
-    conditions::set(&mut status.conditions, BACKUP_FOUND, Status::True, Reason::Deleting, message, now);
+    conditions::set(&mut status.conditions, BACKUP_FOUND, Status::True, Reason::Deleting, place, now);
     for said in status.conditions.iter_mut().filter(|said| said.type_ == BACKUP_FOUND) {
         said.observed_generation = generation;
     }
     status
 }
 
+/// What the last attempt has removed of a backup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Its disk snapshot was there.
+    pub disk_snapshot: bool,
+    /// Its restore point, or what lay of it in the original's layout.
+    pub point: bool,
+    /// Nobody could look in the original's layout: our keys are for our folder alone.
+    pub originals_refused: bool,
+}
+
 /// Both are gone. The message is the original's; the condition says as well where the last attempt found nothing of the backup: an id may
-/// be mistyped.
-pub fn completed(before: &DeleteSnapshotStatus, was_there: bool, now: Timestamp) -> DeleteSnapshotStatus {
+/// be mistyped, or it may lie where our keys do not reach.
+pub fn completed(before: &DeleteSnapshotStatus, removed: Removed, now: Timestamp) -> DeleteSnapshotStatus {
     let message = "DeleteSnapshot Successfully processed.";
-    let told = if was_there { message } else { "nothing of a backup with that id is there" };
+    let was_there = removed.disk_snapshot || removed.point;
+    let mut told = if was_there { message } else { "nothing of a backup with that id is there" }.to_owned();
+    if removed.originals_refused && !removed.point {
+        told = format!("{}; {NOT_LOOKED_AT}", told.trim_end_matches('.'));
+    }
     let mut status = ended(before, DeletePhase::Completed, message, now);
-    conditions::set(&mut status.conditions, READY, Status::True, Reason::Completed, told, now);
+    conditions::set(&mut status.conditions, READY, Status::True, Reason::Completed, &told, now);
     status
 }
+
+const NOT_LOOKED_AT: &str =
+    "no restore point was found, and our keys do not reach the original's folder: a backup in its layout stays";
 
 /// An attempt failed and is repeated.
 pub fn not_yet(before: &DeleteSnapshotStatus, problem: &Problem, now: Timestamp) -> DeleteSnapshotStatus {

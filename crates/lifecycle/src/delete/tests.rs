@@ -1,6 +1,7 @@
 //! A deletion at every moment of a backup's life, as a table.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::status::Removed;
 use super::*;
 use crate::transfer::upload as says;
 use api::{DeleteSnapshotSpec, DeleteSnapshotStatus, Time, UploadSpec, UploadStatus};
@@ -118,7 +119,7 @@ fn a_finished_deletion_stays_finished_and_goes_after_a_day() {
     let in_flight = upload("InProgress", false);
     let invalid = Problem::lasting(Reason::InvalidSpec, "read spec.snapshotID");
     for ended in [
-        |b: &_, now| status::completed(b, true, now),
+        |b: &_, now| status::completed(b, Removed::default(), now),
         |b: &_, now| status::failed(b, &Problem::lasting(Reason::InvalidSpec, "x"), now),
     ] {
         assert_eq!(does(&with(ended(&before, noon() - hours)), &in_flight), format!("WakeAt +{} s", 23 * 3600));
@@ -161,10 +162,20 @@ fn a_deletion_is_never_given_up_and_tells_each_reason_once() {
     for status in [first, away, still, keyless.clone()] {
         assert_eq!((status.phase.as_ref(), &status.completion_timestamp), (Some(&DeletePhase::New), &None));
     }
-    for (was_there, told) in [(true, "Successfully processed"), (false, "nothing of a backup with that id is there")] {
-        let done = status::completed(&keyless, was_there, noon());
+    let removed = |disk_snapshot, point, originals_refused| Removed { disk_snapshot, point, originals_refused };
+    let (done, nothing) = ("DeleteSnapshot Successfully processed", "nothing of a backup with that id is there");
+    let refused = "our keys do not reach the original's folder";
+    for (removed, told, hides) in [
+        (removed(true, true, false), done, false),
+        (removed(false, true, true), done, false),
+        (removed(true, false, true), done, true),
+        (removed(false, false, true), nothing, true),
+        (removed(false, false, false), nothing, false),
+    ] {
+        let done = status::completed(&keyless, removed, noon());
         assert_eq!(done.message.as_deref(), Some("DeleteSnapshot Successfully processed."));
-        assert!(ready(&done).message.contains(told), "{}", ready(&done).message);
+        let said = ready(&done).message;
+        assert!(said.starts_with(told) && said.contains(refused) == hides, "{removed:?}: {said}");
     }
 }
 
@@ -228,8 +239,11 @@ fn only_a_backup_that_was_seen_is_called_deleted_where_nobody_says_in_which_repo
     copied_whole.metadata.name = Some("delete-2".to_owned());
     let mut begun = by_hand.clone();
     let problem = Problem::passing(Reason::VCenterUnreachable, "delete the disk snapshot");
-    begun.status =
-        Some(status::not_yet(&status::found(&DeleteSnapshotStatus::default(), Some(1), noon()), &problem, noon()));
+    begun.status = Some(status::not_yet(
+        &status::found(&DeleteSnapshotStatus::default(), "there", Some(1), noon()),
+        &problem,
+        noon(),
+    ));
     begun.metadata.generation = Some(1);
     let mut corrected = begun.clone();
     corrected.metadata.generation = Some(2);
@@ -251,4 +265,30 @@ fn only_a_backup_that_was_seen_is_called_deleted_where_nobody_says_in_which_repo
     let problem = not_found(&target(&by_hand).unwrap());
     assert_eq!((problem.reason, problem.again), (Reason::InvalidSpec, crate::Again::Never));
     assert!(problem.message().contains("status.snapshotID"), "{}", problem.message());
+}
+
+/// Keys for our folder alone: such an id is of plugin 1.0.2 or older more often than not.
+#[test]
+fn an_old_backup_that_our_keys_do_not_reach_is_not_called_deleted_and_a_restore_point_goes_all_the_same() {
+    let target = target(&delete("ivd:disk:snap", 1)).unwrap();
+    let refused = || Err(Problem::passing(Reason::StoreAccessDenied, "look for the backup"));
+    let shop = Some("shop");
+    let cases = [
+        ("it is there", None, Ok(true), false, Ok(Some("the original's layout"))),
+        ("it is there, and a repository was named", shop, Ok(true), false, Ok(Some("the original's layout"))),
+        ("it is not there", None, Ok(false), false, Err(Reason::InvalidSpec)),
+        ("it is not there, and may be in the repository", shop, Ok(false), false, Ok(None)),
+        ("nobody may look", None, refused(), false, Err(Reason::StoreAccessDenied)),
+        ("nobody may look, and it is not in the repository", shop, refused(), false, Err(Reason::StoreAccessDenied)),
+        ("nobody may look, and it is in the repository", shop, refused(), true, Ok(Some("namespace shop"))),
+    ];
+    for (situation, from, theirs, has_point, want) in cases {
+        let found = found_first(&target, from, theirs, has_point).map_err(|problem| problem.reason);
+        match (&found, want) {
+            (Ok(Some(place)), Ok(Some(words))) => assert!(place.contains(words), "{situation}: {place}"),
+            (Ok(None), Ok(None)) => {}
+            (Err(reason), Err(want)) => assert_eq!(*reason, want, "{situation}"),
+            _ => panic!("{situation}: {found:?} instead of {want:?}"),
+        }
+    }
 }

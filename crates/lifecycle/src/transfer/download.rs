@@ -207,6 +207,23 @@ mod tests {
         assert_eq!(attempt_failed(&new(noon()), &problem, noon()).phase, Some(DownloadPhase::Failed));
     }
 
+    #[test]
+    fn every_end_of_a_download_carries_its_time() {
+        let (volume, gone) = ("disk-1".parse().unwrap(), Problem::lasting(Reason::RestorePointMissing, "none"));
+        let begun = started(&new(noon()), "node-a", noon());
+        let ends = [
+            completed(&begun, &volume, Progress::default(), noon()),
+            completed(&DownloadStatus::default(), &volume, Progress::default(), noon()),
+            ended(&DownloadStatus::default(), &gone, noon()),
+            attempt_failed(&begun, &gone, noon()),
+        ];
+        for status in ends {
+            assert!(status.phase.as_ref().is_some_and(DownloadPhase::is_terminal), "{:?}", status.phase);
+            assert_eq!(status.completion_timestamp, Some(Time(noon())), "{:?}", status.phase);
+            assert!(status.next_retry_timestamp.is_some(), "{:?}", status.phase);
+        }
+    }
+
     /// Each word becomes an event, and what is written comes back as one: a disk that stays for hours would fill the list.
     #[test]
     fn a_disk_that_stays_is_told_of_once_for_each_reason_and_again_after_it_was_gone() {

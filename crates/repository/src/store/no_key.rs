@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 
 use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::error::ErrorMetadata;
 
 /// Longest that the SDK's words may be, in characters. `RUST_LOG=aws_config=debug` shows all of them.
@@ -13,6 +14,8 @@ const LONGEST: usize = 240;
 #[error("there is no key to the bucket to sign the request with: {why}")]
 pub struct NoKey {
     why: String,
+    /// Whoever gives the keys could not be reached: nobody has refused any.
+    pub(super) is_silent: bool,
 }
 
 impl NoKey {
@@ -24,7 +27,7 @@ impl NoKey {
         let given = |name: &str| std::env::var(name).is_ok_and(|value| !value.trim().is_empty());
         // the second name of the secret is one of the SDK's
         let secret = given("AWS_SECRET_ACCESS_KEY") || given("SECRET_ACCESS_KEY");
-        Some(Self { why: why(error, given("AWS_ACCESS_KEY_ID"), secret) })
+        Some(Self { why: why(error, given("AWS_ACCESS_KEY_ID"), secret), is_silent: is_silent(error) })
     }
 }
 
@@ -41,6 +44,19 @@ fn why(error: &CredentialsError, id: bool, secret: bool) -> String {
             "neither the environment, a profile nor this machine's role gives one".to_owned()
         }
         _ => told(error),
+    }
+}
+
+/// Whether whoever gives keys, as AWS' token service does, gave no answer.
+fn is_silent(error: &CredentialsError) -> bool {
+    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let no_line = |cause: &(dyn StdError + 'static)| {
+        cause.downcast_ref::<ConnectorError>().is_some_and(|error| error.is_io() || error.is_timeout())
+    };
+    match error {
+        CredentialsError::CredentialsNotLoaded(_) => false, // nobody was configured who could be silent
+        CredentialsError::ProviderTimedOut(_) => true,
+        _ => causes.any(no_line),
     }
 }
 
@@ -71,7 +87,6 @@ fn first_line(cause: &(dyn StdError + 'static)) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use aws_smithy_runtime_api::client::result::ConnectorError;
 
     #[test]
     fn who_configured_nothing_is_told_apart_from_whose_login_has_expired() {
@@ -98,6 +113,23 @@ mod tests {
         for (error, said) in cases {
             assert_eq!(why(&error, false, false), said);
             assert_eq!(why(&error, true, false), said, "what failed counts more than what is not there");
+        }
+    }
+
+    /// Who is told that a key was refused looks for another key.
+    #[test]
+    fn who_gives_keys_and_is_away_has_refused_none() {
+        let refused = ErrorMetadata::builder().code("AccessDenied").message("you may not").build();
+        let cases = [
+            (CredentialsError::provider_error(ConnectorError::io("connection refused".into())), true),
+            (CredentialsError::provider_error(ConnectorError::timeout("no answer".into())), true),
+            (CredentialsError::provider_timed_out(std::time::Duration::from_secs(5)), true),
+            (CredentialsError::provider_error(refused), false),
+            (CredentialsError::not_loaded(ConnectorError::io("no such host".into())), false),
+            (CredentialsError::invalid_configuration("profile missing aws_secret_access_key"), false),
+        ];
+        for (error, silent) in cases {
+            assert_eq!(is_silent(&error), silent, "{error:?}");
         }
     }
 

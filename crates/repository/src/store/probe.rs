@@ -9,7 +9,8 @@ use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Body, Error, ErrorKind, S3Store, Store};
+use super::s3::HttpStatus as _;
+use super::{Body, Error, ErrorKind, Multipart, S3Store, Store};
 
 /// What is put. Long enough for a part of it to be told from another.
 const CONTENT: &[u8] = b"vsphere-backup doctor has put this and deletes it again; if you read it, you may delete it";
@@ -115,7 +116,7 @@ impl S3Store {
         let request = self.client.put_object().bucket(&self.bucket).key(self.name(key)).if_none_match("*");
         match self.upload(request, Body::from(Bytes::from_static(CONTENT))).await {
             Ok(()) => Did::Otherwise("it overwrites all the same"),
-            Err(cause) => match cause.raw_response().map(|answer| answer.status().as_u16()) {
+            Err(cause) => match cause.status() {
                 Some(409 | 412) => Did::Well,
                 Some(501) => Did::Otherwise("it says that it does not know how"),
                 _ => Did::Failed(self.failed("put", key, cause)),
@@ -129,14 +130,28 @@ impl S3Store {
             Err(error) => return Did::Failed(error),
         };
         let listed = match self.put_part(&open, 1, Bytes::from_static(CONTENT)).await {
-            Ok(_) => self.open_uploads(key).await,
-            Err(error) => Err(error),
+            Ok(_) => self.lists_upload(&open).await,
+            Err(error) => Did::Failed(error),
         };
         if let Err(error) = self.abort_upload(&open).await {
             return Did::Failed(error);
         }
-        match listed {
-            Ok(listed) if listed.iter().any(|other| other.upload == open) => Did::Well,
+        listed
+    }
+
+    /// Shows an upload among those that are open.
+    async fn lists_upload(&self, open: &Multipart) -> Did {
+        // an error of `open_uploads` no longer tells with which number the store has answered
+        let request = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(self.name(&open.key));
+        match request.send().await {
+            Err(cause) if cause.status() == Some(501) => {
+                return Did::Otherwise("it says that it does not know how to list it");
+            }
+            Err(cause) => return Did::Failed(self.failed("list uploads below", &open.key, cause)),
+            Ok(_) => {}
+        }
+        match self.open_uploads(&open.key).await {
+            Ok(listed) if listed.iter().any(|other| other.upload == *open) => Did::Well,
             Ok(_) => Did::Otherwise("it does not list it"),
             Err(error) => Did::Failed(error),
         }

@@ -141,7 +141,8 @@ impl S3Store {
         SdkError<E, R>: HttpStatus,
     {
         if let Some(no_key) = no_key(&cause) {
-            return Error::new(ErrorKind::AccessDenied, operation, key, self.place.clone(), no_key);
+            let kind = if no_key.is_silent { ErrorKind::Unreachable } else { ErrorKind::AccessDenied };
+            return Error::new(kind, operation, key, self.place.clone(), no_key);
         }
         let kind = kind_of(&cause);
         Error::new(kind, operation, key, self.place.clone(), Box::new(Told::of(cause)) as BoxError)

@@ -38,6 +38,7 @@ pub(crate) struct Rule {
     trouble: Trouble,
     method: &'static str,
     part: String,
+    carrying: Option<&'static str>,
     passing: usize,
     times: usize,
     first_tries_only: bool,
@@ -51,6 +52,7 @@ impl Rule {
             trouble,
             method: "",
             part: String::new(),
+            carrying: None,
             passing: 0,
             times: usize::MAX,
             first_tries_only: false,
@@ -61,6 +63,12 @@ impl Rule {
     /// Only those with this method and `part` in what they ask for.
     pub(crate) fn of(self, method: &'static str, part: impl Into<String>) -> Self {
         Self { method, part: part.into(), ..self }
+    }
+
+    /// Only those with this header.
+    #[allow(dead_code)] // not every user of this file asks for that
+    pub(crate) fn carrying(self, header: &'static str) -> Self {
+        Self { carrying: Some(header), ..self }
     }
 
     /// Not the first `passing` of them.
@@ -83,8 +91,11 @@ impl Rule {
         Self { then_everything: true, ..self }
     }
 
-    fn strikes(&mut self, request: &Request, is_first_try: bool) -> bool {
+    fn strikes(&mut self, request: &Request, head: &str, is_first_try: bool) -> bool {
         if self.times == 0 || !request.is(self.method, &self.part) || self.first_tries_only && !is_first_try {
+            return false;
+        }
+        if self.carrying.is_some_and(|name| header(head, name).is_none()) {
             return false;
         }
         if self.passing > 0 {
@@ -93,7 +104,7 @@ impl Rule {
         }
         self.times -= 1;
         if self.then_everything {
-            (self.method, self.part) = ("", String::new());
+            (self.method, self.part, self.carrying) = ("", String::new(), None);
         }
         true
     }
@@ -220,13 +231,13 @@ impl Drop for Line {
     }
 }
 
-fn meets(told: &Mutex<Told>, request: Request) -> Option<Trouble> {
+fn meets(told: &Mutex<Told>, request: Request, head: &str) -> Option<Trouble> {
     let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
     let Told { rules, seen, .. } = &mut *told;
     let counts = seen.entry(request.clone()).or_default();
     counts.0 += 1;
     let is_first_try = counts.0 == 1;
-    let trouble = rules.iter_mut().find_map(|rule| rule.strikes(&request, is_first_try).then_some(rule.trouble));
+    let trouble = rules.iter_mut().find_map(|rule| rule.strikes(&request, head, is_first_try).then_some(rule.trouble));
     counts.1 += usize::from(trouble.is_some());
     trouble
 }
@@ -249,7 +260,7 @@ async fn serve(mut client: TcpStream, server: &str, told: &Mutex<Told>) -> io::R
     if let Some(gate) = gate.filter(|gate| request.is(gate.method, &gate.part)) {
         gate.pass().await;
     }
-    let trouble = meets(told, request.clone());
+    let trouble = meets(told, request.clone(), &head);
     let wanted = if trouble == Some(Trouble::ResetRequest) { length / 2 } else { length };
     while sent.len() < body_at + wanted {
         if client.read_buf(&mut sent).await? == 0 {

@@ -3,6 +3,7 @@
 use repository::store::{Ability, Did, ErrorKind, S3Store, Store};
 use repository::{Credentials, S3Options};
 
+use crate::line::{Line, Rule, Trouble};
 use crate::versitygw::Versitygw;
 
 async fn store(options: S3Options) -> S3Store {
@@ -22,6 +23,45 @@ async fn a_probe_tries_everything_and_leaves_nothing() {
     reached.unwrap();
     let apart = time.unwrap().duration_since(jiff::Timestamp::now()).abs();
     assert!(apart.as_secs() < 60, "{apart}");
+}
+
+/// Such stores are told of, and not that the keys may not: nobody could mend that. The condition is signed, so a line that took it out
+/// of the request would have it refused; a store that does not know it says what this line says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_overwrites_all_the_same_or_lists_no_uploads_is_told_from_one_that_refuses() {
+    let server = Versitygw::start();
+    let mut options = server.options("x");
+    let line = Line::to(&format!("127.0.0.1:{}", options.endpoint.unwrap().port().unwrap())).await;
+    options.endpoint = Some(line.url().parse().unwrap());
+    let store = store(options).await;
+    let otherwise = async || -> Vec<(Ability, &'static str)> {
+        let tried = store.probe("doctor.probe.1/").await;
+        assert_eq!(tried.len(), 8, "{tried:?}");
+        assert!(tried.iter().all(|(_, did)| !matches!(did, Did::Failed(_))), "{tried:?}");
+        let otherwise = |(ability, did): (Ability, Did)| match did {
+            Did::Otherwise(how) => Some((ability, how)),
+            Did::Well | Did::Failed(_) => None,
+        };
+        tried.into_iter().filter_map(otherwise).collect()
+    };
+    assert!(otherwise().await.is_empty(), "the line as such changes nothing");
+
+    line.trouble(Rule::always(Trouble::LoseObject).of("PUT", "/first").carrying("if-none-match"));
+    line.trouble(Rule::always(Trouble::Answer(501, "NotImplemented")).of("GET", "?uploads"));
+    assert_eq!(
+        otherwise().await,
+        [
+            (Ability::PutNew, "it overwrites all the same"),
+            (Ability::Multipart, "it says that it does not know how to list it")
+        ]
+    );
+    assert_eq!((line.struck("PUT", "/first"), line.struck("GET", "?uploads")), (1, 1));
+
+    line.heal();
+    line.trouble(Rule::always(Trouble::Answer(501, "NotImplemented")).of("PUT", "/first").carrying("if-none-match"));
+    assert_eq!(otherwise().await, [(Ability::PutNew, "it says that it does not know how")]);
+    line.heal();
+    assert!(store.list("").await.unwrap().is_empty() && store.open_uploads("").await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,11 @@
 //! Replies in the spelling of a real vCenter, and connections that break in ways that the double's do not.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use disk::{ByteRange, ChangeId};
 use vsphere::{Cause, ReasonKind, Recovery};
 
+use crate::double::MINUTE;
 use crate::wire::{Answer, Received, Wire};
 
 const CONTENT: &str = include_str!("../../testdata/service-content.xml");
@@ -46,6 +49,44 @@ async fn a_real_servers_spelling_is_understood_and_its_session_carried_as_each_s
             "<_this type=\"VslmVStorageObjectManager\">VStorageObjectManager</_this><id><id>2b6d0f5e</id></id>"
         )
     );
+}
+
+/// What VSLM answers: its envelope around `returnval`.
+fn vslm(method: &str, returnval: &str) -> Answer {
+    ok(&format!(
+        r#"<e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/"><e:Body><{method}Response xmlns="urn:vslm">
+        {returnval}</{method}Response></e:Body></e:Envelope>"#
+    ))
+}
+
+/// Some servers say only that a task succeeded, and are asked for its result by a call of its own.
+#[tokio::test]
+async fn a_session_that_ends_before_the_tasks_result_is_told_costs_no_second_snapshot_and_no_error() {
+    const ENDED: &str = r#"<e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/"><e:Body><e:Fault>
+        <faultcode>ServerFaultCode</faultcode><faultstring>The session is not authenticated.</faultstring>
+        <detail><NotAuthenticatedFault xmlns="urn:vim25"/></detail></e:Fault></e:Body></e:Envelope>"#;
+    let results = AtomicUsize::new(0);
+    let wire = Wire::start(move |request| {
+        let asks = |method: &str| request.body.contains(&format!("<{method} "));
+        if let Some(answer) = begin(request) {
+            answer
+        } else if asks("VslmRetrieveSnapshotInfo") {
+            vslm("VslmRetrieveSnapshotInfo", "<returnval/>")
+        } else if asks("VslmCreateSnapshot_Task") {
+            vslm("VslmCreateSnapshot_Task", r#"<returnval type="VslmTask">task-7</returnval>"#)
+        } else if asks("VslmQueryInfo") {
+            vslm("VslmQueryInfo", "<returnval><key>task-7</key><state>success</state></returnval>")
+        } else if asks("VslmQueryTaskResult") && results.fetch_add(1, Ordering::Relaxed) == 0 {
+            Answer::Http(500, String::new(), ENDED.to_owned())
+        } else {
+            vslm("VslmQueryTaskResult", "<returnval><id>c9f1d7aa</id></returnval>")
+        }
+    })
+    .await;
+    let taken = wire.client().create_snapshot(&"2b6d0f5e".parse().unwrap(), "token", MINUTE).await.unwrap();
+    assert_eq!(taken.as_str(), "c9f1d7aa");
+    let asked = |method| wire.received(method).len();
+    assert_eq!((asked("VslmCreateSnapshot_Task"), asked("VslmQueryTaskResult"), asked("Login")), (1, 2, 2));
 }
 
 #[tokio::test]

@@ -71,6 +71,27 @@ async fn a_session_that_ends_before_the_snapshot_costs_no_second_snapshot() {
 }
 
 #[tokio::test]
+async fn a_session_that_ends_while_the_snapshot_is_taken_costs_no_second_snapshot_and_no_error() {
+    let double = Double::start().await;
+    let vcenter = double.client();
+    let disk = double.disk(&vcenter).await;
+    let late = serde_json::json!({"method": "VslmCreateSnapshot_Task", "where": "task", "delayMs": 1500, "count": 1});
+    double.rule(late).await;
+    let take = tokio::spawn({
+        let (vcenter, disk) = (vcenter.clone(), disk.clone());
+        async move { vcenter.create_snapshot(&disk, "token", MINUTE).await }
+    });
+    while double.calls("VslmQueryInfo").await == 0 {
+        assert!(!take.is_finished());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    double.tell("POST", "/sessions/expire", None).await;
+    take.await.unwrap().unwrap();
+    assert_eq!(double.snapshots(&disk).await, ["token"]);
+    assert_eq!((double.calls("VslmCreateSnapshot_Task").await, double.logins("ok").await), (1, 2));
+}
+
+#[tokio::test]
 async fn a_wrong_password_does_not_lock_the_account() {
     let double = Double::start().await;
     let mut wrong = double.config();

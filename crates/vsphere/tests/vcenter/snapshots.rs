@@ -42,6 +42,8 @@ async fn no_fault_of_vcenter_leads_to_two_snapshots_or_none() {
         json!({"method": "VslmQueryInfo", "lostReply": true, "count": 2}),
         json!({"method": "VslmQueryInfo", "fault": "ManagedObjectNotFound", "count": 1}),
         json!({"method": "VslmQueryInfo", "httpStatus": 503, "count": 2}),
+        fault("VslmQueryInfo", "call", "NotAuthenticated", 1),
+        fault("VslmQueryInfo", "call", "NotAuthenticated", 3),
         json!({"method": CREATE, "where": "task", "fault": "InvalidState", "happens": true, "count": 1}),
     ];
     for kind in ["InvalidState", "TaskInProgress", "VslmSyncFault", "NotFound", "SystemError", "InvalidDatastore"] {

@@ -2,6 +2,7 @@
 //! Each has a lab to itself while it runs, and puts right what it has put wrong.
 
 mod at_once;
+mod cleanups;
 mod definitions;
 pub(crate) mod doctor;
 mod driver;
@@ -39,6 +40,7 @@ pub(crate) fn scenarios() -> impl Iterator<Item = &'static (&'static str, crate:
         driver::SCENARIOS,
         orphans::SCENARIOS,
         phases::SCENARIOS,
+        cleanups::SCENARIOS,
         definitions::SCENARIOS,
         migrated::SCENARIOS,
         new_disks::SCENARIOS,

@@ -526,12 +526,13 @@ async fn round_trip(api: &Api<DynamicObject>, sample: &Value) -> Result<Value> {
     if back.get("status") == Some(status) {
         return Ok(back); // no status subresource: it came with the object
     }
-    let mut with_status = made;
+    let (mut with_status, mut tries) = (made, 0);
     let written = loop {
+        tries += 1;
         with_status.data["status"] = status.clone();
         match api.replace_status(&with_status.name_any(), &PostParams::default(), &with_status).await {
             // the driver was faster: it says of a kind that lies elsewhere that nobody reads it
-            Err(kube::Error::Api(answer)) if answer.code == 409 => {
+            Err(kube::Error::Api(answer)) if answer.code == 409 && tries < 5 => {
                 with_status = api.get(&with_status.name_any()).await?;
             }
             written => break written,

@@ -1,5 +1,5 @@
-//! Disks that cannot be opened, read, written or flushed: nothing unreadable counts as a backup, nothing unflushed as
-//! restored.
+//! Disks that cannot be opened, read, written, flushed or closed: nothing unreadable counts as a backup, nothing that may
+//! not be on its disk as restored.
 
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ crate::scenarios![
     a_disk_that_stays_busy_holds_up_no_other,
     a_restore_that_cannot_write_never_binds_the_claim,
     a_restore_reports_a_failed_flush,
+    a_restore_reports_a_failed_close,
 ];
 
 /// Backs up a disk with that fault: the attempt fails for that reason, and the upload can be cancelled with nothing left.
@@ -114,7 +115,13 @@ async fn a_host_short_of_memory_costs_no_attempt(world: World) -> Result<()> {
 }
 
 /// Restores onto a disk with that fault: the attempt fails for that reason and the claim is not made; then it is cancelled.
-async fn is_not_restored(world: &World, mib: u64, function: &'static str, reason: Reason) -> Result<()> {
+async fn is_not_restored(
+    world: &World,
+    mib: u64,
+    function: &'static str,
+    reason: Reason,
+    words: &[&str],
+) -> Result<()> {
     let shop = world.namespace(&format!("no{}", function.to_lowercase())).await?;
     let claim = shop.claim("data").mib(mib).create().await?;
     claim.fill_random(64)?;
@@ -123,7 +130,7 @@ async fn is_not_restored(world: &World, mib: u64, function: &'static str, reason
     world.control().disk_fault(&fault).await?;
     let clone = shop.clone_as(&snapshot, "back").await?;
     let target = clone.disk().await?;
-    let outcome = write_fails(world, &shop, &clone, reason).await;
+    let outcome = write_fails(world, &shop, &clone, reason, words).await;
     world.control().heal(fault.disks).await?;
     outcome?;
     clone.cancel().await?;
@@ -132,7 +139,13 @@ async fn is_not_restored(world: &World, mib: u64, function: &'static str, reason
     nothing_left(world, &shop, 1).await
 }
 
-async fn write_fails(world: &World, shop: &Namespace, clone: &e2e::Clone, reason: Reason) -> Result<()> {
+async fn write_fails(
+    world: &World,
+    shop: &Namespace,
+    clone: &e2e::Clone,
+    reason: Reason,
+    words: &[&str],
+) -> Result<()> {
     let seen = wait_until(&clone.api(), &clone.name, DEADLINE, &format!("says {reason}"), |seen| {
         let conditions = seen.and_then(|c| c.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
         let ended = seen.and_then(api::CloneFromSnapshot::phase).is_some_and(ClonePhase::is_terminal);
@@ -140,11 +153,11 @@ async fn write_fails(world: &World, shop: &Namespace, clone: &e2e::Clone, reason
     })
     .await?;
     let status = seen.and_then(|c| c.status).context("status")?;
-    explained(world, shop.name(), &clone.name, &status.conditions, reason, &[reason.fix()]).await?;
+    explained(world, shop.name(), &clone.name, &status.conditions, reason, words).await?;
     let download = clone.download().await?;
     let told = download.status.clone().context("status")?;
     ensure!(told.phase == Some(api::DownloadPhase::Retry), "it is {told:#?}");
-    explained(world, world.velero(), &download.name_any(), &told.conditions, reason, &[reason.fix()]).await?;
+    explained(world, world.velero(), &download.name_any(), &told.conditions, reason, words).await?;
     ensure!(shop.claims().get_opt("back").await?.is_none(), "the claim was made before its data was there");
     Ok(())
 }
@@ -180,9 +193,17 @@ async fn a_disk_that_stays_busy_holds_up_no_other(world: World) -> Result<()> {
 }
 
 async fn a_restore_that_cannot_write_never_binds_the_claim(world: World) -> Result<()> {
-    is_not_restored(&world, 18, "Write", Reason::DiskWriteFailed).await
+    let reason = Reason::DiskWriteFailed;
+    is_not_restored(&world, 18, "Write", reason, &[reason.fix()]).await
 }
 
 async fn a_restore_reports_a_failed_flush(world: World) -> Result<()> {
-    is_not_restored(&world, 19, "Flush", Reason::DiskFlushFailed).await
+    let reason = Reason::DiskFlushFailed;
+    is_not_restored(&world, 19, "Flush", reason, &[reason.fix()]).await
+}
+
+/// What the library had not written out is lost then.
+async fn a_restore_reports_a_failed_close(world: World) -> Result<()> {
+    let words = ["Close failed with 8", "Free space on the datastore."];
+    is_not_restored(&world, 20, "Close", Reason::DiskFlushFailed, &words).await
 }

@@ -18,7 +18,8 @@ fn claim() -> Value {
     json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {"name": "data-0", "namespace": "shop", "annotations": {
-            "team": "shop", "volumehealth.storage.kubernetes.io/health": "accessible"}},
+            "team": "shop", "volumehealth.storage.kubernetes.io/health": "accessible",
+            "volumehealth.storage.kubernetes.io/health-timestamp": "Tue Mar  5 09:20:05 UTC 2024"}},
         "spec": {"volumeName": "pv-1", "accessModes": ["ReadWriteMany"], "volumeMode": "Block"},
         "status": {"phase": "Bound"}
     })

@@ -30,6 +30,7 @@ fn bare() -> Value {
             "finalizers": ["kubernetes.io/pvc-protection"],
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "old"}],
             "annotations": {"team": "shop", "volumehealth.storage.kubernetes.io/health": "accessible",
+                "volumehealth.storage.kubernetes.io/health-timestamp": "Tue Mar  5 09:20:05 UTC 2024",
                 "volume.kubernetes.io/selected-node": "old-node"}},
         "spec": {"volumeName": "pv-1", "accessModes": ["ReadWriteOnce"], "storageClassName": "gold",
             "resources": {"requests": {"storage": "3Gi"}},

@@ -105,7 +105,8 @@ impl State {
             };
         }
         let one = query.split('&').find_map(|word| word.strip_prefix("fieldSelector=metadata.name%3D"));
-        let wanted = |object: &&Value| one.is_none_or(|name| object["metadata"]["name"] == name);
+        let is_named = |object: &Value| one.is_none_or(|name| object["metadata"]["name"] == name);
+        let wanted = |object: &&Value| is_named(object) && is_selected(object, query);
         let below = self.objects.range(format!("{path}/")..).take_while(|(at, _)| at.starts_with(&format!("{path}/")));
         let items: Vec<&Value> = below.map(|(_, object)| object).filter(wanted).collect();
         answered(StatusCode::OK, &json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}))
@@ -156,6 +157,17 @@ impl State {
             }
         }
     }
+}
+
+/// Whether an object has the labels that a query asks for: `key`, or `key=value`, with commas between.
+fn is_selected(object: &Value, query: &str) -> bool {
+    let Some(asked) = query.split('&').find_map(|word| word.strip_prefix("labelSelector=")) else { return true };
+    let asked = asked.replace("%2F", "/").replace("%3D", "=").replace("%2C", ",");
+    let labels = &object["metadata"]["labels"];
+    asked.split(',').all(|asked| match asked.split_once('=') {
+        Some((key, value)) => labels[key] == value,
+        None => !labels[asked].is_null(),
+    })
 }
 
 fn answered(code: StatusCode, object: &Value) -> Response<Body> {

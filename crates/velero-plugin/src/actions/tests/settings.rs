@@ -36,3 +36,27 @@ async fn a_new_installation_blocks_the_default_list_and_a_config_map_takes_its_p
     let entries: Vec<_> = reads.blocked().await.unwrap().entries().collect();
     assert_eq!(entries, ["widgets.shop.example"], "nothing is added to a list that its user has edited");
 }
+
+/// M-7-6: other plugins have ConfigMaps with one of the two labels, such as Velero's own for the names of images. More than one mapping
+/// is an error, so that one taken for a second mapping would fail every restore.
+#[tokio::test]
+async fn a_config_map_of_another_plugin_is_not_taken_for_the_mapping_of_classes() {
+    let of_a_plugin = "velero.io/plugin-config";
+    let (class, image) = ("velero.io/change-storage-class", "velero.io/change-image-name");
+    let maps = [
+        ("change-storage-class-config", json!({of_a_plugin: "", class: "RestoreItemAction"}), true),
+        ("any-name", json!({of_a_plugin: "of no matter", class: "RestoreItemAction", "team": "shop"}), true),
+        ("change-image-name-config", json!({of_a_plugin: "", image: "RestoreItemAction"}), false),
+        ("of-a-plugin-alone", json!({of_a_plugin: ""}), false),
+        ("of-no-plugin", json!({class: "RestoreItemAction"}), false),
+        ("of-another-action", json!({of_a_plugin: "", class: "BackupItemAction"}), false),
+        ("without-labels", json!({}), false),
+    ];
+    for (name, labels, is_taken) in maps {
+        let server = ApiServer::default();
+        let map = json!({"metadata": {"name": name, "labels": labels}, "data": {"gold": "silver"}});
+        server.put(&format!("{MAPS}/{name}"), map);
+        let found = reads(&server, &[]).class_mappings().await.unwrap();
+        assert_eq!(found.len(), usize::from(is_taken), "{name}");
+    }
+}

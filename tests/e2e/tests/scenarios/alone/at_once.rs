@@ -1,6 +1,7 @@
 //! Many Snapshots at once: how soon each is answered, what they cost API server and vCenter, and how much memory that takes.
 //!
-//! Costs are asserted, times and memory are printed (docs/performance.md); `E2E_SNAPSHOTS` says how many.
+//! Costs are asserted, times and memory are printed (docs/performance.md); `E2E_SNAPSHOTS` says how many. How soon they are answered is
+//! asserted of [`MANY`] and more alone: of a few on a machine with other work it says nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,12 @@ crate::scenarios![many_snapshots_at_once_are_all_answered_and_cost_little];
 /// How many, unless the variable says otherwise.
 const SNAPSHOTS: usize = 24;
 const VARIABLE: &str = "E2E_SNAPSHOTS";
+/// From so many on the time of an answer is asserted.
+const MANY: usize = 1000;
+/// Within this 99 of 100 must be answered where all are asked for at once.
+const SOON_AT_ONCE: Duration = Duration::from_secs(5);
+/// And at the pace of the second half.
+const SOON_PACED: Duration = Duration::from_secs(1);
 /// Requests to the API server that a Snapshot may cost driver and nodes, without watches and renewals of leases.
 const REQUESTS: usize = 20;
 /// Calls that it may cost vCenter.
@@ -63,7 +70,7 @@ async fn burst(world: &World, shop: &Namespace, claims: &[Claim], seen: &Seen) -
     let asked = futures::stream::iter(claims.iter().cloned().map(ask)).buffer_unordered(64);
     let asked: Vec<String> = asked.try_collect().await?;
     println!("{name}: {} asked for in {:.1} s", asked.len(), begin.elapsed().as_secs_f32());
-    tell(name, seen, &asked, begin).await?;
+    let answers = tell(name, seen, &asked, begin).await?;
     let requests: Vec<Request> = world.requests_since(mark)?.into_iter().filter(counts).collect();
     let of = |program| requests.iter().filter(|r| r.program == program).count();
     let calls = world.control().all_calls().await? - calls;
@@ -79,7 +86,19 @@ async fn burst(world: &World, shop: &Namespace, claims: &[Claim], seen: &Seen) -
     ensure!(requests.len() <= allowed, "{} requests, not {allowed}: {:#?}", requests.len(), tally(&requests));
     let allowed = CALLS * claims.len() as u64 + SHARED as u64;
     ensure!(calls <= allowed, "{calls} calls of vCenter, not {allowed}");
+    soon_enough(name, &answers, SOON_AT_ONCE)
+}
+
+/// Whether 99 of 100 came in time, where there are many.
+fn soon_enough(name: &str, answers: &[Duration], limit: Duration) -> Result<()> {
+    let late = of_100(answers, 99);
+    ensure!(answers.len() < MANY || late < limit, "{name}: 99 of 100 were answered within {late:?}, not {limit:?}");
     Ok(())
+}
+
+/// Within what so many of a hundred were answered; `answers` are in order.
+fn of_100(answers: &[Duration], percent: usize) -> Duration {
+    answers[(answers.len() * percent / 100).min(answers.len() - 1)]
 }
 
 /// Fifty a second.
@@ -96,12 +115,14 @@ async fn paced(shop: &Namespace, claims: &[Claim], seen: &Seen) -> Result<()> {
     for name in asking {
         asked.push(name.await??);
     }
-    println!("50 a second: {} asked for in {:.1} s", asked.len(), begin.elapsed().as_secs_f32());
-    tell("50 a second", seen, &asked, begin).await
+    let name = "50 a second";
+    println!("{name}: {} asked for in {:.1} s", asked.len(), begin.elapsed().as_secs_f32());
+    let answers = tell(name, seen, &asked, begin).await?;
+    soon_enough(name, &answers, SOON_PACED)
 }
 
-/// Waits until all have ended well, and prints how soon they were answered.
-async fn tell(name: &str, seen: &Seen, asked: &[String], begin: Instant) -> Result<()> {
+/// Waits until all have ended well, and prints how soon they were answered; gives these times, in order.
+async fn tell(name: &str, seen: &Seen, asked: &[String], begin: Instant) -> Result<Vec<Duration>> {
     let due = Instant::now() + DUE;
     let all = loop {
         let all = seen.lock().unwrap().clone();
@@ -121,7 +142,7 @@ async fn tell(name: &str, seen: &Seen, asked: &[String], begin: Instant) -> Resu
         answers.push(told.saturating_duration_since(new));
     }
     answers.sort();
-    let at = |percent: usize| answers[(answers.len() * percent / 100).min(answers.len() - 1)].as_secs_f32();
+    let at = |percent: usize| of_100(&answers, percent).as_secs_f32();
     println!(
         "{name}: from New to the first condition {:.2} s (half), {:.2} s (99 of 100), {:.2} s (all); all uploaded after {:.0} s",
         at(50),
@@ -129,7 +150,7 @@ async fn tell(name: &str, seen: &Seen, asked: &[String], begin: Instant) -> Resu
         at(100),
         begin.elapsed().as_secs_f32()
     );
-    Ok(())
+    Ok(answers)
 }
 
 async fn watched(snapshots: Api<Snapshot>, seen: Seen) {

@@ -12,6 +12,7 @@ use api::{ResourceHandle, labels, names};
 use e2e::{DEADLINE, World, delete_if_there, nothing_left, put_right, wait_until};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -418,9 +419,26 @@ async fn doctor_tells_what_is_left_over_and_the_driver_removes_what_is_old(world
     let acts = [
         world.set(names::CONFIG, &json!({"orphaned-restore-points": null})).await,
         delete_if_there(&backups(&world), "kept").await,
+        delete_if_there(&Api::<Lease>::namespaced(world.client(), world.velero()), &left_lease()).await,
         world.restart(DRIVER).await,
     ];
     put_right(outcome, acts)
+}
+
+/// Of a transfer that is gone.
+fn left_lease() -> String {
+    names::upload_lease("that-is-gone")
+}
+
+/// Waits until the driver has counted: it does so after it has removed something.
+async fn counts(world: &World, metric: &str, kind: &str, is_so: impl Fn(u64) -> bool) -> Result<()> {
+    let line = format!("vsphere_backup_{metric}{{kind=\"{kind}\",component=\"{DRIVER}\"}} ");
+    until(&format!("the driver tells {line}as it should"), || async {
+        let metrics = world.metrics(DRIVER).await?;
+        let counted = metrics.lines().find_map(|found| found.strip_prefix(&line)?.parse::<u64>().ok());
+        Ok(counted.is_some_and(&is_so))
+    })
+    .await
 }
 
 async fn what_is_left_over_is_told_and_goes(world: &World, shop: &e2e::Namespace) -> Result<()> {
@@ -455,12 +473,24 @@ async fn what_is_left_over_is_told_and_goes(world: &World, shop: &e2e::Namespace
     told.says("leftovers", "ok", &["no restore point"])?;
     ensure!(open_uploads(world).await?.len() == 2 && lost.disk_snapshots().await?.len() == 1, "doctor changes nothing");
 
-    let fast = [("ORPHAN_GRACE_SECONDS", "1"), ("LEFTOVERS_SECONDS", "1")];
+    let leases: Api<Lease> = Api::namespaced(world.client(), world.velero());
+    let lease = json!({
+        "metadata": {"name": left_lease(), "labels": labels::ours()},
+        "spec": {"holderIdentity": "a-node", "leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z"},
+    });
+    leases.create(&PostParams::default(), &serde_json::from_value(lease)?).await?;
+
+    let fast = [("ORPHAN_GRACE_SECONDS", "1"), ("LEFTOVERS_SECONDS", "1"), ("SWEEP_SECONDS", "1")];
     world.start_process_with(DRIVER, &fast).await?;
     until("the old upload and the disk snapshot are gone", || async {
         Ok(!open_uploads(world).await?.contains(&old) && lost.disk_snapshots().await?.is_empty())
     })
     .await?;
+    wait_until(&leases, &left_lease(), DEADLINE, "is gone", |lease: Option<&Lease>| lease.is_none()).await?;
+    for kind in ["disk-snapshot", "open-upload", "lease"] {
+        counts(world, "orphans_removed_total", kind, |removed| removed >= 1).await?;
+        counts(world, "orphans", kind, |found| found == 0).await.context("the last look found none")?;
+    }
     ensure!(open_uploads(world).await? == [young.clone()], "a young upload is not touched");
 
     let repositories: Api<BackupRepository> = Api::all(world.client());
@@ -476,11 +506,9 @@ async fn what_is_left_over_is_told_and_goes(world: &World, shop: &e2e::Namespace
     let told_of = "the Velero backup of this restore point is gone";
     until("the restore point is told of", || async { Ok(world.logs(DRIVER).await?.contains(told_of)) }).await?;
     nothing_left(world, shop, 1).await?;
-    let metrics = world.metrics(DRIVER).await?;
-    for (metric, kind, at_least) in [("orphans", "restore-point", 1), ("orphans_removed_total", "repository", 1)] {
-        let line = format!("vsphere_backup_{metric}{{kind=\"{kind}\",component=\"{DRIVER}\"}} ");
-        let counted = metrics.lines().find_map(|found| found.strip_prefix(&line)?.parse::<u64>().ok());
-        ensure!(counted.is_some_and(|count| count >= at_least), "{line}is {counted:?} in\n{metrics}");
+    let removed = "orphans_removed_total";
+    for (metric, kind) in [("orphans", "restore-point"), (removed, "repository"), (removed, "open-upload")] {
+        counts(world, metric, kind, |count| count >= 1).await?;
     }
 
     let kept = json!({

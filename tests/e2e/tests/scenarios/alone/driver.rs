@@ -1,8 +1,8 @@
 //! The driver dies right after each of its steps, as if by SIGKILL, and is started again: nothing doubled, nothing leaked.
 
 use anyhow::{Context as _, Result, ensure};
-use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, Reason, SnapshotPhase, Upload};
-use e2e::{Claim, DEADLINE, Namespace, World, asked, nothing_left, wait_until};
+use api::{ClonePhase, DeletePhase, DeleteSnapshot, DeleteSnapshotSpec, DownloadPhase, Reason, SnapshotPhase, Upload};
+use e2e::{Claim, DEADLINE, Disks, Namespace, World, asked, nothing_left, put_right, wait_until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::Api;
@@ -20,10 +20,13 @@ crate::scenarios![
     a_failed_restore_is_cleaned_up_by_the_next_driver,
     a_deletion_survives_a_driver_killed_after_any_step,
     a_second_driver_waits_until_the_first_one_goes,
+    a_restore_that_is_being_written_holds_up_no_other_of_a_driver_that_works_on_one_at_a_time,
     a_new_disk_for_an_old_backup_survives_a_driver_killed_in_the_middle,
 ];
 
 const DRIVER: &str = "backup-driver";
+/// MiB of a disk whose restore is slow.
+const LARGE: u64 = 55;
 
 /// Starts the driver so that it dies after that step.
 async fn doomed(world: &World, step: &str) -> Result<()> {
@@ -240,6 +243,34 @@ async fn a_second_driver_waits_until_the_first_one_goes(world: World) -> Result<
     drop(second);
     world.start_process(DRIVER).await?;
     goes_on?;
+    nothing_left(&world, &shop, 2).await
+}
+
+/// W-19: the driver looks at one restore at a time, and need not look at one that a node writes.
+async fn a_restore_that_is_being_written_holds_up_no_other_of_a_driver_that_works_on_one_at_a_time(
+    world: World,
+) -> Result<()> {
+    let shop = world.namespace("one-worker").await?;
+    let (small, large) = (shop.claim("small").mib(1).create().await?, shop.claim("large").mib(LARGE).create().await?);
+    large.fill_random(98)?;
+    let (of_small, of_large) = (back_up(&shop, &small).await?, back_up(&shop, &large).await?);
+    let env = [("POD_NAME", "second"), ("METRICS_ADDRESS", "127.0.0.1:0")];
+    let second = world.beside_with(DRIVER, &["--backup-workers", "1"], &env).await?;
+    let outcome = async {
+        world.terminate(DRIVER).await?; // it gives its lease to the other
+        world.control().slow(Disks::OfMib(LARGE), "Write").await?;
+        let written = shop.clone_as(&of_large, "large-back").await?;
+        written.copying().await?;
+        shop.clone_as(&of_small, "small-back").await?.wait_for(ClonePhase::Completed).await?;
+        let phase = written.download().await?.phase().cloned();
+        ensure!(phase == Some(DownloadPhase::InProgress), "it was over before the other one, which shows nothing");
+        world.control().heal(Disks::OfMib(LARGE)).await?;
+        written.wait_for(ClonePhase::Completed).await.map(drop)
+    };
+    let outcome = outcome.await;
+    drop(second);
+    let acts = [world.control().heal(Disks::OfMib(LARGE)).await, world.start_process(DRIVER).await];
+    put_right(outcome, acts)?;
     nothing_left(&world, &shop, 2).await
 }
 

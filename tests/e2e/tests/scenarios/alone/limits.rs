@@ -2,17 +2,18 @@
 
 use anyhow::{Result, ensure};
 use api::{ClonePhase, Reason, SnapshotPhase, Upload, UploadPhase, conditions, names};
-use e2e::{Claim, DEADLINE, Disks, Namespace, Snapshot, World, nothing_left, wait_until};
+use e2e::{Claim, DEADLINE, Disks, Namespace, Snapshot, World, nothing_left, put_right, wait_until};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use super::back_up;
+use super::{DATA_MANAGERS, back_up};
 
 crate::scenarios![
     a_limit_holds_an_upload_up_says_so_and_may_be_lifted_meanwhile,
     uploads_of_one_datastore_take_turns_where_the_user_says_so,
     uploads_of_one_host_take_turns_until_a_machine_moves_away,
     a_restore_takes_room_from_uploads_and_waits_for_none,
+    a_node_with_as_many_uploads_as_it_may_have_takes_a_restore,
 ];
 
 /// Without the limit this disk takes a second, with it eight minutes.
@@ -172,4 +173,43 @@ async fn a_restore_takes_room_from_uploads_and_waits_for_none(world: World) -> R
     world.control().heal(claim.disk.as_str()).await?;
     outcome?.wait_for(SnapshotPhase::Uploaded).await?;
     nothing_left(&world, &shop, 2).await
+}
+
+/// W-15: with the slots that it has unless it is told otherwise.
+async fn a_node_with_as_many_uploads_as_it_may_have_takes_a_restore(world: World) -> Result<()> {
+    let shop = world.namespace("slots").await?;
+    let stored = shop.claim("stored").mib(1).create().await?;
+    let backed_up = back_up(&shop, &stored).await?;
+    let mut claims = Vec::new();
+    for (name, seed) in [("first", 91), ("second", 92), ("third", 93)] {
+        let claim = shop.claim(name).mib(48).create().await?;
+        claim.fill_random(seed)?;
+        world.control().slow(claim.disk.as_str(), "Read").await?;
+        claims.push(claim);
+    }
+    let outcome = async {
+        world.kill(DATA_MANAGERS[1]).await?;
+        let (first, second) = (shop.snapshot(&claims[0]).await?, shop.snapshot(&claims[1]).await?);
+        first.copying().await?;
+        second.copying().await?;
+        let third = shop.snapshot(&claims[2]).await?;
+        third.upload_when_made().await?;
+        shop.clone_as(&backed_up, "back").await?.wait_for(ClonePhase::Completed).await?;
+        let waits = third.upload().await?;
+        ensure!(waits.phase() == Some(&UploadPhase::New), "a node copies more than two at a time: {:#?}", waits.status);
+        for asked in [&first, &second] {
+            let phase = asked.upload().await?.phase().cloned();
+            ensure!(phase == Some(UploadPhase::InProgress), "it was over before the restore, which shows nothing");
+        }
+        anyhow::Ok([first, second, third])
+    };
+    let outcome = outcome.await;
+    let mut acts = vec![world.start_process(DATA_MANAGERS[1]).await]; // one that runs goes on
+    for claim in &claims {
+        acts.push(world.control().heal(claim.disk.as_str()).await);
+    }
+    for asked in put_right(outcome, acts)? {
+        asked.wait_for(SnapshotPhase::Uploaded).await?;
+    }
+    nothing_left(&world, &shop, 4).await
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use api::{ClonePhase, Download, SnapshotPhase, Upload};
+use api::{ClonePhase, Download, SnapshotPhase, Upload, names};
 use e2e::{Claim, DEADLINE, DiskFault, Disks, Namespace, World, nothing_left, wait_until, written_for_good};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, ResourceExt as _};
 
 use super::{DATA_MANAGERS, back_up};
@@ -39,6 +40,16 @@ enum Node {
     StaysDead,
 }
 
+/// The node of that process, which was killed, has that lease still, by its name and for the time that is promised.
+async fn has_lease(world: &World, lease: &str, process: &str) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(world.client(), world.velero());
+    let told = leases.get(lease).await?.spec.context("a lease says who has it")?;
+    let node = process.strip_prefix("data-manager-");
+    ensure!(node.is_some() && told.holder_identity.as_deref() == node, "{node:?} should have {lease}: {told:#?}");
+    ensure!(told.lease_duration_seconds.map(u64::try_from) == Some(Ok(LEASE.as_secs())), "its time: {told:#?}");
+    Ok(())
+}
+
 async fn upload_with(world: &World, prefix: &str, node: Node) -> Result<()> {
     let shop = world.namespace(prefix).await?;
     let claim = shop.claim("data").mib(500).create().await?;
@@ -49,6 +60,7 @@ async fn upload_with(world: &World, prefix: &str, node: Node) -> Result<()> {
     let process = asked.copying().await?;
     let done = asked.copied(440 << 20).await?;
     world.kill(&process).await?;
+    has_lease(world, &names::upload_lease(&asked.upload().await?.name_any()), &process).await?;
     world.control().heal(claim.disk.as_str()).await?;
     if node == Node::Restarted {
         world.start_process(&process).await?;
@@ -190,7 +202,9 @@ async fn restore_from(world: &World, shop: &Namespace, repository: &str, node: N
     let clone = shop.clone_as(&snapshot, "back").await?;
     let process = clone.checkpointed().await?;
     world.kill(&process).await?;
-    let written = written_for_good(&clone.download().await?);
+    let download = clone.download().await?;
+    has_lease(world, &names::download_lease(&download.name_any()), &process).await?;
+    let written = written_for_good(&download);
     world.control().heal(Disks::OfMib(48)).await?;
     if node == Node::Restarted {
         world.start_process(&process).await?;

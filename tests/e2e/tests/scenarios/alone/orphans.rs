@@ -160,21 +160,43 @@ async fn a_node_that_does_not_stop_holds_up_no_other_deleted_restore(world: Worl
     let claim: Claim = shop.claim("data").mib(2).create().await?;
     claim.fill_random(96)?;
     let snapshot = back_up(&shop, &claim).await?;
+    let mut held = None;
+    let outcome = stuck_restore(&world, &shop, &snapshot, &mut held).await;
+    let mut acts = Vec::new();
+    if let Some(lease) = held {
+        acts.push(delete_if_there(&Api::<Lease>::namespaced(world.client(), world.velero()), &lease).await);
+    }
+    acts.push(restart_driver(&world, &[]).await);
+    for name in super::DATA_MANAGERS {
+        acts.push(world.start_process(name).await); // one that runs goes on
+    }
+    put_right(outcome, acts)?;
+    nothing_left(&world, &shop, 1).await
+}
+
+/// `held`: the name of the lease that it takes, for whoever gives it back when this fails.
+async fn stuck_restore(
+    world: &World,
+    shop: &e2e::Namespace,
+    snapshot: &Snapshot,
+    held: &mut Option<String>,
+) -> Result<()> {
     for name in super::DATA_MANAGERS {
         world.kill(name).await?; // nobody writes but the one that we play
     }
-    restart_driver(&world, &[("SWEEP_SECONDS", "2")]).await?;
-    let (stuck, other) = (shop.clone_as(&snapshot, "stuck").await?, shop.clone_as(&snapshot, "other").await?);
+    restart_driver(world, &[("SWEEP_SECONDS", "2")]).await?;
+    let (stuck, other) = (shop.clone_as(snapshot, "stuck").await?, shop.clone_as(snapshot, "other").await?);
     let (stuck_disk, other_disk) = (stuck.disk().await?, other.disk().await?);
     let uid = stuck.api().get(&stuck.name).await?.uid().context("a uid")?;
     until("its Download is made", || async { Ok(stuck.download().await.is_ok()) }).await?;
     let leases: Api<Lease> = Api::namespaced(world.client(), world.velero());
     let name = names::download_lease(&stuck.download().await?.name_any());
-    let held = json!({
+    let lease = json!({
         "metadata": {"name": name},
         "spec": {"holderIdentity": "node-stuck", "leaseDurationSeconds": 3600},
     });
-    leases.create(&PostParams::default(), &serde_json::from_value(held)?).await?;
+    leases.create(&PostParams::default(), &serde_json::from_value(lease)?).await?;
+    *held = Some(name.clone());
 
     stuck.api().delete(&stuck.name, &DeleteParams::default()).await?;
     until("its Download is deleted", || async { Ok(stuck.download().await.is_err()) }).await?;
@@ -183,17 +205,12 @@ async fn a_node_that_does_not_stop_holds_up_no_other_deleted_restore(world: Worl
     ensure!(world.control().disk(&stuck_disk).await.is_ok(), "a disk was deleted while a node held it");
     let words = ["node-stuck", Reason::NotStopping.fix()];
     until("somebody is told of the node", || async {
-        Ok(warned(&world, world.velero(), &format!("restore-{uid}"), Reason::NotStopping, &words).await.is_ok())
+        Ok(warned(world, world.velero(), &format!("restore-{uid}"), Reason::NotStopping, &words).await.is_ok())
     })
     .await?;
     ensure!(world.control().disk(&stuck_disk).await.is_ok(), "a disk was deleted while a node held it");
     leases.delete(&name, &DeleteParams::default()).await?;
-    world.control().disk_goes(&stuck_disk).await?;
-    restart_driver(&world, &[]).await?;
-    for name in super::DATA_MANAGERS {
-        world.start_process(name).await?;
-    }
-    nothing_left(&world, &shop, 1).await
+    world.control().disk_goes(&stuck_disk).await
 }
 
 /// The node may read the disk snapshot, so that stays for as long as the node does.

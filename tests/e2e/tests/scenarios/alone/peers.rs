@@ -474,6 +474,16 @@ async fn an_upload_is_tried_as_often_as_the_settings_say_and_no_more(world: Worl
             status.phase == Some(UploadPhase::UploadFailedAfterRetry) && status.retry_count == 1,
             "it is {status:#?}"
         );
+
+        // the setting counts as it is when an attempt fails, also for an upload that was tried under another one
+        world.set(names::CONFIG, &json!({"upload-cr-retry-max": null})).await?;
+        let asked = shop.snapshot(&claim).await?;
+        asked.wait_for(SnapshotPhase::UploadFailed).await?;
+        world.set(names::CONFIG, &json!({"upload-cr-retry-max": "0"})).await?;
+        asked.back_off_is_over().await?;
+        asked.wait_for(SnapshotPhase::UploadFailedAfterRetry).await?;
+        let status = asked.upload().await?.status.context("status")?;
+        ensure!(status.retry_count == 2, "it was given up by the second attempt: {status:#?}");
         anyhow::Ok(())
     }
     .await;

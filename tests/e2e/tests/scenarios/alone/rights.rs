@@ -87,6 +87,15 @@ async fn every_right_of_our_accounts_is_used(world: World) -> Result<()> {
 
     let requests = world.requests_since(mark)?;
     let rights = rights(&world).await?;
+    // W-21: what grows with the cluster is not shown to each of its nodes
+    let grows = ["persistentvolumes", "persistentvolumeclaims", "pods", "*"];
+    let shows_all = |right: &&Right| {
+        right.program == Program::DataManagers
+            && ["list", "watch", "*"].contains(&right.verb.as_str())
+            && grows.contains(&right.resource.as_str())
+    };
+    let shown: Vec<_> = rights.iter().filter(shows_all).map(Right::told).collect();
+    ensure!(shown.is_empty(), "nodes may list volumes or pods: {shown:#?}");
     let is_used = |right: &&Right| requests.iter().any(|request| right.allows(request));
     let unused: BTreeSet<String> = rights.iter().filter(|right| !is_used(right)).map(Right::told).collect();
     let is_rare = |told: &&String| RARE.iter().any(|(rare, _)| told.contains(rare));
@@ -238,6 +247,8 @@ async fn without_a_repository(world: &World, shop: &Namespace) -> Result<()> {
     })
     .await?;
     let deletes: Api<DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
+    let warned = async || anyhow::Ok(world.logs("backup-driver").await?.matches("a deletion was not noted").count());
+    let before = warned().await?;
     let spec = DeleteSnapshotSpec { snapshot_id: id, backup_repository: WITHOUT_BACKUP_REPOSITORY.to_owned() };
     let name = names::delete_snapshot(uuid::Uuid::new_v4());
     deletes.create(&PostParams::default(), &DeleteSnapshot::new(&name, spec)).await?;
@@ -245,6 +256,7 @@ async fn without_a_repository(world: &World, shop: &Namespace) -> Result<()> {
         delete.and_then(DeleteSnapshot::phase) == Some(&DeletePhase::Completed)
     })
     .await?;
+    ensure!(warned().await? == before, "the log warns that a deletion was not noted, which no object could note");
     nothing_left(world, shop, 1).await
 }
 
@@ -259,16 +271,25 @@ async fn what_lies_elsewhere_says_so(world: &World, shop: &Namespace) -> Result<
     says_where_it_lies::<BackupRepositoryClaim>(world, shop, claim).await
 }
 
-async fn says_where_it_lies<K>(world: &World, shop: &Namespace, object: Value) -> Result<()>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + Serialize
-        + DeserializeOwned
-        + Send
-        + 'static,
+/// A kind of ours whose objects lie in namespaces.
+trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + 'static
 {
+}
+impl Kind for Snapshot {}
+impl Kind for CloneFromSnapshot {}
+impl Kind for Upload {}
+impl Kind for Download {}
+impl Kind for DeleteSnapshot {}
+impl Kind for BackupRepositoryClaim {}
+
+async fn says_where_it_lies<K: Kind>(world: &World, shop: &Namespace, object: Value) -> Result<()> {
     let api: Api<K> = Api::namespaced(world.client(), shop.name());
     api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
     let says_so = |object: Option<&K>| {
@@ -296,16 +317,7 @@ async fn what_has_ended_goes(world: &World, shop: &Namespace) -> Result<()> {
     ended_long_ago::<Download>(world, world.velero(), object(&json!({"snapshotID": "ivd:d:s"}))).await
 }
 
-async fn ended_long_ago<K>(world: &World, namespace: &str, object: Value) -> Result<()>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + Serialize
-        + DeserializeOwned
-        + Send
-        + 'static,
-{
+async fn ended_long_ago<K: Kind>(world: &World, namespace: &str, object: Value) -> Result<()> {
     let api: Api<K> = Api::namespaced(world.client(), namespace);
     let status = Patch::Merge(json!({"status": object["status"]}));
     api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;

@@ -14,9 +14,9 @@ mod weather;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use api::names;
-use e2e::{DiskFault, Disks, World, nothing_left_at_all, put_right};
+use e2e::{DiskFault, Disks, World, disks_without_volume, insist, nothing_left_at_all, put_right, unended};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -57,6 +57,7 @@ enum Somebody {
 }
 
 async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
+    let before = at_loose_ends(world).await?; // what scenarios before this one have left on purpose
     let mut customers = JoinSet::<Result<Somebody>>::new();
     let (calm, is_calm) = watch::channel(false);
     for number in 0..CUSTOMERS - 1 {
@@ -72,7 +73,10 @@ async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
     slow_disks(world).await?;
     let mut weather = Weather::new(world, seed);
     tokio::select! {
-        struck = weather.strikes(rounds) => struck?,
+        struck = async {
+            secrets::stand_in_no_process(world).await?; // while all of them are at work
+            weather.strikes(rounds).await
+        } => struck?,
         Some(ended) = customers.join_next() => { ended??; } // only trouble ends one before the storm
     }
     calm.send(true)?;
@@ -95,7 +99,21 @@ async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
         }
     }
     nothing_left_at_all(world).await?;
+    insist("look whether all has ended", || async {
+        let mut left = at_loose_ends(world).await?;
+        left.retain(|it| !before.contains(it));
+        ensure!(left.is_empty(), "left after the storm: {left:?}");
+        Ok(())
+    })
+    .await?;
     secrets::are_told_nowhere(world).await
+}
+
+/// Jobs that have not ended, disks without a volume and volumes without their disk.
+async fn at_loose_ends(world: &World) -> Result<Vec<String>> {
+    let mut all = unended(world).await?;
+    all.extend(disks_without_volume(world).await?);
+    Ok(all)
 }
 
 /// Disks so slow that a strike meets transfers in the middle; a vCenter double that was started again has forgotten it.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use api::{CloneFromSnapshot, ClonePhase, DeletePhase, DeleteSnapshot, Snapshot, SnapshotPhase, labels};
 use e2e::{Claim, Namespace, Velero, VeleroStatus, World, insist, nothing_left_of_the_dead, wait_until};
 use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, PersistentVolumeClaim};
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
@@ -96,11 +96,7 @@ impl VeleroUser {
             Some(Aim::Forgotten) => self.velero_dies_of_it(&name).await?,
             None => {}
         }
-        let ended = wait_until(&self.velero.backups(), &name, PATIENCE, "has ended", |seen| {
-            seen.and_then(|backup| backup.status.as_ref()).is_some_and(VeleroStatus::has_ended)
-        })
-        .await?;
-        let status = ended.and_then(|backup| backup.status).context("an end is a status")?;
+        let status = self.backup_that(&name, "has ended", VeleroStatus::has_ended).await?;
         self.notes("backup", &status);
         if status.phase == "Completed" {
             self.kept.push(Kept { backup: name, digest });
@@ -113,7 +109,8 @@ impl VeleroUser {
 
     /// Stops the Upload of a backup's only claim, once it is there.
     async fn somebody_stops_it(&self, backup: &str) -> Result<()> {
-        let due = tokio::time::Instant::now() + PATIENCE;
+        let begin = tokio::time::Instant::now();
+        let (due, mut reminded) = (begin + PATIENCE, begin);
         while self.phase_of(backup).await.is_none_or(|status| !status.has_ended()) {
             // an API server that is away now is asked again
             if let Ok(snapshots) = self.world.snapshots_of(backup).await
@@ -122,6 +119,10 @@ impl VeleroUser {
                 return insist("ask an Upload to stop", || async { stop_upload(&self.world, job).await }).await;
             }
             ensure!(tokio::time::Instant::now() < due, "backup {backup} has no Snapshot and does not end");
+            if reminded.elapsed() > ASKED_AGAIN {
+                self.reminds_velero_of(backup).await?;
+                reminded = tokio::time::Instant::now();
+            }
             tokio::time::sleep(LOOK).await;
         }
         Ok(()) // it has ended before it asked for a Snapshot
@@ -129,13 +130,42 @@ impl VeleroUser {
 
     /// Kills Velero while it collects what belongs to the backup, and starts it again.
     async fn velero_dies_of_it(&self, backup: &str) -> Result<()> {
-        wait_until(&self.velero.backups(), backup, PATIENCE, "is begun", |seen| {
-            let phase = seen.and_then(|backup| backup.status.as_ref()).map_or("", |status| status.phase.as_str());
-            !["", "New", "Queued", "ReadyToStart"].contains(&phase)
-        })
-        .await?;
+        let is_begun = |status: &VeleroStatus| !["", "New", "Queued", "ReadyToStart"].contains(&status.phase.as_str());
+        self.backup_that(backup, "is begun", is_begun).await?;
         let _ = self.world.kill("velero").await; // it may have ended by itself
         insist("start Velero again", || self.world.start_process("velero")).await
+    }
+
+    /// Waits until `is_so` holds for what Velero says of a backup.
+    async fn backup_that(
+        &self,
+        backup: &str,
+        what: &str,
+        is_so: impl Fn(&VeleroStatus) -> bool,
+    ) -> Result<VeleroStatus> {
+        let due = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let seen = wait_until(&self.velero.backups(), backup, ASKED_AGAIN, what, |seen| {
+                seen.and_then(|backup| backup.status.as_ref()).is_some_and(&is_so)
+            })
+            .await;
+            match seen {
+                Ok(seen) => return seen.and_then(|backup| backup.status).context("it was said in the status"),
+                Err(error) => ensure!(tokio::time::Instant::now() < due, "{error:#}"),
+            }
+            self.reminds_velero_of(backup).await?;
+        }
+    }
+
+    /// Velero 1.18 that was killed when a backup was `ReadyToStart` begins it only when somebody changes it.
+    async fn reminds_velero_of(&self, backup: &str) -> Result<()> {
+        if self.phase_of(backup).await.is_none_or(|status| status.phase != "ReadyToStart") {
+            return Ok(());
+        }
+        let change = Patch::Merge(json!({"metadata": {"annotations": {"storm": uuid::Uuid::new_v4().to_string()}}}));
+        let (backups, parameters) = (self.velero.backups(), PatchParams::default());
+        let remind = || async { Ok(backups.patch(backup, &parameters, &change).await.map(drop)?) };
+        insist("remind Velero of a backup", remind).await
     }
 
     /// What Velero calls a backup by now; `None` while nobody answers, or while it says nothing.
