@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 
 /// Turns backup and restore requests into disk snapshots, volumes and transfers.
@@ -27,8 +28,8 @@ pub struct Server {
     /// The Velero namespace.
     #[arg(short, long, env = "VELERO_NAMESPACE", default_value = "velero")]
     pub namespace: String,
-    /// Kubeconfig to use in place of the pod's account.
-    #[arg(long)]
+    /// Kubeconfig to use in place of the pod's account; an empty name is none, as with the original.
+    #[arg(long, value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub kubeconfig: Option<PathBuf>,
     /// How much to log: panic fatal error warning info debug trace, or a filter such as `vsphere=debug`.
     #[arg(long, default_value = "info")]
@@ -143,7 +144,8 @@ mod tests {
         assert_eq!((server.namespace.as_str(), server.kubeconfig), ("backups", Some(PathBuf::from("/etc/kubeconfig"))));
         assert_eq!((server.backup_workers, server.log_level.as_str()), (2, "debug"));
         assert_eq!(server.log_format, operator::telemetry::Format::Json);
-        assert_eq!(started("-n=backups --profiler-address= --master=").namespace, "backups");
+        let empty = started("-n=backups --profiler-address= --master= --kubeconfig=");
+        assert_eq!((empty.namespace.as_str(), empty.kubeconfig), ("backups", Some(PathBuf::new())));
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //!
 //! [`Repository::maintain`]: repository::Repository::maintain
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod parts;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::conditions::{self, Status};
@@ -16,6 +17,7 @@ use connections::{Settings, from_repository};
 use futures::StreamExt;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::Store;
 use kube::{Api, ResourceExt};
 use lifecycle::maintenance::{self, Noted, Part, Plan, after_run, plan};
 use lifecycle::{Problem, retry};
@@ -25,6 +27,7 @@ use repository::{MaintenanceOptions, Report, Repository};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use self::parts::{Done, Parts, Ran};
 use crate::repositories::change;
 use crate::{Attempts, Context, Error, To};
 
@@ -36,9 +39,11 @@ const SETTINGS: Duration = Duration::from_secs(3600);
 /// Runs the controller until `stop`, which also ends a run under way: whatever it leaves is whole.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
-    let shared = Arc::new(Shared { ctx, stop: stop.clone(), done: Mutex::default() });
-    let mut watches = Watches::of::<BackupRepository>(&shared.ctx.metrics);
-    Controller::new(repositories, watching())
+    let mut watches = Watches::of::<BackupRepository>(&ctx.metrics);
+    let controller = Controller::new(repositories, watching());
+    let shared = Shared { ctx, stop: stop.clone(), repositories: controller.store(), parts: Parts::default() };
+    let shared = Arc::new(shared);
+    controller
         .with_config(Config::default().concurrency(1))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |repository, error, shared| shared.ctx.after_error(&*repository, error), shared)
@@ -53,23 +58,9 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
 struct Shared {
     ctx: Arc<Context>,
     stop: CancellationToken,
-    /// What ended well of runs that did not as a whole, by the BackupRepository's uid.
-    done: Mutex<HashMap<String, Done>>,
-}
-
-/// Runs that ended well, by namespace.
-type Done = HashMap<String, (Part, Report)>;
-
-impl Shared {
-    /// Takes what ended well of the last run of a BackupRepository; nothing where all of it did.
-    fn take_done(&self, of: &BackupRepository) -> Done {
-        let mut all = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(&of.uid().unwrap_or_default()).unwrap_or_default()
-    }
-
-    fn keep_done(&self, of: &BackupRepository, done: Done) {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(of.uid().unwrap_or_default(), done);
-    }
+    /// Those that there are.
+    repositories: Store<BackupRepository>,
+    parts: Parts,
 }
 
 /// Notes that a backup was deleted from a repository. Failing to note it is logged: the deletion itself is done. Where no object describes
@@ -97,10 +88,7 @@ async fn reconcile(known: Arc<BackupRepository>, shared: Arc<Shared>) -> Result<
     let repositories: Api<BackupRepository> = Api::all(ctx.client.clone());
     let began = ctx.now(); // before what is noted is read: what is noted later counts as not seen
     let read = repositories.get_opt(&name).await.map_err(Error::cluster(format!("read BackupRepository {name}")))?;
-    let Some(described) = read.filter(|r| r.uid() == known.uid()) else {
-        shared.take_done(&known);
-        return Ok(Action::await_change());
-    };
+    let Some(described) = read.filter(|r| r.uid() == known.uid()) else { return Ok(Action::await_change()) };
     let noted = Noted::of(&described);
     let settings = Settings::read(&ctx.client, &ctx.namespace).await?.maintenance();
     let attempts = Attempts::of(&described, To::Maintain);
@@ -109,9 +97,9 @@ async fn reconcile(known: Arc<BackupRepository>, shared: Arc<Shared>) -> Result<
         Plan::WakeAt(at) => Ok(Action::requeue(retry::wake(at, ctx.now()).min(SETTINGS))),
         Plan::Run => {
             match on_a_thread(&described, &noted, &settings, &shared).await {
-                Ok(reports) => {
+                Ok(done) => {
                     ctx.pauses.forget(&attempts);
-                    finished(&described, &noted, began, &reports, &settings, ctx).await?;
+                    finished(&described, &noted, began, &done, &settings, ctx).await?;
                     Ok(Action::requeue(Duration::from_secs(1))) // when is the next one due?
                 }
                 Err(_) if stop.is_cancelled() => Ok(Action::await_change()),
@@ -136,7 +124,7 @@ async fn on_a_thread(
     noted: &Noted,
     settings: &maintenance::Settings,
     shared: &Arc<Shared>,
-) -> Result<Vec<Report>, Problem> {
+) -> Result<Done, Problem> {
     let (described, noted, settings) = (described.clone(), noted.clone(), settings.clone());
     let (shared, runtime) = (shared.clone(), tokio::runtime::Handle::current());
     let run = tokio::task::spawn_blocking(move || runtime.block_on(maintain(&described, &noted, &settings, &shared)));
@@ -151,28 +139,7 @@ async fn maintain(
     noted: &Noted,
     settings: &maintenance::Settings,
     shared: &Shared,
-) -> Result<Vec<Report>, Problem> {
-    let now = shared.ctx.now();
-    let mut done = shared.take_done(described);
-    done.retain(|namespace, (part, _)| {
-        described.namespaces().contains(&namespace.as_str()) && part.counts(noted, settings, now)
-    });
-    let ran = maintain_others(described, noted, settings, shared, &mut done).await;
-    if let Err(problem) = ran {
-        shared.keep_done(described, done);
-        return Err(problem);
-    }
-    Ok(done.into_values().map(|(_, report)| report).collect())
-}
-
-/// A run in each of its repositories in which none is done; adds those that end well.
-async fn maintain_others(
-    described: &BackupRepository,
-    noted: &Noted,
-    settings: &maintenance::Settings,
-    shared: &Shared,
-    done: &mut Done,
-) -> Result<(), Problem> {
+) -> Result<Done, Problem> {
     let (ctx, stop) = (&shared.ctx, &shared.stop);
     let options = MaintenanceOptions {
         holder: format!("backup-driver.{}", ctx.cluster),
@@ -180,33 +147,36 @@ async fn maintain_others(
         allow_short_grace: settings.short_grace,
         ..MaintenanceOptions::default()
     };
-    let mut first = None;
-    for namespace in described.namespaces() {
-        if done.contains_key(namespace) {
-            continue;
-        }
+    let now = ctx.now();
+    let mut done = shared.parts.take(described, |part| part.counts(noted, settings, now));
+    let namespaces = described.namespaces();
+    let ran = done.run(&namespaces, async |namespace: &str| {
         let began = ctx.now();
         let ran = match ctx.repositories.open(described, namespace).await {
             Ok(repository) => maintain_one(&repository, described, namespace, &options, stop).await,
-            Err(problem) if problem.reason == Reason::RepositoryMissing => continue, // nobody ever wrote there
-            Err(problem) if is_of_the_place(&problem) => return Err(problem), // the others would wait as long each
+            Err(problem) if problem.reason == Reason::RepositoryMissing => return Ran::Nothing,
+            Err(problem) if is_of_the_place(&problem) => return Ran::FailedForAll(problem),
             Err(problem) => Err(problem),
         };
         match ran {
             Ok(report) => {
                 let (noted, settings) = (noted.clone(), settings.clone());
-                let part = Part { began, noted, settings, next_due: report.next_due };
-                done.insert(namespace.to_owned(), (part, report));
+                Ran::Well(Box::new((Part { began, noted, settings, next_due: report.next_due }, report)))
             }
-            Err(problem) if stop.is_cancelled() => return Err(problem),
+            Err(problem) if stop.is_cancelled() => Ran::FailedForAll(problem),
             Err(problem) => {
                 let repository = described.name_any();
                 tracing::warn!(repository, namespace, %problem, "maintenance goes on with the next namespace");
-                first.get_or_insert(problem);
+                Ran::Failed(problem)
             }
         }
+    });
+    if let Err(problem) = ran.await {
+        let there: Vec<String> = shared.repositories.state().iter().filter_map(|known| known.uid()).collect();
+        shared.parts.keep(described, done, &there);
+        return Err(problem);
     }
-    first.map_or(Ok(()), Err)
+    Ok(done)
 }
 
 /// Whether what a repository could not be opened by keeps the others closed as well: they lie in the same bucket, one Secret holds the key
@@ -241,17 +211,19 @@ async fn maintain_one(
     Ok(report)
 }
 
-/// Notes a run that ended well.
+/// Notes a run that ended well. It has seen what was deleted before the first of its parts began.
 async fn finished(
     described: &BackupRepository,
     noted: &Noted,
     began: Timestamp,
-    reports: &[Report],
+    done: &Done,
     settings: &maintenance::Settings,
     ctx: &Context,
 ) -> Result<(), Error> {
+    let began = done.began().map_or(began, |first| first.min(began));
+    let reports: Vec<&Report> = done.reports().collect();
     let next_due = reports.iter().filter_map(|report| report.next_due).min();
-    let message = summary(reports, settings);
+    let message = summary(&reports, settings);
     let changed = change(described, ctx, |now| {
         let annotations = after_run(noted, &Noted::of(now), began, next_due);
         let status = with_condition(now, Status::True, Reason::Completed, &message, ctx.now());
@@ -293,9 +265,9 @@ fn with_condition(
     status
 }
 
-fn summary(reports: &[Report], settings: &maintenance::Settings) -> String {
-    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
-    let count = |of: fn(&Report) -> usize| reports.iter().map(of).sum::<usize>();
+fn summary(reports: &[&Report], settings: &maintenance::Settings) -> String {
+    let sum = |of: fn(&Report) -> u64| reports.iter().copied().map(of).sum::<u64>();
+    let count = |of: fn(&Report) -> usize| reports.iter().copied().map(of).sum::<usize>();
     let mut text = format!(
         "removed {} of {} packs ({} of {} bytes); {} bytes wait for their grace to end",
         count(|r| r.packs_removed),

@@ -32,6 +32,8 @@ pub(crate) struct CaFiles {
 
 struct Kept {
     content: Content,
+    /// It could not be read again.
+    fails: bool,
     /// A reading that has not ended, or that nobody has asked for its end.
     reading: Option<Reading>,
 }
@@ -87,7 +89,7 @@ impl CaFiles {
 impl Kept {
     fn new() -> Self {
         let late = format!("no answer within {} s", WITHIN.as_secs());
-        Self { content: Err((ErrorKind::TimedOut, late)), reading: None }
+        Self { content: Err((ErrorKind::TimedOut, late)), fails: false, reading: None }
     }
 
     /// Begins to read the file, unless the reading that was begun before goes on still.
@@ -111,9 +113,23 @@ impl Kept {
             Err(_) => return false,
         };
         self.reading = None;
-        let changed = self.content != content;
-        self.content = content;
-        changed
+        match (&self.content, &content) {
+            // of a disk or a server that fails, or of a machine without threads: it is no other file for that
+            (Ok(_), Err((kind, why))) if *kind != ErrorKind::NotFound => {
+                if !std::mem::replace(&mut self.fails, true) {
+                    tracing::warn!(why, "a ca-file cannot be read again; what was read of it before counts on");
+                }
+                false
+            }
+            (before, now) if before == now => {
+                self.fails = false;
+                false
+            }
+            _ => {
+                (self.content, self.fails) = (content, false);
+                true
+            }
+        }
     }
 }
 
@@ -143,6 +159,7 @@ mod tests {
         std::fs::write(&path, "first").unwrap();
         let begun = Instant::now();
         let mut files = CaFiles::read(BTreeSet::from([path.clone()]), begun).await;
+        assert_eq!(EVERY, Duration::from_secs(10), "as docs/velero.md says");
         std::fs::write(&path, "second").unwrap();
         assert!(!files.changed(begun + EVERY / 2).await);
         assert_eq!(files.text(&path).unwrap(), "first");
@@ -151,6 +168,25 @@ mod tests {
         files.taken();
         assert!(!files.changed(begun + EVERY * 2).await);
         assert_eq!(files.text(&path).unwrap(), "second");
+    }
+
+    /// A file system that fails for a while costs no session of vCenter.
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_for_a_while_counts_as_it_was_and_one_that_is_gone_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.crt");
+        std::fs::write(&path, "first").unwrap();
+        let mut now = Instant::now();
+        let mut files = CaFiles::read(BTreeSet::from([path.clone()]), now).await;
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap(); // reading a folder fails, for whoever asks
+        now += EVERY;
+        assert!(!files.changed(now).await);
+        assert_eq!(files.text(&path).unwrap(), "first");
+        std::fs::remove_dir(&path).unwrap();
+        now += EVERY;
+        assert!(files.changed(now).await);
+        assert_eq!(files.text(&path).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     /// As on a network's file system whose server is away. A named pipe has no answer until somebody writes to it.

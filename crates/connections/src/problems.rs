@@ -62,6 +62,8 @@ pub fn from_original(act: &str, error: &astrolabe::Error) -> Problem {
             use repository::store::ErrorKind as Kind;
             let reason = match source.kind() {
                 Kind::BucketMissing => Reason::BucketMissing,
+                // nobody was asked: it says nothing of what our keys may do in the original's folder
+                Kind::AccessDenied if is_without_key(source) => Reason::StoreUnreachable,
                 Kind::AccessDenied => Reason::StoreAccessDenied,
                 Kind::Unreachable => Reason::StoreUnreachable,
                 Kind::NotFound | Kind::Failed => Reason::StoreFailed,
@@ -73,6 +75,11 @@ pub fn from_original(act: &str, error: &astrolabe::Error) -> Problem {
             Problem::lasting(Reason::OldBackupIncomplete, format!("{act}: {}", Problem::chain(error)))
         }
     }
+}
+
+/// Whether a request was not sent since there was no key to sign it with.
+fn is_without_key(error: &repository::store::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<repository::store::NoKey>())
 }
 
 /// What vCenter's answer means to an object.

@@ -3,7 +3,6 @@
 mod slots;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use api::parameters::{LEGACY_PREFIX, RepositoryFormat, RepositoryParameters, key};
 use api::velero::BackupStorageLocation;
@@ -16,6 +15,7 @@ use repository::store::{S3Store, Store, StoreEncryption};
 use repository::{Credentials, Repository, S3Options};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use self::slots::Slots;
 use crate::known::Known;
@@ -36,7 +36,7 @@ const WELL_KNOWN_PASSWORD: &str = "static-passw0rd";
 pub struct Repositories {
     known: Known,
     namespace: String,
-    open: Arc<Mutex<Slots<Place, Repository>>>,
+    open: Arc<Mutex<Slots<Place, Repository, Problem>>>,
 }
 
 /// A repository that was opened, or made.
@@ -208,10 +208,14 @@ impl Repositories {
     async fn obtain(&self, described: &BackupRepository, from: &str, make: bool) -> Result<Opened, Problem> {
         let reach = self.reach(described, from).await?;
         let well_known_key = reach.password.expose_secret() == WELL_KNOWN_PASSWORD;
-        let slot = self.open.lock().await.of(reach.place, Instant::now());
+        let asked = Instant::now();
+        let slot = self.open.lock().await.of(reach.place, asked);
         let slot = slot.lock_owned().await; // twenty first backups at once: one makes it, the others find it open
         let act = format!("open the repository of namespace {from} in bucket {}", reach.options.bucket);
-        if let Some(open) = slot.as_ref() {
+        if let Some(problem) = slot.failed_since(asked) {
+            return Err(problem.clone());
+        }
+        if let Some(open) = &slot.open {
             // a bucket that was wiped meanwhile holds another repository by now, with another key, or none
             if open.is_current().await.map_err(|error| from_repository(&act, &error))? {
                 return Ok(Opened { repository: open.clone(), well_known_key });

@@ -546,6 +546,17 @@ Qgm5iuD/tnHk2+Y34UxGt/nR9URcWYg=
         }
     }
 
+    #[tokio::test]
+    async fn a_port_that_is_changed_in_the_secret_counts_without_a_restart() {
+        let (mut open, now) = (None, Instant::now());
+        for port in ["443", "8443"] {
+            let mut found = secret_of(&[("csi-vsphere.conf", &format!("{CONF}port = {port}\n"))]);
+            found.metadata.resource_version = Some(port.to_owned());
+            let centers = current(&mut open, &found, now).await.unwrap();
+            assert_eq!(centers.only().unwrap().unwrap().config().server(), format!("vc.lab:{port}"));
+        }
+    }
+
     #[test]
     fn a_name_in_the_secret_that_nobody_reads_is_noticed() {
         let conf = format!("{CONF}thumprint = \"x\"\n");

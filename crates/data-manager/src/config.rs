@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+
 use crate::given::Given;
 
 /// Moves disks between vSphere and the repository, one process a node.
@@ -22,8 +24,8 @@ pub struct Config {
     /// Name of this node: holder of leases and `status.processingNode`.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
-    /// Kubeconfig; in a pod the service account is used.
-    #[arg(long, env = "KUBECONFIG")]
+    /// Kubeconfig; in a pod the service account is used. An empty name is none, as with the original.
+    #[arg(long, env = "KUBECONFIG", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub kubeconfig: Option<PathBuf>,
     /// `panic fatal error warning info debug trace`.
     #[arg(long, default_value = "info")]
@@ -110,7 +112,8 @@ mod tests {
                    --vcenter-user backup@vsphere.local --cluster-id lab --insecure-Flag=true";
         let config = server(all);
         assert_eq!((config.namespace.as_str(), config.log_level.as_str()), ("velero", "debug"));
-        for quiet in ["", "--use-secret", "--use-secret=true --insecure-Flag", all] {
+        for quiet in ["", "--kubeconfig= --profiler-address=", "--use-secret", "--use-secret=true --insecure-Flag", all]
+        {
             assert_eq!(server(quiet).given.missed(), None, "{quiet}");
         }
     }

@@ -141,24 +141,28 @@ fn velero_asks(delete: &DeleteSnapshot) -> bool {
 }
 
 /// What the looks say that are made before anything is removed: where the backup lies; `None`: nowhere, which the end will say. `theirs` is
-/// the look in the original's layout, and `from` the namespace whose repository is looked in as well; `has_point`: it has the restore point,
+/// the look in the original's layout; `ours` the namespace whose repository is looked in as well, and whether that has the restore point,
 /// which needs to be known only where the first look failed.
 ///
 /// # Errors
-/// Where it was looked for in the original's layout alone, and is not there; where that look failed and there is no restore point.
+/// Where it was looked for in the original's layout alone, and is not there; where that look failed and there is no restore point, or
+/// nobody can say.
 pub fn found_first(
     target: &Target,
-    from: Option<&str>,
     theirs: Result<bool, Problem>,
-    has_point: bool,
+    ours: Option<(&str, Result<bool, Problem>)>,
 ) -> Result<Option<String>, Problem> {
-    match (theirs, from) {
+    match (theirs, ours) {
         (Ok(true), _) => Ok(Some("the backup lies in the original's layout".to_owned())),
-        (_, Some(from)) if has_point => {
+        (_, Some((from, Ok(true)))) => {
             Ok(Some(format!("the restore point lies in the repository of namespace {from}")))
         }
         (Ok(false), Some(_)) => Ok(None),
         (Ok(false), None) => Err(not_found(target)),
+        (Err(_), Some((_, Err(unknown)))) => Err(unknown), // there is more in it than in a folder that may be none of ours
+        (Err(refused), Some(_)) if refused.reason == Reason::StoreAccessDenied => {
+            Err(refused.with_fix(Some(NAME_THE_NAMESPACE_OR_REACH.to_owned())))
+        }
         (Err(unknown), _) => Err(unknown),
     }
 }
@@ -175,6 +179,9 @@ fn not_found(target: &Target) -> Problem {
 
 const NAME_THE_NAMESPACE: &str = "Make a new one with the id that status.snapshotID of the Snapshot says: it begins with `pvc:` and names \
                                   the namespace. If the backup is gone already, there is nothing to do.";
+
+const NAME_THE_NAMESPACE_OR_REACH: &str = "Let the keys read and delete in the original's folder. Where it is no backup of the original, make a \
+                                           new one with the id that status.snapshotID of the Snapshot says: it begins with `pvc:`.";
 
 /// Whether only the disk snapshot is to be deleted: local mode.
 pub fn is_local(delete: &DeleteSnapshot) -> bool {

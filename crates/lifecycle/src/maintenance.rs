@@ -143,10 +143,14 @@ pub struct Part {
 }
 
 impl Part {
-    /// Whether it need not run again when what failed beside it is tried again: all is as it was.
+    /// Whether it need not run again when what failed beside it is tried again: all is as it was, but for what was deleted since, perhaps
+    /// in another namespace, which waits for its day as ever.
     pub fn counts(&self, noted: &Noted, settings: &Settings, now: Timestamp) -> bool {
+        let but_for_deletions = |noted: &Noted| Noted { deleted: None, ..noted.clone() };
+        let is_as_it_was = but_for_deletions(&self.noted) == but_for_deletions(noted) && self.settings == *settings;
         let is_seen = noted.deleted.is_none_or(|deleted| seen(deleted, self.began));
-        (&self.noted, &self.settings) == (noted, settings) && is_seen && self.next_due.is_none_or(|due| due > now)
+        let has_time = self.began.checked_add(settings.interval).is_ok_and(|again| now < again);
+        is_as_it_was && (is_seen || has_time) && self.next_due.is_none_or(|due| due > now)
     }
 }
 
@@ -289,16 +293,17 @@ mod tests {
         let on = noted(&[(MAINTENANCE_DELETED, hours_ago(30)), (MAINTENANCE_RAN, hours_ago(40))], 500);
         let settings = Settings::default();
         let part = |began, next_due| Part { began, noted: on.clone(), settings: settings.clone(), next_due };
-        let done = part(hours_ago(5), None);
+        let (done, deleted) = (part(hours_ago(5), None), Noted { deleted: Some(hours_ago(1)), ..on.clone() });
         let short = Settings { grace: SignedDuration::from_hours(1), ..settings.clone() };
         let cases = [
             ("nothing has changed", done.clone(), on.clone(), &settings, true),
-            ("more was deleted", done.clone(), Noted { deleted: Some(hours_ago(1)), ..on.clone() }, &settings, false),
+            ("more was deleted", done.clone(), deleted.clone(), &settings, true),
+            ("… and it is a day ago that it ran", part(hours_ago(25), None), deleted, &settings, false),
             ("somebody asks", done.clone(), asked(on.clone()), &settings, false),
             ("the grace is another", done, on.clone(), &short, false),
             ("what it marked is in its grace", part(hours_ago(5), Some(hours_ago(-1))), on.clone(), &settings, true),
             ("its grace is over", part(hours_ago(5), Some(hours_ago(0))), on.clone(), &settings, false),
-            ("something was deleted when it began", part(hours_ago(30), None), on.clone(), &settings, false),
+            ("something was deleted when it began, a day ago", part(hours_ago(30), None), on.clone(), &settings, false),
         ];
         for (situation, part, noted, settings, want) in cases {
             assert_eq!(part.counts(&noted, settings, noon()), want, "{situation}");

@@ -25,10 +25,10 @@ pub(crate) const WATCH_SECONDS: u32 = 150;
 /// Longest silence within an answer: longer than any watch lasts, kube's own of single objects (290 seconds) among them.
 const READ: Duration = Duration::from_secs(295);
 
-/// Connects as `kubeconfig` says, else as `KUBECONFIG`, else as the pod.
+/// Connects as `kubeconfig` says, else as `KUBECONFIG`, else as the pod. An empty name is none.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<kube::Client, Error> {
     let unusable = |e: &dyn std::fmt::Display| Error::Config(e.to_string());
-    let mut config = match kubeconfig {
+    let mut config = match kubeconfig.filter(|file| !file.as_os_str().is_empty()) {
         Some(file) => {
             let read = Kubeconfig::read_from(file).map_err(|e| unusable(&e))?;
             let options = KubeConfigOptions::default();

@@ -68,11 +68,11 @@ impl Watches {
 
     fn tell(&self, word: Word, error: Option<&watcher::Error>) {
         let (kind, reason) = (&self.kind, error.map_or(Reason::ClusterUnreachable, reason_of));
+        let place = self.place;
         if error.is_some() {
-            self.metrics.watch_error(kind, reason);
+            self.metrics.watch_error(&format!("{kind}{place}"), reason); // an alarm on one is not for the other
         }
         let error = error.map(|error| chain(error)).unwrap_or_default();
-        let place = self.place;
         match word {
             Word::Nothing => {}
             Word::Failed => {

@@ -81,23 +81,27 @@ impl World {
     /// When the processes cannot be listed.
     pub async fn pause_helpers(&self, time: Duration) -> Result<usize> {
         let stopped = self.stop_helpers()?;
-        tokio::time::sleep(time).await;
+        if !stopped.is_empty() {
+            tokio::time::sleep(time).await;
+        }
         Ok(stopped.len())
     }
 
-    /// Gives each process with the disk library a tenth of its time for so long, those that start meanwhile, too.
+    /// Gives each process with the disk library a tenth of its time for so long, those that start meanwhile, too; returns how many there
+    /// were at a time at most.
     ///
     /// # Errors
     /// When the processes cannot be listed.
-    pub async fn slow_helpers(&self, time: Duration) -> Result<()> {
-        let until = tokio::time::Instant::now() + time;
+    pub async fn slow_helpers(&self, time: Duration) -> Result<usize> {
+        let (until, mut most) = (tokio::time::Instant::now() + time, 0);
         while tokio::time::Instant::now() < until {
             let stopped = self.stop_helpers()?;
+            most = most.max(stopped.len());
             tokio::time::sleep(STILL).await;
             drop(stopped);
             tokio::time::sleep(RUNS).await;
         }
-        Ok(())
+        Ok(most)
     }
 
     fn stop_helpers(&self) -> Result<Vec<Stopped>> {

@@ -40,7 +40,7 @@ pub(super) async fn cancel_upload(asked: &DeleteSnapshot, seen: &Seen, ctx: &Con
         Ok(target) => target,
         Err(problem) => return fail(asked, &problem, ctx).await,
     };
-    let asked = &match find_first(asked, &target, ctx).await {
+    let asked = &match find_first(asked, &target, Removes::WhatIsUnfinished, ctx).await {
         Ok(Some(place)) => {
             let before = asked.status.clone().unwrap_or_default();
             ctx.publish(asked, &status::found(&before, &place, asked.metadata.generation, ctx.now())).await?
@@ -91,7 +91,7 @@ pub(super) async fn erase(asked: &DeleteSnapshot, ctx: &Context) -> Result<Actio
         return fail(asked, &refused, ctx).await;
     }
     let before = asked.status.clone().unwrap_or_default();
-    let before = match find_first(asked, &target, ctx).await {
+    let before = match find_first(asked, &target, Removes::All, ctx).await {
         Ok(Some(place)) => status::found(&before, &place, asked.metadata.generation, ctx.now()),
         Ok(None) => before,
         Err(problem) => return not_erased(asked, &problem, ctx).await,
@@ -120,9 +120,23 @@ async fn not_erased(asked: &DeleteSnapshot, problem: &Problem, ctx: &Context) ->
     Ok(ctx.wake_at(due))
 }
 
+/// What is done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removes {
+    /// An Upload is stopped.
+    WhatIsUnfinished,
+    /// Nothing of the backup stays.
+    All,
+}
+
 /// Looks for the backup where it must be found before anything of it is removed: where it was found now. An attempt that could not look
-/// removes nothing.
-async fn find_first(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Result<Option<String>, Problem> {
+/// removes nothing; only an Upload is stopped all the same, whose backup is not there yet.
+async fn find_first(
+    asked: &DeleteSnapshot,
+    target: &Target,
+    removes: Removes,
+    ctx: &Context,
+) -> Result<Option<String>, Problem> {
     let named = target.namespace.as_deref();
     if delete::is_local(asked) || !delete::is_to_be_found(asked, named) {
         return Ok(None);
@@ -130,21 +144,30 @@ async fn find_first(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> R
     let looking = async {
         let described = described(asked, ctx).await?;
         let from = delete::namespace(asked, target, &described)?;
+        if from.is_some() && removes == Removes::WhatIsUnfinished {
+            return Ok(None);
+        }
         let holds = ctx.repositories.original(&described).await?.holds(&target.disk_snapshot).await;
         let theirs = holds.map_err(|e| from_original("look for the backup", &e));
-        let has_point = match (&theirs, &from) {
-            (Err(_), Some(from)) => has_point(&described, from, target, ctx).await,
-            _ => false, // nothing depends on it
+        let ours = match (&from, &theirs) {
+            (Some(from), Err(_)) => Some((from.as_str(), has_point(&described, from, target, ctx).await)),
+            (Some(from), Ok(_)) => Some((from.as_str(), Ok(false))), // nothing depends on it
+            (None, _) => None,
         };
-        delete::found_first(target, from.as_deref(), theirs, has_point)
+        delete::found_first(target, theirs, ours)
     };
     tokio::time::timeout(FORGETTING, looking).await.map_err(|_| late("look for the backup"))?
 }
 
 /// Whether the repository of that namespace shows the restore point.
-async fn has_point(described: &BackupRepository, from: &str, target: &Target, ctx: &Context) -> bool {
-    let Ok(repository) = ctx.repositories.open(described, from).await else { return false };
-    matches!(repository.find(&target.disk_snapshot).await, Ok(Some(_)))
+async fn has_point(described: &BackupRepository, from: &str, target: &Target, ctx: &Context) -> Result<bool, Problem> {
+    let repository = match ctx.repositories.open(described, from).await {
+        Ok(repository) => repository,
+        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
+        Err(problem) => return Err(problem),
+    };
+    let found = repository.find(&target.disk_snapshot).await;
+    found.map(|point| point.is_some()).map_err(|e| from_repository("look for the restore point", &e))
 }
 
 fn late(act: &str) -> Problem {

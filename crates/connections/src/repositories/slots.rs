@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinError;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 /// How long one is kept for which nobody asks. Keys of a bucket that are renewed every hour make another place of the same repository
@@ -14,24 +15,40 @@ use tracing::Instrument as _;
 const KEPT: Duration = Duration::from_secs(3600);
 
 /// One at a time may be opened or made at one place.
-type Slot<T> = Arc<Mutex<Option<T>>>;
+pub(super) type Slot<T, E> = Arc<Mutex<Held<T, E>>>;
+
+/// What a slot holds.
+#[derive(Debug)]
+pub(super) struct Held<T, E> {
+    /// What is open.
+    pub(super) open: Option<T>,
+    /// What the last opening failed by, and when.
+    failed: Option<(Instant, E)>,
+}
+
+impl<T, E> Held<T, E> {
+    /// What the last opening failed by, where that was since then: whoever has waited for it has their answer.
+    pub(super) fn failed_since(&self, asked: Instant) -> Option<&E> {
+        self.failed.as_ref().filter(|(at, _)| *at > asked).map(|(_, error)| error)
+    }
+}
 
 /// The slots of all places that somebody asked for lately.
-pub(super) struct Slots<K, T>(HashMap<K, Used<T>>);
+pub(super) struct Slots<K, T, E>(HashMap<K, Used<T, E>>);
 
-struct Used<T> {
-    slot: Slot<T>,
+struct Used<T, E> {
+    slot: Slot<T, E>,
     last: Instant,
 }
 
-impl<K: Eq + Hash, T> Slots<K, T> {
+impl<K: Eq + Hash, T, E> Slots<K, T, E> {
     pub(super) fn new() -> Self {
         Self(HashMap::new())
     }
 
     /// The slot of that place, which may be empty; those of other places for which nobody has asked for an hour go.
-    pub(super) fn of(&mut self, place: K, now: Instant) -> Slot<T> {
-        let used = self.0.entry(place).or_insert_with(|| Used { slot: Arc::default(), last: now });
+    pub(super) fn of(&mut self, place: K, now: Instant) -> Slot<T, E> {
+        let used = self.0.entry(place).or_insert_with(|| Used { slot: empty(), last: now });
         used.last = now;
         let slot = used.slot.clone();
         // one in hands is being opened, or waited for: another beside it would be a second opening at one place
@@ -40,24 +57,31 @@ impl<K: Eq + Hash, T> Slots<K, T> {
     }
 }
 
+fn empty<T, E>() -> Slot<T, E> {
+    Arc::new(Mutex::new(Held { open: None, failed: None }))
+}
+
 /// Fills a slot with what `opening` gives. That goes on where nobody waits for it any more: who gives up before it is done finds it done
-/// at a later try, instead of beginning it anew each time. What is there before it fails goes.
+/// at a later try, or is told why not, instead of beginning it anew each time. What is open before it begins goes.
 ///
 /// # Errors
 /// The outer one where it panicked.
 pub(super) async fn fill<T, E>(
-    mut slot: OwnedMutexGuard<Option<T>>,
+    mut slot: OwnedMutexGuard<Held<T, E>>,
     opening: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<Result<T, E>, JoinError>
 where
     T: Clone + Send + 'static,
-    E: Send + 'static,
+    E: Clone + Send + 'static,
 {
     let filling = async move {
-        *slot = None;
-        let opened = opening.await?;
-        *slot = Some(opened.clone());
-        Ok(opened)
+        *slot = Held { open: None, failed: None };
+        let opened = opening.await;
+        match &opened {
+            Ok(open) => slot.open = Some(open.clone()),
+            Err(error) => slot.failed = Some((Instant::now(), error.clone())),
+        }
+        opened
     };
     tokio::spawn(filling.in_current_span()).await
 }
@@ -67,12 +91,14 @@ mod tests {
     #![allow(clippy::unwrap_used)] // a panic is how a test fails
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use tokio::time;
+
     use super::*;
 
     /// Opens what is at that place; says whether it was open.
-    fn opened(slots: &mut Slots<&'static str, ()>, place: &'static str, at: Instant) -> bool {
+    fn opened(slots: &mut Slots<&'static str, (), ()>, place: &'static str, at: Instant) -> bool {
         let slot = slots.of(place, at);
-        let before = slot.try_lock().unwrap().replace(());
+        let before = slot.try_lock().unwrap().open.replace(());
         before.is_some()
     }
 
@@ -97,54 +123,75 @@ mod tests {
 
     #[test]
     fn a_repository_that_takes_long_to_open_is_not_opened_twice_at_once() {
-        let (mut slots, begin) = (Slots::<_, ()>::new(), Instant::now());
+        let (mut slots, begin) = (Slots::<_, (), ()>::new(), Instant::now());
         let opening = slots.of("slow", begin);
         let later = begin + 2 * KEPT;
         slots.of("other", later);
         assert!(Arc::ptr_eq(&opening, &slots.of("slow", later)));
     }
 
-    /// A driver that waits a minute for a bucket so slow that it never opens would keep what it ends for ever.
-    #[tokio::test(start_paused = true)]
-    async fn an_opening_that_takes_longer_than_anybody_waits_is_done_at_the_next_try() {
-        const PATIENCE: Duration = Duration::from_secs(60);
-        let begun = Arc::new(AtomicU32::new(0));
-        let mut slots = Slots::<_, &str>::new();
-        let slot = slots.of("slow", Instant::now());
-        let look = async || {
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Asks as `Repositories` does for what takes half as long again as somebody waits, and ends so; `begun` counts the openings.
+    async fn look(
+        slot: &Slot<&'static str, &'static str>,
+        ends: Result<&'static str, &'static str>,
+        begun: &Arc<AtomicU32>,
+    ) -> Result<Result<&'static str, &'static str>, time::error::Elapsed> {
+        let asked = Instant::now();
+        time::timeout(PATIENCE, async {
             let held = slot.clone().lock_owned().await;
-            if let Some(open) = *held {
-                return Ok(Ok(open));
+            if let Some(why) = held.failed_since(asked) {
+                return Err(*why);
+            }
+            if let Some(open) = held.open {
+                return Ok(open);
             }
             let begun = begun.clone();
             let opening = async move {
                 begun.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(PATIENCE * 3 / 2).await;
-                Ok::<_, &str>("open")
+                time::sleep(PATIENCE * 3 / 2).await;
+                ends
             };
-            fill(held, opening).await
-        };
-        assert!(tokio::time::timeout(PATIENCE, look()).await.is_err(), "nobody waits so long");
-        let second = tokio::time::timeout(PATIENCE, look()).await.expect("half a minute is left of it");
-        assert_eq!(second.unwrap(), Ok("open"));
+            fill(held, opening).await.unwrap()
+        })
+        .await
+    }
+
+    /// A driver that waits a minute for a bucket so slow that it never opens would keep what it ends for ever.
+    #[tokio::test(start_paused = true)]
+    async fn an_opening_that_takes_longer_than_anybody_waits_is_done_at_the_next_try() {
+        let (slot, begun) = (Slots::new().of("slow", Instant::now()), Arc::default());
+        assert!(look(&slot, Ok("open"), &begun).await.is_err(), "nobody waits so long");
+        assert_eq!(look(&slot, Ok("open"), &begun).await, Ok(Ok("open")), "half a minute was left of it");
         assert_eq!(begun.load(Ordering::Relaxed), 1, "it was opened once");
     }
 
-    async fn breaks() -> Result<&'static str, ()> {
+    /// Who is told each time that it took too long never hears that the key is wrong.
+    #[tokio::test(start_paused = true)]
+    async fn an_opening_that_fails_after_anybody_has_waited_tells_the_next_one_why() {
+        let (slot, begun) = (Slots::new().of("slow", Instant::now()), Arc::default());
+        assert!(look(&slot, Err("wrong key"), &begun).await.is_err(), "nobody waits so long");
+        assert_eq!(look(&slot, Ok("open"), &begun).await, Ok(Err("wrong key")));
+        assert_eq!(begun.load(Ordering::Relaxed), 1);
+        assert!(look(&slot, Ok("open"), &begun).await.is_err(), "what failed before they asked is tried anew");
+        assert_eq!(begun.load(Ordering::Relaxed), 2);
+    }
+
+    async fn breaks() -> Result<&'static str, &'static str> {
         panic!("of the test");
     }
 
     #[tokio::test]
     async fn an_opening_that_failed_leaves_a_slot_that_the_next_may_fill() {
-        let mut slots = Slots::new();
-        let slot = slots.of("bucket", Instant::now());
-        *slot.lock().await = Some("the one that was wiped");
+        let slot = Slots::new().of("bucket", Instant::now());
+        slot.lock().await.open = Some("the one that was wiped");
         let failed = fill(slot.clone().lock_owned().await, async { Err("no answer") }).await;
         assert_eq!(failed.unwrap(), Err("no answer"));
-        assert_eq!(*slot.lock().await, None);
+        assert_eq!(slot.lock().await.open, None);
         let panicked = fill(slot.clone().lock_owned().await, breaks()).await;
         assert!(panicked.unwrap_err().is_panic());
-        let filled = fill(slot.clone().lock_owned().await, async { Ok::<_, ()>("whole") }).await;
-        assert_eq!((filled.unwrap(), *slot.lock().await), (Ok("whole"), Some("whole")));
+        let filled = fill(slot.clone().lock_owned().await, async { Ok("whole") }).await;
+        assert_eq!((filled.unwrap(), slot.lock().await.open), (Ok("whole"), Some("whole")));
     }
 }

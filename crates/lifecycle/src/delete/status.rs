@@ -63,7 +63,7 @@ pub fn completed(before: &DeleteSnapshotStatus, removed: Removed, now: Timestamp
 }
 
 const NOT_LOOKED_AT: &str =
-    "no restore point was found, and our keys do not reach the original's folder: a backup in its layout stays";
+    "no restore point was found, and our keys do not reach the original's folder: a backup in its layout would stay";
 
 /// An attempt failed and is repeated.
 pub fn not_yet(before: &DeleteSnapshotStatus, problem: &Problem, now: Timestamp) -> DeleteSnapshotStatus {

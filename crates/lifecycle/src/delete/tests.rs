@@ -272,18 +272,20 @@ fn only_a_backup_that_was_seen_is_called_deleted_where_nobody_says_in_which_repo
 fn an_old_backup_that_our_keys_do_not_reach_is_not_called_deleted_and_a_restore_point_goes_all_the_same() {
     let target = target(&delete("ivd:disk:snap", 1)).unwrap();
     let refused = || Err(Problem::passing(Reason::StoreAccessDenied, "look for the backup"));
-    let shop = Some("shop");
+    let shop = |has_point| Some(("shop", has_point));
+    let keyless = || Err(Problem::passing(Reason::RepositoryPasswordWrong, "open the repository"));
     let cases = [
-        ("it is there", None, Ok(true), false, Ok(Some("the original's layout"))),
-        ("it is there, and a repository was named", shop, Ok(true), false, Ok(Some("the original's layout"))),
-        ("it is not there", None, Ok(false), false, Err(Reason::InvalidSpec)),
-        ("it is not there, and may be in the repository", shop, Ok(false), false, Ok(None)),
-        ("nobody may look", None, refused(), false, Err(Reason::StoreAccessDenied)),
-        ("nobody may look, and it is not in the repository", shop, refused(), false, Err(Reason::StoreAccessDenied)),
-        ("nobody may look, and it is in the repository", shop, refused(), true, Ok(Some("namespace shop"))),
+        ("it is there", None, Ok(true), Ok(Some("the original's layout"))),
+        ("it is there, and a repository was named", shop(Ok(false)), Ok(true), Ok(Some("the original's layout"))),
+        ("it is not there", None, Ok(false), Err(Reason::InvalidSpec)),
+        ("it is not there, and may be in the repository", shop(Ok(false)), Ok(false), Ok(None)),
+        ("nobody may look", None, refused(), Err(Reason::StoreAccessDenied)),
+        ("… and it is not in the repository", shop(Ok(false)), refused(), Err(Reason::StoreAccessDenied)),
+        ("… and it is in the repository", shop(Ok(true)), refused(), Ok(Some("namespace shop"))),
+        ("… and that does not open", shop(keyless()), refused(), Err(Reason::RepositoryPasswordWrong)),
     ];
-    for (situation, from, theirs, has_point, want) in cases {
-        let found = found_first(&target, from, theirs, has_point).map_err(|problem| problem.reason);
+    for (situation, ours, theirs, want) in cases {
+        let found = found_first(&target, theirs, ours).map_err(|problem| problem.reason);
         match (&found, want) {
             (Ok(Some(place)), Ok(Some(words))) => assert!(place.contains(words), "{situation}: {place}"),
             (Ok(None), Ok(None)) => {}

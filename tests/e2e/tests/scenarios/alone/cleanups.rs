@@ -42,7 +42,7 @@ async fn stored(world: &World, shop: &Namespace, claim: &Claim) -> Result<()> {
         let uploads: Api<Upload> = Api::namespaced(world.client(), world.velero());
         let name = asked.upload().await?.name_any();
         let is_tried_again =
-            |seen: Option<&Upload>| seen.and_then(|u| u.status.as_ref()).is_some_and(|status| status.retry_count == 2);
+            |seen: Option<&Upload>| seen.and_then(|u| u.status.as_ref()).is_some_and(|status| status.retry_count >= 2);
         wait_until(&uploads, &name, DEADLINE, "was cleaned up in vain again", is_tried_again).await?;
         is_stuck(world, shop, claim, &asked, (Status::True, Reason::Uploaded)).await?;
         anyhow::Ok(asked)

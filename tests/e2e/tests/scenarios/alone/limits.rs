@@ -182,7 +182,7 @@ async fn a_node_with_as_many_uploads_as_it_may_have_takes_a_restore(world: World
     let backed_up = back_up(&shop, &stored).await?;
     let mut claims = Vec::new();
     for (name, seed) in [("first", 91), ("second", 92), ("third", 93)] {
-        let claim = shop.claim(name).mib(48).create().await?;
+        let claim = shop.claim(name).mib(96).create().await?;
         claim.fill_random(seed)?;
         world.control().slow(claim.disk.as_str(), "Read").await?;
         claims.push(claim);

@@ -87,11 +87,13 @@ async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
                 Some(customer) => all.push(customer??),
                 None => break,
             },
-            () = tokio::time::sleep(KUBELET) => { world.revive().await?; }
+            () = tokio::time::sleep(KUBELET) => {
+                insist("start what has ended", || async { world.revive().await }).await?;
+            }
         }
     }
     world.control().heal(Disks::OfMib(days::MIB)).await?;
-    weather.tells();
+    weather.tells(rounds)?;
     for customer in all {
         match customer {
             Somebody::ByHand(customer) => customer.comes_out_whole().await?,

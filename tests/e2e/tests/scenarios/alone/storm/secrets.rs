@@ -17,7 +17,7 @@ const SECRETS: [&str; 4] =
 /// Programs whose logs and arguments are ours to answer for.
 const PROGRAMS: [&str; 4] = ["backup-driver", "data-manager-node-a", "data-manager-node-b", "velero"];
 
-/// Programs of ours that know secrets, by the name of their executable. Velero's plugin has the token of Velero's account.
+/// Programs of ours that know secrets, by the name of their executable.
 const EXECUTABLES: [&str; 4] = ["backup-driver", "datamgr", "vddk-helper", "velero-plugin-for-vsphere"];
 /// Pause between two looks at the processes: some live for less than a second.
 const LOOK: Duration = Duration::from_millis(50);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use api::{CloneFromSnapshot, DeleteSnapshot, Download, Snapshot, Upload};
 use e2e::{VeleroStatus, World, insist};
 use kube::Api;
@@ -76,7 +76,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A process, what is done to it, and when.
 type Strike = (&'static str, Harm, &'static str);
 
-/// What is done to whom, each with its moments: 296 strikes, all of which a storm of 300 rounds makes.
+/// What is done to whom, each with its moments: 296 strikes, all of which a storm of 300 rounds deals.
 fn harms() -> Vec<(&'static str, Harm, &'static [&'static str])> {
     let mut all = Vec::new();
     for process in PROCESSES {
@@ -142,9 +142,12 @@ impl Weather {
             let came = if met.iter().any(|phase| phase == moment) { "at" } else { "without" };
             let seconds = lasts.as_secs_f32();
             println!("round {round}: {process} {harm:?} for {seconds:.1} s, {came} {moment}; {}", met.join(", "));
-            let seen = self.met.entry((kind, harm)).or_default();
-            met.into_iter().for_each(|phase| *seen.entry(phase).or_default() += 1);
-            self.strike(process, harm, lasts).await?;
+            if self.strike(process, harm, lasts).await? {
+                let seen = self.met.entry((kind, harm)).or_default();
+                met.into_iter().for_each(|phase| *seen.entry(phase).or_default() += 1);
+            } else {
+                println!("  there was nobody to strike");
+            }
             for started in insist("start what has ended", || async { self.world.revive().await }).await? {
                 println!("  {started} had ended and was started again");
             }
@@ -162,7 +165,8 @@ impl Weather {
         Duration::from_millis(self.chance.random_range(200..most))
     }
 
-    async fn strike(&self, process: &str, harm: Harm, lasts: Duration) -> Result<()> {
+    /// Whether there was anybody to strike.
+    async fn strike(&self, process: &str, harm: Harm, lasts: Duration) -> Result<bool> {
         let world = &self.world;
         match harm {
             Harm::Killed => {
@@ -174,22 +178,15 @@ impl Weather {
                     insist("make disks slow again", || async { super::slow_disks(world).await }).await?;
                 }
             }
-            Harm::Paused => {
-                if let Err(ended) = world.pause(process, lasts).await {
-                    println!("  not paused: {ended:#}"); // it has just ended by itself
-                }
-            }
-            Harm::Slowed => {
-                if let Err(ended) = world.slow_down(process, lasts).await {
-                    println!("  not slowed: {ended:#}"); // as above
-                }
-            }
-            Harm::HelpersKilled => world.kill_helpers().await.map(drop)?,
-            Harm::HelpersPaused => world.pause_helpers(lasts).await.map(drop)?,
-            Harm::HelpersSlowed => world.slow_helpers(lasts).await?,
+            // else it has just ended by itself
+            Harm::Paused => return Ok(world.pause(process, lasts).await.is_ok()),
+            Harm::Slowed => return Ok(world.slow_down(process, lasts).await.is_ok()),
+            Harm::HelpersKilled => return Ok(world.kill_helpers().await? > 0),
+            Harm::HelpersPaused => return Ok(world.pause_helpers(lasts).await? > 0),
+            Harm::HelpersSlowed => return Ok(world.slow_helpers(lasts).await? > 0),
             Harm::SessionsEnded => world.control().expire_sessions().await?,
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Waits until an object is in that phase, not for ever; returns the phases that objects are in.
@@ -207,8 +204,9 @@ impl Weather {
         }
     }
 
-    /// Prints what each kind of strike has met, and which of its moments it never met.
-    pub(super) fn tells(&self) {
+    /// Prints what each kind of strike has met, and which of its moments it never met. In a storm in which all were dealt, none may have
+    /// struck nobody each time.
+    pub(super) fn tells(&self, rounds: u64) -> Result<()> {
         let (nothing, mut made, mut all) = (BTreeMap::new(), 0, 0);
         for (process, harm, moments) in harms() {
             let met = self.met.get(&(process, harm)).unwrap_or(&nothing);
@@ -218,6 +216,10 @@ impl Weather {
             println!("{process} {harm:?}: {met:?}; never at {never:?}");
         }
         println!("{made} of {all} harms to a process at a moment were met");
+        let idle: Vec<_> =
+            harms().into_iter().filter(|(process, harm, _)| !self.met.contains_key(&(*process, *harm))).collect();
+        ensure!(rounds < all as u64 || idle.is_empty(), "never struck anybody: {idle:?}");
+        Ok(())
     }
 }
 
