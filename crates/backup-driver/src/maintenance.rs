@@ -63,6 +63,14 @@ struct Shared {
     parts: Parts,
 }
 
+impl Shared {
+    /// Keeps what ended well for the next try.
+    fn keep(&self, of: &BackupRepository, done: Done) {
+        let there: Vec<String> = self.repositories.state().iter().filter_map(|known| known.uid()).collect();
+        self.parts.keep(of, done, &there);
+    }
+}
+
 /// Notes that a backup was deleted from a repository. Failing to note it is logged: the deletion itself is done. Where no object describes
 /// the place, nobody could read it: the space is freed with that of the next deletion through one that does.
 pub(crate) async fn note_deletion(described: &BackupRepository, ctx: &Context) {
@@ -99,7 +107,10 @@ async fn reconcile(known: Arc<BackupRepository>, shared: Arc<Shared>) -> Result<
             match on_a_thread(&described, &noted, &settings, &shared).await {
                 Ok(done) => {
                     ctx.pauses.forget(&attempts);
-                    finished(&described, &noted, began, &done, &settings, ctx).await?;
+                    if let Err(error) = finished(&described, &noted, began, &done, &settings, ctx).await {
+                        shared.keep(&described, done); // only the note is to be made again
+                        return Err(error);
+                    }
                     Ok(Action::requeue(Duration::from_secs(1))) // when is the next one due?
                 }
                 Err(_) if stop.is_cancelled() => Ok(Action::await_change()),
@@ -172,8 +183,7 @@ async fn maintain(
         }
     });
     if let Err(problem) = ran.await {
-        let there: Vec<String> = shared.repositories.state().iter().filter_map(|known| known.uid()).collect();
-        shared.parts.keep(described, done, &there);
+        shared.keep(described, done);
         return Err(problem);
     }
     Ok(done)

@@ -80,8 +80,8 @@ impl CaFiles {
         for (path, kept) in &mut self.files {
             kept.begin(path, until);
         }
-        for kept in self.files.values_mut() {
-            self.changed |= kept.end().await;
+        for (path, kept) in &mut self.files {
+            self.changed |= kept.end(path).await;
         }
     }
 }
@@ -106,7 +106,7 @@ impl Kept {
     }
 
     /// Takes what was read; says whether it is another than before. What is not read in time leaves what was there.
-    async fn end(&mut self) -> bool {
+    async fn end(&mut self, path: &Path) -> bool {
         let Some(reading) = &mut self.reading else { return false };
         let content = match time::timeout_at(reading.until, &mut reading.told).await {
             Ok(told) => told.unwrap_or_else(|_| Err((ErrorKind::Other, "the reading was given up".to_owned()))),
@@ -115,9 +115,9 @@ impl Kept {
         self.reading = None;
         match (&self.content, &content) {
             // of a disk or a server that fails, or of a machine without threads: it is no other file for that
-            (Ok(_), Err((kind, why))) if *kind != ErrorKind::NotFound => {
+            (Ok(_), Err((kind, why))) if !matches!(kind, ErrorKind::NotFound | ErrorKind::InvalidData) => {
                 if !std::mem::replace(&mut self.fails, true) {
-                    tracing::warn!(why, "a ca-file cannot be read again; what was read of it before counts on");
+                    tracing::warn!(file = %path.display(), why, "a ca-file cannot be read again; what was read of it before counts on");
                 }
                 false
             }
@@ -184,6 +184,12 @@ mod tests {
         assert!(!files.changed(now).await);
         assert_eq!(files.text(&path).unwrap(), "first");
         std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, [0x30, 0x82, 0xff]).unwrap();
+        now += EVERY;
+        assert!(files.changed(now).await, "another file is there, and it is no text");
+        assert_eq!(files.text(&path).unwrap_err().kind(), ErrorKind::InvalidData);
+        files.taken();
+        std::fs::remove_file(&path).unwrap();
         now += EVERY;
         assert!(files.changed(now).await);
         assert_eq!(files.text(&path).unwrap_err().kind(), ErrorKind::NotFound);

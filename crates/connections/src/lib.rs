@@ -37,7 +37,7 @@ mod vcenters;
 
 pub use centers::{Center, Centers};
 pub use migrations::Migrations;
-pub use problems::{damaged, from_kube, from_original, from_repository, from_vsphere};
+pub use problems::{damaged, from_kube, from_look_for_original, from_original, from_repository, from_vsphere};
 pub use repositories::{FoundKey, Opened, Repositories, location_of};
 pub use restore_point::restore_point;
 pub use settings::Settings;

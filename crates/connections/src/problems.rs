@@ -62,8 +62,6 @@ pub fn from_original(act: &str, error: &astrolabe::Error) -> Problem {
             use repository::store::ErrorKind as Kind;
             let reason = match source.kind() {
                 Kind::BucketMissing => Reason::BucketMissing,
-                // nobody was asked: it says nothing of what our keys may do in the original's folder
-                Kind::AccessDenied if is_without_key(source) => Reason::StoreUnreachable,
                 Kind::AccessDenied => Reason::StoreAccessDenied,
                 Kind::Unreachable => Reason::StoreUnreachable,
                 Kind::NotFound | Kind::Failed => Reason::StoreFailed,
@@ -74,6 +72,18 @@ pub fn from_original(act: &str, error: &astrolabe::Error) -> Problem {
         astrolabe::Error::Broken { .. } => {
             Problem::lasting(Reason::OldBackupIncomplete, format!("{act}: {}", Problem::chain(error)))
         }
+    }
+}
+
+/// As [`from_original`], for a look from which follows that there is no backup where our keys do not reach: where there was no key to ask
+/// with, nobody has said so.
+pub fn from_look_for_original(act: &str, error: &astrolabe::Error) -> Problem {
+    let problem = from_original(act, error);
+    match error {
+        astrolabe::Error::Store { source, .. } if is_without_key(source) => {
+            Problem { reason: Reason::StoreUnreachable, ..problem }
+        }
+        _ => problem,
     }
 }
 

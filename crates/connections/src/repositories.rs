@@ -212,7 +212,7 @@ impl Repositories {
         let slot = self.open.lock().await.of(reach.place, asked);
         let slot = slot.lock_owned().await; // twenty first backups at once: one makes it, the others find it open
         let act = format!("open the repository of namespace {from} in bucket {}", reach.options.bucket);
-        if let Some(problem) = slot.failed_since(asked) {
+        if let Some(problem) = slot.failed_since(asked, make) {
             return Err(problem.clone());
         }
         if let Some(open) = &slot.open {

@@ -7,7 +7,7 @@ use lifecycle::Problem;
 use lifecycle::stored::{FailedLook, failed_look};
 
 use crate::Repositories;
-use crate::problems::{from_original, from_repository};
+use crate::problems::{from_look_for_original, from_repository};
 
 /// What is done, as a problem says it.
 const ACT: &str = "look for the backup";
@@ -53,7 +53,7 @@ async fn is_in_originals_layout(
 ) -> Result<bool, Problem> {
     let looking = async {
         let found = repositories.original(described).await?.open(taken).await;
-        found.map(|disk| disk.is_some()).map_err(|e| from_original(ACT, &e))
+        found.map(|disk| disk.is_some()).map_err(|e| from_look_for_original(ACT, &e))
     };
     let problem = match looking.await {
         Ok(found) => return Ok(found),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::conditions::{self, READY};
 use api::{BackupRepository, CloneFromSnapshot, Download, Reason, Timestamp, labels};
-use connections::{from_kube, from_original, from_repository, restore_point};
+use connections::{from_kube, from_look_for_original, from_repository, restore_point};
 use disk::DiskSnapshot;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -186,7 +186,7 @@ async fn original_size(
 ) -> Result<Option<u64>, Problem> {
     let original = ctx.repositories.original(described).await?;
     let found = original.open(disk_snapshot).await;
-    let found = found.map_err(|e| from_original("look for the backup in the original's layout", &e))?;
+    let found = found.map_err(|e| from_look_for_original("look for the backup in the original's layout", &e))?;
     Ok(found.map(|disk| disk.size()))
 }
 

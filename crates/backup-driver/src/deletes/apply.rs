@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::parameters::RepositoryFormat;
 use api::{BackupRepository, DeleteSnapshot, Reason, Upload};
-use connections::{from_original, from_repository};
+use connections::{from_look_for_original, from_repository};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
@@ -12,6 +12,7 @@ use lifecycle::delete::status::{self, Removed};
 use lifecycle::delete::{self, Seen, Target, Waits, target};
 use lifecycle::stored::{FailedLook, failed_look, is_outside_our_folder};
 use lifecycle::{Problem, flavor, retry};
+use repository::Repository;
 use serde_json::json;
 use vsphere::Deleted;
 
@@ -57,6 +58,14 @@ pub(super) async fn cancel_upload(asked: &DeleteSnapshot, seen: &Seen, ctx: &Con
         Err(e) => return Err(Error::cluster("ask the Upload to stop")(e)),
     }
     Step::UploadCancelled.done();
+    let asked = match delete::is_to_be_found(asked, target.namespace.as_deref()) {
+        true => {
+            // what it has stored goes with it, and nobody would find it later
+            let (before, place) = (asked.status.clone().unwrap_or_default(), "an Upload of it was stopped");
+            &ctx.publish(asked, &status::found(&before, place, asked.metadata.generation, ctx.now())).await?
+        }
+        false => asked,
+    };
     let waits = Waits { reason: Reason::Canceling, message: format!("waiting until Upload {name} has stopped") };
     await_upload(asked, seen, &waits, ctx).await
 }
@@ -148,7 +157,7 @@ async fn find_first(
             return Ok(None);
         }
         let holds = ctx.repositories.original(&described).await?.holds(&target.disk_snapshot).await;
-        let theirs = holds.map_err(|e| from_original("look for the backup", &e));
+        let theirs = holds.map_err(|e| from_look_for_original("look for the backup", &e));
         let ours = match (&from, &theirs) {
             (Some(from), Err(_)) => Some((from.as_str(), has_point(&described, from, target, ctx).await)),
             (Some(from), Ok(_)) => Some((from.as_str(), Ok(false))), // nothing depends on it
@@ -161,11 +170,7 @@ async fn find_first(
 
 /// Whether the repository of that namespace shows the restore point.
 async fn has_point(described: &BackupRepository, from: &str, target: &Target, ctx: &Context) -> Result<bool, Problem> {
-    let repository = match ctx.repositories.open(described, from).await {
-        Ok(repository) => repository,
-        Err(problem) if problem.reason == Reason::RepositoryMissing => return Ok(false),
-        Err(problem) => return Err(problem),
-    };
+    let Some(repository) = opened(described, from, ctx).await? else { return Ok(false) };
     let found = repository.find(&target.disk_snapshot).await;
     found.map(|point| point.is_some()).map_err(|e| from_repository("look for the restore point", &e))
 }
@@ -239,6 +244,20 @@ async fn in_use(described: &BackupRepository, ctx: &Context) -> Option<Repositor
     ctx.repositories.format(described).await.ok()
 }
 
+/// Opens the repository of that namespace; `None` where there is none.
+async fn opened(described: &BackupRepository, from: &str, ctx: &Context) -> Result<Option<Repository>, Problem> {
+    let problem = match ctx.repositories.open(described, from).await {
+        Ok(repository) => return Ok(Some(repository)),
+        Err(problem) => problem,
+    };
+    // a backup was stored, as far as we know: a bucket that is not there now keeps the deletion from its end
+    match failed_look(&problem, RepositoryFormat::Restic, in_use(described, ctx).await, true) {
+        FailedLook::Absent => Ok(None),
+        FailedLook::AbsentUnlessMade if !ctx.repositories.is_made(described, from).await? => Ok(None),
+        FailedLook::AbsentUnlessMade | FailedLook::Unknown => Err(problem),
+    }
+}
+
 /// Removes the restore point from the repository; `false`: there is none.
 async fn forget_point(
     described: &BackupRepository,
@@ -246,17 +265,7 @@ async fn forget_point(
     target: &Target,
     ctx: &Context,
 ) -> Result<bool, Problem> {
-    let repository = match ctx.repositories.open(described, from).await {
-        Ok(repository) => repository,
-        Err(problem) => {
-            // it was stored, as far as we know: a bucket that is not there now keeps the deletion from its end
-            return match failed_look(&problem, RepositoryFormat::Restic, in_use(described, ctx).await, true) {
-                FailedLook::Absent => Ok(false), // nothing to delete
-                FailedLook::AbsentUnlessMade if !ctx.repositories.is_made(described, from).await? => Ok(false),
-                FailedLook::AbsentUnlessMade | FailedLook::Unknown => Err(problem),
-            };
-        }
-    };
+    let Some(repository) = opened(described, from, ctx).await? else { return Ok(false) };
     // an older driver noted nothing when it backed this namespace up. First: what is noted only after the removal would be called missing
     // by the attempt that comes after one that could not note it
     note_namespace(described, from, ctx).await?;
@@ -276,7 +285,7 @@ async fn forget_point(
 async fn forget_original(described: &BackupRepository, target: &Target, ctx: &Context) -> Result<bool, Problem> {
     let original = ctx.repositories.original(described).await?;
     let removed = original.delete(&target.disk_snapshot).await;
-    let removed = removed.map_err(|e| from_original("delete the backup", &e))?;
+    let removed = removed.map_err(|e| from_look_for_original("delete the backup", &e))?;
     let was_there = removed != astrolabe::Removed::default();
     if was_there {
         let (objects, uploads) = (removed.objects, removed.uploads);

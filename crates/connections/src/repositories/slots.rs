@@ -27,9 +27,10 @@ pub(super) struct Held<T, E> {
 }
 
 impl<T, E> Held<T, E> {
-    /// What the last opening failed by, where that was since then: whoever has waited for it has their answer.
-    pub(super) fn failed_since(&self, asked: Instant) -> Option<&E> {
-        self.failed.as_ref().filter(|(at, _)| *at > asked).map(|(_, error)| error)
+    /// What the last opening failed by, where that was since then: whoever has waited for it has their answer. Not who makes what is not
+    /// there: a look that found nothing says nothing of that, and a backup that begins has one try.
+    pub(super) fn failed_since(&self, asked: Instant, make: bool) -> Option<&E> {
+        self.failed.as_ref().filter(|(at, _)| *at > asked && !make).map(|(_, error)| error)
     }
 }
 
@@ -141,7 +142,7 @@ mod tests {
         let asked = Instant::now();
         time::timeout(PATIENCE, async {
             let held = slot.clone().lock_owned().await;
-            if let Some(why) = held.failed_since(asked) {
+            if let Some(why) = held.failed_since(asked, false) {
                 return Err(*why);
             }
             if let Some(open) = held.open {
@@ -176,6 +177,23 @@ mod tests {
         assert_eq!(begun.load(Ordering::Relaxed), 1);
         assert!(look(&slot, Ok("open"), &begun).await.is_err(), "what failed before they asked is tried anew");
         assert_eq!(begun.load(Ordering::Relaxed), 2);
+    }
+
+    /// Its repository is made by whoever backs up first; a look that came a moment before finds none.
+    #[tokio::test(start_paused = true)]
+    async fn a_backup_is_not_told_that_a_look_before_it_found_no_repository() {
+        let slot = Slots::new().of("new", Instant::now());
+        let looking = fill(slot.clone().lock_owned().await, async {
+            time::sleep(PATIENCE).await;
+            Err::<&str, _>("there is none")
+        });
+        let making = async {
+            let asked = Instant::now();
+            let held = slot.clone().lock_owned().await;
+            (held.failed_since(asked, true).copied(), held.failed_since(asked, false).copied())
+        };
+        let (looked, told) = tokio::join!(looking, making);
+        assert_eq!((looked.unwrap(), told), (Err("there is none"), (None, Some("there is none"))));
     }
 
     async fn breaks() -> Result<&'static str, &'static str> {

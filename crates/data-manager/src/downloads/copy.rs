@@ -2,7 +2,7 @@
 
 use api::entity::DiskEntity;
 use api::{Download, Reason};
-use connections::{damaged, from_original, from_repository, from_vsphere, restore_point};
+use connections::{damaged, from_look_for_original, from_repository, from_vsphere, restore_point};
 use data_path::{Progress, Source};
 use disk::{DiskId, DiskSnapshot};
 use kube::ResourceExt as _;
@@ -108,7 +108,7 @@ impl Attempt<'_> {
         let described = describe_repository(self.ctx, self.download.spec.backup_repository_name.as_deref()).await?;
         let original = self.ctx.repositories.original(&described).await?;
         let found = original.open(self.source).await;
-        let disk = match found.map_err(|e| from_original("look for the backup in the original's layout", &e)) {
+        let disk = match found.map_err(|e| from_look_for_original("look for the backup in the original's layout", &e)) {
             // keys for our folder alone are enough for what is ours, and an old backup never is
             Err(denied) if denied.reason == Reason::StoreAccessDenied && !is_of_old(self.download) => {
                 return Err(missing.into());

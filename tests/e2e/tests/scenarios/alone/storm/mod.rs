@@ -93,7 +93,7 @@ async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
         }
     }
     world.control().heal(Disks::OfMib(days::MIB)).await?;
-    weather.tells(rounds)?;
+    weather.tells();
     for customer in all {
         match customer {
             Somebody::ByHand(customer) => customer.comes_out_whole().await?,
@@ -108,7 +108,8 @@ async fn storm(world: &World, rounds: u64, seed: u64) -> Result<()> {
         Ok(())
     })
     .await?;
-    secrets::are_told_nowhere(world).await
+    secrets::are_told_nowhere(world).await?;
+    weather.has_struck_everybody(rounds)
 }
 
 /// Jobs that have not ended, disks without a volume and volumes without their disk.
