@@ -28,6 +28,9 @@ pub enum ParseEntityError {
     /// Fewer than two parts, or a type we do not know.
     #[error("`{0}` is not an id: it should read `pvc:<namespace>/<claim>:<snapshot>` or `ivd:<disk>:<snapshot>`")]
     NotAnEntity(String),
+    /// An id, and none of a disk where only those are taken.
+    #[error("`{0}` is no `ivd:` id, and only `ivd:<disk>` or `ivd:<disk>:<snapshot>` is taken here")]
+    NotADisk(String),
     /// A claim is named by its namespace and name.
     #[error("`{0}` is not `<namespace>/<claim>`")]
     NotAClaim(String),
@@ -88,9 +91,7 @@ impl FromStr for DiskEntity {
     fn from_str(text: &str) -> Result<Self, ParseEntityError> {
         match text.parse()? {
             EntityId::Disk(disk) => Ok(disk),
-            EntityId::Claim { .. } | EntityId::GuestVolume { .. } => {
-                Err(ParseEntityError::NotAnEntity(text.to_owned()))
-            }
+            EntityId::Claim { .. } | EntityId::GuestVolume { .. } => Err(ParseEntityError::NotADisk(text.to_owned())),
         }
     }
 }
@@ -257,6 +258,8 @@ mod tests {
         let id: EntityId = format!("ivd:{DISK}").parse().unwrap();
         assert_eq!(id.disk_snapshot().unwrap().to_string(), DISK);
         assert_eq!("ivd:disk".parse::<DiskEntity>().unwrap().to_string(), "ivd:disk");
+        let refused = VANILLA.parse::<DiskEntity>().unwrap_err().to_string();
+        assert!(refused.contains("only `ivd:<disk>`") && !refused.contains("pvc:<namespace>"), "{refused}");
     }
 
     #[test]

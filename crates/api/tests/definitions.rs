@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 fn definitions() -> BTreeMap<String, Value> {
@@ -58,6 +59,61 @@ fn required_fields_are_exactly_those_of_the_original() {
     for kind in all.keys() {
         let status = schema(&all, kind).pointer("/properties/status").unwrap();
         assert_eq!(status.get("required"), None, "{kind}: status is output, nothing in it may be demanded");
+    }
+}
+
+/// What an API server with this schema finds wrong with an object, as far as `kubectl apply` of an example goes.
+fn refusals(at: &str, schema: &Value, value: &Value, found: &mut Vec<String>) {
+    let fits = match schema["type"].as_str() {
+        Some("string") => value.is_string(),
+        Some("boolean") => value.is_boolean(),
+        Some("integer") => value.is_i64(),
+        Some("array") => value.is_array(),
+        Some("object") => value.is_object(),
+        _ => true,
+    };
+    if !fits {
+        found.push(format!("{at}: is no {}", schema["type"]));
+    }
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if value.get(name).is_none() {
+            found.push(format!("{at}.{name}: Required value"));
+        }
+    }
+    let inner = value.as_array().into_iter().flatten();
+    inner.for_each(|inner| refusals(&format!("{at}[]"), &schema["items"], inner, found));
+    let Some(properties) = schema["properties"].as_object() else { return };
+    for (name, inner) in value.as_object().into_iter().flatten() {
+        match properties.get(name) {
+            Some(schema) => refusals(&format!("{at}.{name}"), schema, inner, found),
+            None => found.push(format!("{at}.{name}: unknown field")),
+        }
+    }
+}
+
+#[test]
+fn what_the_page_about_work_by_hand_shows_is_taken_by_kubectl_apply() {
+    let all = definitions();
+    let page = include_str!("../../../docs/by-hand.md");
+    let blocks = page.split("```yaml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    let documents = blocks.flat_map(serde_yaml_ng::Deserializer::from_str);
+    let mut shown = Vec::new();
+    for document in documents {
+        let object = Value::deserialize(document).unwrap();
+        let kind = object["kind"].as_str().unwrap().to_owned();
+        if !all.contains_key(&kind) {
+            continue;
+        }
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let (group, version) = (text(&all[&kind]["spec"]["group"]), text(&version(&all, &kind)["name"]));
+        assert_eq!(object["apiVersion"], format!("{group}/{version}"), "{kind}");
+        let mut found = Vec::new();
+        refusals(&kind, schema(&all, &kind), &object, &mut found);
+        assert!(found.is_empty(), "{found:#?}");
+        shown.push(kind);
+    }
+    for kind in ["BackupRepositoryClaim", "Snapshot", "CloneFromSnapshot", "DeleteSnapshot"] {
+        assert!(shown.iter().any(|shown| shown == kind), "{kind}: {shown:?}");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 
 /// Turns backup and restore requests into disk snapshots, volumes and transfers.
@@ -26,13 +26,19 @@ pub enum Command {
 #[derive(Debug, Clone, Parser)]
 pub struct Server {
     /// The Velero namespace.
-    #[arg(short, long, env = "VELERO_NAMESPACE", default_value = "velero")]
+    #[arg(
+        short,
+        long,
+        env = "VELERO_NAMESPACE",
+        default_value = "velero",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     pub namespace: String,
     /// Kubeconfig to use in place of the pod's account; an empty name is none, as with the original.
     #[arg(long, value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub kubeconfig: Option<PathBuf>,
     /// How much to log: panic fatal error warning info debug trace, or a filter such as `vsphere=debug`.
-    #[arg(long, default_value = "info")]
+    #[arg(long, default_value = "info", value_parser = operator::telemetry::level)]
     pub log_level: String,
     /// How lines look: text or json.
     #[arg(long, default_value = "text")]
@@ -125,6 +131,17 @@ pub struct Accepted {
     backup_retry_int_max: Option<String>,
 }
 
+impl Accepted {
+    /// What a user would miss who gives these a value; a sentence for the log.
+    pub fn missed(&self) -> Option<String> {
+        operator::without_effect(&[
+            ("--master", self.master.as_deref()),
+            ("--kubecontext", self.kubecontext.as_deref()),
+            ("--profiler-address", self.profiler_address.as_deref()),
+        ])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -144,8 +161,20 @@ mod tests {
         assert_eq!((server.namespace.as_str(), server.kubeconfig), ("backups", Some(PathBuf::from("/etc/kubeconfig"))));
         assert_eq!((server.backup_workers, server.log_level.as_str()), (2, "debug"));
         assert_eq!(server.log_format, operator::telemetry::Format::Json);
-        let empty = started("-n=backups --profiler-address= --master= --kubeconfig=");
+        let missed = server.accepted.missed().unwrap();
+        assert!(missed.ends_with(": --master, --kubecontext, --profiler-address"), "{missed}");
+        let empty = started("-n=backups --profiler-address= --master= --kubeconfig= --log-level=");
+        assert_eq!(empty.accepted.missed(), None);
         assert_eq!((empty.namespace.as_str(), empty.kubeconfig), ("backups", Some(PathBuf::new())));
+    }
+
+    #[test]
+    fn what_would_find_nothing_or_log_nothing_is_refused_at_the_start() {
+        for wrong in ["--namespace=", "--log-level=inof", "--log-level=vsphere=verbose", "--log-format=yaml"] {
+            let refused = Arguments::try_parse_from(["backup-driver", "server", wrong]).unwrap_err().to_string();
+            let (flag, _) = wrong.split_once('=').unwrap();
+            assert!(refused.contains(flag), "{wrong}: {refused}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use api::{BackupRepository, BackupRepositoryClaim, names};
+use api::{BackupRepository, BackupRepositoryClaim, Reason, names};
 use futures::StreamExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
@@ -11,9 +11,9 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use lifecycle::Problem;
-use lifecycle::claim::{Plan, plan, status};
-use operator::Watches;
+use lifecycle::claim::{Plan, news, plan, status};
 use operator::client::watching;
+use operator::{Note, Watches};
 use serde_json::json;
 
 use crate::error::is_code;
@@ -44,8 +44,11 @@ pub async fn reconcile(claim: Arc<BackupRepositoryClaim>, ctx: Arc<Context>) -> 
     };
     if let Some(repository) = made {
         let usable = connections::check(&repository).await;
-        let says = status(bound.status.as_ref(), &name, usable.as_ref().copied(), ctx.now());
+        let says = status(bound.status.as_ref(), &repository, usable.as_ref().copied(), ctx.now());
         ctx.publish(&bound, &says).await?;
+        if let Some(message) = news(bound.status.as_ref(), &says, &repository) {
+            ctx.publisher.note(&bound, &Note { reason: Reason::SettingsInvalid, message, warning: true }).await;
+        }
     }
     ctx.pace.forget(&claim.uid().unwrap_or_default());
     Ok(Action::await_change())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use api::parameters::key;
 use api::{BackupRepository, BackupRepositoryClaim, Download, Reason};
-use connections::leftovers::{self, Listed};
+use connections::leftovers::{self, AllListed, Listed};
 use connections::{Settings as UserSettings, from_repository};
 use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::{Api, ResourceExt};
@@ -194,8 +194,10 @@ async fn give_up(described: &BackupRepository, settings: &Settings, ctx: &Contex
 
 /// Restore points whose Velero backup is gone.
 async fn restore_points(ctx: &Context, settings: &Settings, met: &mut Met) -> Result<(), Error> {
-    let (listed, problems) = leftovers::restore_points(&ctx.client, &ctx.repositories).await?;
-    for problem in problems {
+    let silent = leftovers::Silent::default();
+    let AllListed { listed, problems, unasked } =
+        leftovers::restore_points(&ctx.client, &ctx.repositories, silent).await?;
+    for problem in problems.into_iter().chain(unasked) {
         tracing::info!(%problem, "the restore points of a repository were not looked at");
     }
     let Some(owners) = leftovers::owners(&ctx.client, &ctx.namespace).await? else { return Ok(()) };

@@ -34,6 +34,9 @@ pub async fn run(server: Server) -> anyhow::Result<()> {
     let stop = stop::on_signal()?;
     let (metrics, health) = (Metrics::new("backup-driver"), Health::default());
     let address = serve(&server.metrics_address, &metrics, &health, stop.clone()).await?;
+    if let Some(missed) = server.accepted.missed() {
+        tracing::warn!("{missed}");
+    }
     let client = client::connect(server.kubeconfig.as_deref()).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, namespace = server.namespace, "backup-driver starts");
     refuse_beside_the_original(&client, &server.namespace).await?;

@@ -3,8 +3,10 @@
 use anyhow::Result;
 use api::entity::PvcSnapshotId;
 use api::{BackupRepository, CloneFromSnapshot, Condition, Download, Progress, Reason, Snapshot, Upload, names};
+use connections::leftovers::{Silent, called};
 use connections::{Repositories, from_kube};
 use disk::DiskSnapshot;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use lifecycle::Problem;
@@ -47,7 +49,8 @@ pub(crate) async fn status(arguments: &StatusArguments, output: Output) -> Resul
 
 /// The cluster that the arguments name, or that the environment does.
 pub(crate) async fn connect(arguments: &ClusterArguments) -> Result<Client, Refused> {
-    if arguments.kubeconfig.is_none() && !environment_names_a_cluster() {
+    let none_is_named = arguments.kubeconfig.as_ref().is_none_or(|file| file.as_os_str().is_empty());
+    if none_is_named && !environment_names_a_cluster() {
         return Err(Refused::new("find the cluster: none was given", "name a cluster with --kubeconfig or KUBECONFIG"));
     }
     let connected = operator::client::connect(arguments.kubeconfig.as_deref()).await;
@@ -60,6 +63,12 @@ pub(crate) async fn connect(arguments: &ClusterArguments) -> Result<Client, Refu
         };
         Refused { code: exit::FAILED, ..Refused::new(Problem::chain(&error), fix) }
     })
+}
+
+/// Whether the API server says that there is no such namespace. Where our account may not ask, nobody knows.
+pub(crate) async fn lacks_namespace(client: &Client, name: &str) -> bool {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    matches!(namespaces.get_opt(name).await, Ok(None))
 }
 
 /// Alone among the commands on a cluster, `list` can do without one.
@@ -219,16 +228,30 @@ fn snapshot_id(namespace: &str, path: &str, disk_snapshot: Option<DiskSnapshot>)
 
 pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()> {
     let client = connect(&arguments.cluster).await.map_err(or_a_repository)?;
-    let repositories = Repositories::new(client.clone(), &arguments.cluster.velero_namespace);
+    let velero_namespace = &arguments.cluster.velero_namespace;
+    if lacks_namespace(&client, velero_namespace).await {
+        let message = format!("find the repositories' keys: there is no namespace {velero_namespace}");
+        let fix = "let --velero-namespace or VELERO_NAMESPACE name Velero's namespace";
+        return Err(Refused::new(message, fix).into());
+    }
+    let repositories = Repositories::new(client.clone(), velero_namespace);
+    let mut silent = Silent::default();
     let (mut found, mut seen, mut failures) = (Vec::new(), std::collections::BTreeSet::new(), Failures::default());
     for described in all::<BackupRepository>(&client).await? {
         for namespace in described.namespaces() {
+            let name = called(&described, namespace);
+            if silent.knows(&described) {
+                let reason = Reason::StoreUnreachable;
+                failures.others.push(format!("{name}: {reason}: its store did not answer a moment ago"));
+                continue;
+            }
             let repository = match repositories.open(&described, namespace).await {
                 Ok(repository) => repository,
                 // nothing was ever backed up from this namespace
                 Err(problem) if problem.reason == Reason::RepositoryMissing => continue,
                 Err(problem) => {
-                    failures.others.push(problem.to_string());
+                    silent.note(&described, &problem);
+                    failures.others.push(format!("{name}: {problem}"));
                     continue;
                 }
             };
@@ -239,17 +262,24 @@ pub(crate) async fn list(arguments: &ListArguments, output: Output) -> Result<()
             match repository.points().await {
                 Ok(points) => {
                     let damaged = points.damaged.iter().map(|(_, error)| damage(error));
-                    failures.unreadable.extend(damaged.map(|damage| format!("{}: {damage}", repository.place())));
+                    failures
+                        .unreadable
+                        .extend(damaged.map(|damage| format!("{name}: {}: {damage}", repository.place())));
                     let found_here = points.readable.into_iter();
                     found.extend(found_here.map(|point| Found::new(&described, namespace, point)));
                 }
-                Err(error) => failures.others.push(format!("{:#}", anyhow::Error::from(error))),
+                Err(error) => failures.others.push(format!("{name}: {:#}", anyhow::Error::from(error))),
             }
         }
     }
-    found.retain(|found| arguments.path.as_ref().is_none_or(|path| *path == found.point.path));
+    found.retain(|found| arguments.path.as_ref().is_none_or(|wanted| is_meant(&found.point.path, wanted)));
     found.sort_by_key(|found| found.point.time);
     listed(found, failures, output)
+}
+
+/// Whether a disk is the one that was asked for: by its path, or as the table shows it, without the first `/`.
+fn is_meant(path: &str, wanted: &str) -> bool {
+    path == wanted || path.trim_start_matches('/') == wanted
 }
 
 /// What could not be listed, and why.
@@ -273,18 +303,24 @@ struct Listed {
 fn listed(found: Vec<Found>, failures: Failures, output: Output) -> Result<()> {
     let code = if failures.others.is_empty() { exit::DIFFERS } else { exit::FAILED };
     let failures = [failures.unreadable, failures.others].concat();
-    if failures.is_empty() || output == Output::Text {
+    // nobody knows that there are none where some could not be looked for
+    if failures.is_empty() || (output == Output::Text && !found.is_empty()) {
         output::result(output, &found, || list_text(&found))?;
     }
     if failures.is_empty() {
         return Ok(());
     }
-    let failure = Refused {
-        message: format!("list restore points: {}", failures.join("; ")),
-        fix: "mend what is named; the others are listed".into(),
-        code,
-    };
+    let fix = if found.is_empty() { "mend what is named" } else { "mend what is named; the others are listed" };
+    let failure = Refused { message: told(&failures), fix: fix.into(), code };
     Err(WithResult::new(failure, &Listed { restore_points: found, failures }).into())
+}
+
+/// One failure a line.
+fn told(failures: &[String]) -> String {
+    match failures {
+        [one] => format!("list restore points: {one}"),
+        several => format!("list restore points: {} failures:\n  {}", several.len(), several.join("\n  ")),
+    }
 }
 
 fn list_text(found: &[Found]) -> String {
@@ -357,6 +393,21 @@ mod tests {
         ] {
             assert_eq!(snapshot_id("shop", path, disk_snapshot), None, "{situation}");
         }
+    }
+
+    #[test]
+    fn a_disk_is_found_by_what_the_table_shows() {
+        for (wanted, meant) in [("/shop/data", true), ("shop/data", true), ("data", false), ("shop/data-2", false)] {
+            assert_eq!(is_meant("/shop/data", wanted), meant, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn each_failure_has_a_line_of_its_own() {
+        let one = "br-1 (namespace shop): RepositoryPasswordWrong: open it".to_owned();
+        assert_eq!(told(std::slice::from_ref(&one)), format!("list restore points: {one}"));
+        let lines = told(&[one, "br-2 (namespace bank): BucketMissing: list it".to_owned()]);
+        assert_eq!(lines.lines().filter(|line| line.starts_with("  br-")).count(), 2, "{lines}");
     }
 
     #[test]

@@ -43,6 +43,8 @@ use crate::interrupt::Interrupt;
 /// What is logged unless RUST_LOG says otherwise. Where the SDK looked for keys to a bucket, it tells in a page; that there are none is in
 /// the failure.
 const LOG: &str = "warn,aws_config=error";
+/// As [`LOG`]; what is warned of there, mistakes in settings and certificates that nobody checks, is among the findings.
+const LOG_OF_DOCTOR: &str = "warn,aws_config=error,connections::vcenters=error";
 
 /// Calls of the system that cannot be taken back (a name server, a network file system) are left alone after this long.
 const LAST_CALLS: Duration = Duration::from_millis(500);
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
-    let log = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
+    let log = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(log_of(&arguments.command)));
     let lines = tracing_subscriber::fmt().with_env_filter(log).without_time().with_target(false);
     // a terminal that was closed takes no line, and an attempt to tell of that there would end the command with a panic
     let lines = lines.log_internal_errors(false);
@@ -92,6 +94,10 @@ async fn run(command: &Command, output: Output) -> Result<()> {
         }
     };
     interrupt.bound(work).await
+}
+
+fn log_of(command: &Command) -> &'static str {
+    if matches!(command, Command::Doctor(_)) { LOG_OF_DOCTOR } else { LOG }
 }
 
 /// The command line cannot be understood, or asked for help. Only the arguments themselves tell who reads the answer.

@@ -91,7 +91,8 @@ impl Centers {
         Self { slips, ..self }
     }
 
-    /// Names in the Secret that nobody reads and that are near known ones, each with its line and the one that may be meant.
+    /// Names in the Secret that nobody reads and that are near known ones, each with its line and the one that may be meant; and values in
+    /// quotes that are none.
     pub fn slips(&self) -> &[String] {
         &self.slips
     }

@@ -3,20 +3,21 @@
 //!
 //! What may be left over is always listed before those who may own it: a new one's owner is then listed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+use api::parameters::key;
 use api::velero::{Backup, BackupStorageLocation, VolumeSnapshotLocation};
 use api::{
-    BackupRepository, BackupRepositoryClaim, CloneFromSnapshot, DeleteSnapshot, Download, REPOSITORY_DRIVER, Reason,
-    Snapshot, Timestamp, Upload, names,
+    BackupRepository, BackupRepositoryClaim, CloneFromSnapshot, CredentialSecret, DeleteSnapshot, Download,
+    REPOSITORY_DRIVER, Reason, Snapshot, Timestamp, Upload, names,
 };
 use disk::{DiskId, DiskSnapshot};
 use k8s_openapi::api::core::v1::{PersistentVolume, Secret};
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::api::ListParams;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::orphans::claims::{Asking, unasked};
 use lifecycle::orphans::new_disks;
@@ -34,6 +35,8 @@ use crate::{Migrations, Repositories, from_kube, from_repository, from_vsphere};
 
 /// Pause between two calls to vCenter: a look is never more than ten calls a second.
 const BETWEEN_CALLS: Duration = Duration::from_millis(100);
+/// How many repositories of a store that does not answer are named.
+const NAMED: usize = 5;
 /// Volumes that are listed at a time.
 const PAGE: u32 = 500;
 
@@ -187,21 +190,95 @@ pub struct Listed {
     pub points: Vec<Point>,
 }
 
-/// Every repository that the cluster knows, once each, with its restore points; and why others could not be looked at.
+/// What is known of stores that did not answer a moment ago: a second look at one would wait as long as the first, and say the same.
+#[derive(Default, Clone)]
+pub struct Silent(Vec<Store>);
+
+/// A store and how it is reached, keys included: whatever differs in the folder or the format alone shares it.
+#[derive(Clone, PartialEq)]
+struct Store {
+    parameters: BTreeMap<String, String>,
+    credential_secret: Option<CredentialSecret>,
+}
+
+impl Store {
+    fn of(described: &BackupRepository) -> Self {
+        let mut parameters = described.repository_parameters.clone();
+        for of_the_folder in [key::LEGACY_PREFIX, key::STORAGE_PREFIX, key::REPOSITORY_FORMAT] {
+            parameters.remove(of_the_folder);
+        }
+        Self { parameters, credential_secret: described.credential_secret.clone() }
+    }
+}
+
+impl Silent {
+    /// Notes the store of that description, where that is what is the matter with it.
+    pub fn note(&mut self, described: &BackupRepository, problem: &Problem) {
+        if problem.reason == Reason::StoreUnreachable && !self.knows(described) {
+            self.0.push(Store::of(described));
+        }
+    }
+
+    /// Whether the store of that description did not answer.
+    pub fn knows(&self, described: &BackupRepository) -> bool {
+        self.position(described).is_some()
+    }
+
+    /// Which of those that were noted it is, counted from 0.
+    pub fn position(&self, described: &BackupRepository) -> Option<usize> {
+        let store = Store::of(described);
+        self.0.iter().position(|known| *known == store)
+    }
+}
+
+/// How messages call a repository.
+pub fn called(described: &BackupRepository, namespace: &str) -> String {
+    format!("{} (namespace {namespace})", described.name_any())
+}
+
+/// Why what is called so was not asked; `None` where all were.
+pub fn not_asked(act: &str, who: &[String]) -> Option<Problem> {
+    let named: Vec<&str> = who.iter().take(NAMED).map(String::as_str).collect();
+    let more = who.len().saturating_sub(named.len());
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    let cause = || format!("{act}: the store did not answer a moment ago: {}{more}", named.join(", "));
+    (!named.is_empty()).then(|| Problem::passing(Reason::StoreUnreachable, cause()))
+}
+
+/// Every repository that the cluster knows, once each, with its restore points.
+#[derive(Debug, Default)]
+pub struct AllListed {
+    /// Those that could be looked at.
+    pub listed: Vec<Listed>,
+    /// Why others could not.
+    pub problems: Vec<Problem>,
+    /// Those that were not asked, as their store did not answer who asked before.
+    pub unasked: Option<Problem>,
+}
+
+/// Looks at every repository. Of a store that is `silent`, or becomes so, no other one is asked.
 ///
 /// # Errors
 /// When the BackupRepositories cannot be listed.
-pub async fn restore_points(client: &Client, opens: &Repositories) -> Result<(Vec<Listed>, Vec<Problem>), Problem> {
+pub async fn restore_points(client: &Client, opens: &Repositories, mut silent: Silent) -> Result<AllListed, Problem> {
     let (mut listed, mut problems, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    let mut left_out = Vec::new();
     for described in
         all::<BackupRepository>(client).await?.into_iter().filter(|r| r.repository_driver == REPOSITORY_DRIVER)
     {
         for namespace in described.namespaces() {
+            let name = called(&described, namespace);
+            let named = |problem: Problem| Problem { cause: format!("{name}: {}", problem.cause), ..problem };
+            if silent.knows(&described) {
+                left_out.push(name);
+                continue;
+            }
             let repository = match opens.open(&described, namespace).await {
                 Ok(repository) => repository,
                 Err(problem) if problem.reason == Reason::RepositoryMissing => continue, // nothing was ever backed up
                 Err(problem) => {
-                    problems.push(problem);
+                    silent.note(&described, &problem);
+                    problems.push(named(problem));
                     continue;
                 }
             };
@@ -213,11 +290,12 @@ pub async fn restore_points(client: &Client, opens: &Repositories) -> Result<(Ve
                     let points = points.iter().map(point).collect();
                     listed.push(Listed { repository, described: described.clone(), points });
                 }
-                Err(error) => problems.push(from_repository("list restore points", &error)),
+                // its store did answer: the next repository in it is asked
+                Err(error) => problems.push(named(from_repository("list restore points", &error))),
             }
         }
     }
-    Ok((listed, problems))
+    Ok(AllListed { listed, problems, unasked: not_asked("list restore points", &left_out) })
 }
 
 fn point(point: &repository::RestorePoint) -> Point {
@@ -384,7 +462,44 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kube::ResourceExt as _;
+
+    #[test]
+    fn a_store_that_did_not_answer_is_not_waited_for_once_a_repository_and_another_one_is() {
+        let described = |name: &str, prefix: &str, url: &str, keys: Option<&str>| {
+            let mut described = BackupRepository::new(name);
+            let map = [(key::BUCKET, "b"), (key::STORAGE_PREFIX, prefix), (key::S3_URL, url)];
+            described.repository_parameters = map.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let named = |keys: &str| CredentialSecret { name: keys.to_owned(), ..CredentialSecret::default() };
+            described.credential_secret = keys.map(named);
+            described
+        };
+        let (dead, other) = ("http://dead:9000", "http://other:9000");
+        let (refused, mute) = (Reason::StoreAccessDenied, Reason::StoreUnreachable);
+        let mut silent = Silent::default();
+        let asked = described("br-1", "shop", dead, None);
+        silent.note(&asked, &Problem::passing(refused, "list it: access denied"));
+        assert!(!silent.knows(&asked), "a refusal is an answer");
+        silent.note(&asked, &Problem::passing(mute, "list it: no answer"));
+        let cases = [
+            ("the same", described("br-1", "shop", dead, None), true),
+            ("another folder of it", described("br-2", "bank", dead, None), true),
+            ("another server", described("br-3", "shop", other, None), false),
+            ("other keys, as where there were none to sign with", described("br-4", "shop", dead, Some("keys")), false),
+        ];
+        for (situation, described, is_silent) in cases {
+            assert_eq!(silent.knows(&described), is_silent, "{situation}");
+        }
+    }
+
+    #[test]
+    fn who_was_not_asked_is_named_and_never_floods_the_screen() {
+        assert_eq!(not_asked("list restore points", &[]), None);
+        let who: Vec<_> = (0..7).map(|n| called(&BackupRepository::new(&format!("br-{n}")), "shop")).collect();
+        let told = not_asked("list restore points", &who).map(|problem| (problem.reason, problem.cause));
+        let (reason, cause) = told.unwrap_or_else(|| unreachable!("seven of them"));
+        assert_eq!(reason, Reason::StoreUnreachable);
+        assert!(cause.contains("br-0 (namespace shop), br-1") && cause.ends_with(", and 2 more"), "{cause}");
+    }
 
     #[test]
     fn one_bucket_is_looked_through_once_however_many_namespaces_lie_in_it() {

@@ -136,6 +136,7 @@ pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
     let problem = Problem::passing(reason, format!("{act}: {cause}"));
     match error {
         kube::Error::Auth(_) => problem.with_fix(Some(LOG_IN.to_owned())),
+        kube::Error::Api(status) if status.code == 401 => problem.with_fix(Some(KNOWN_BY_NOBODY.to_owned())),
         _ if quota => problem.with_fix(Some(RAISE_THE_QUOTA.to_owned())),
         _ => problem,
     }
@@ -143,6 +144,10 @@ pub fn from_kube(act: &str, error: &kube::Error) -> Problem {
 
 /// What helps where no credential for the API server is to be had.
 const LOG_IN: &str = "Log in to the cluster as kubectl does, or mend what is named in the kubeconfig.";
+
+/// What helps where the API server answers 401: not a right is lacking, the login is.
+const KNOWN_BY_NOBODY: &str = "The API server knows nobody by this token or certificate: log in to the cluster again as kubectl does, or \
+                               put one into the kubeconfig that has not run out. Where it has just started, it knows it in a moment.";
 
 /// What Kubernetes says where a namespace may have no more of something; it answers 403 as where a right is missing.
 const QUOTA: &str = "exceeded quota";
@@ -162,6 +167,18 @@ mod tests {
         let said = problem.message();
         assert!(said.starts_with("list nodes: log in to the cluster: `aws` failed"), "{said}");
         assert!(said.ends_with(LOG_IN), "{said}");
+    }
+
+    #[test]
+    fn a_token_that_has_run_out_is_told_as_a_login_that_fails_and_not_as_a_role_to_apply_again() {
+        let answers = |code, message: &str| {
+            let status = kube::core::Status { code, message: message.to_owned(), ..kube::core::Status::default() };
+            from_kube("list nodes", &kube::Error::Api(status.boxed()))
+        };
+        let (unknown, forbidden) = (answers(401, "Unauthorized"), answers(403, "nodes is forbidden"));
+        assert_eq!((unknown.reason, unknown.again), (Reason::ClusterForbidden, Again::Later));
+        assert_eq!(unknown.message(), format!("list nodes: Unauthorized. {KNOWN_BY_NOBODY}"));
+        assert_eq!((forbidden.reason, forbidden.fix), (Reason::ClusterForbidden, None), "a right that is lacking");
     }
 
     #[test]

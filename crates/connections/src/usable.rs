@@ -47,8 +47,9 @@ impl Usable {
         if described.repository_driver != REPOSITORY_DRIVER {
             return Err(invalid(format!("its driver is `{}`, not `{REPOSITORY_DRIVER}`", described.repository_driver)));
         }
-        let parameters =
-            RepositoryParameters::from_map(&described.repository_parameters).map_err(|e| invalid(e.to_string()))?;
+        let written = &described.repository_parameters;
+        let parameters = RepositoryParameters::from_map(written);
+        let parameters = parameters.map_err(|e| invalid(lifecycle::parameters::unusable(&e, written)))?;
         let endpoint = parameters.s3_url.as_deref().map(S3Options::parse_endpoint).transpose();
         // a user or password in it is refused, and not repeated: it would be shown wherever the repository is named
         let endpoint = endpoint.map_err(|e| invalid(format!("parameter `s3Url`: {e}")))?;
@@ -105,11 +106,16 @@ mod tests {
             described.repository_parameters.remove(key);
             described
         };
+        let with = |mut described: BackupRepository, key: &str| {
+            described.repository_parameters.insert(key.to_owned(), "b".to_owned());
+            described
+        };
         let other = BackupRepository { repository_driver: "nfs.example.com".to_owned(), ..described(&[]) };
         let garbage = "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n";
         let cases = [
             (without("bucket"), "`bucket` is missing"),
             (without("region"), "`region` is missing"),
+            (with(without("bucket"), "Bucket"), "`bucket` is missing; `Bucket` is there, and names mind case"),
             (described(&[("bucket", "")]), "`bucket` is empty"),
             (described(&[("bucket", "my bucket")]), "`bucket` is `my bucket`"),
             (described(&[("s3Url", "ftp://store")]), "parameter `s3Url`"),

@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use vsphere::secret::{SectionError, VirtualCenter};
-use vsphere::{Deleted, Trust, Vcenter};
+use vsphere::{Config, Deleted, Trust, Vcenter};
 
 use crate::ca_files::CaFiles;
 use crate::centers::Centers;
@@ -218,6 +218,9 @@ impl Vcenters {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => {}
                 Err(problem) if problem.reason == Reason::ClusterForbidden => {
+                    let because = vcenter::forbidden(place, settings.decoupling_switched_off(flavor.flavor));
+                    let because = because.map(|because| format!("; {because}")).unwrap_or_default();
+                    let problem = Problem { cause: format!("{}{because}", problem.cause), ..problem };
                     refused = Some(problem.with_fix(Some(MAY_BE_READ.to_owned())));
                 }
                 Err(problem) => return Err(problem),
@@ -332,7 +335,7 @@ struct Described<'s> {
     place: String,
     key: String,
     sections: Vec<VirtualCenter>,
-    /// Names that nobody reads.
+    /// Names that nobody reads, and values in quotes that are none.
     slips: Vec<String>,
 }
 
@@ -383,13 +386,24 @@ impl<'s> Described<'s> {
                 })
             });
             let client = config.and_then(|config| {
-                let file = match (&config.trust, &section.ca_file) {
+                let (at, fix) = match (&config.trust, &section.ca_file) {
                     (Trust::CaFile(_), Some(file)) => {
-                        format!("[VirtualCenter \"{}\"], `ca-file` `{}`: ", section.host, file.display())
+                        let entry = file.file_name().filter(|_| self.bundled(file).is_some());
+                        let entry = entry.map(|name| format!("key `{}` of the Secret", name.to_string_lossy()));
+                        let from = entry.as_ref().map(|entry| format!(", which is {entry}")).unwrap_or_default();
+                        let at =
+                            format!("[VirtualCenter \"{}\"], `ca-file` `{}`{from}: ", section.host, file.display());
+                        let into = entry.as_deref().unwrap_or("that file");
+                        (at, Some(format!("Put the certificates of vCenter's authority, in PEM, into {into}.")))
                     }
-                    _ => String::new(),
+                    _ => (String::new(), None),
                 };
-                Vcenter::new(config).map_err(|e| invalid(place, &format!("{file}{}", Problem::chain(&e))))
+                // who makes no request: whether anything but the file is wrong
+                let without = Config { trust: Trust::Insecure, ..config.clone() };
+                Vcenter::new(config).map_err(|e| {
+                    let fix = fix.filter(|_| Vcenter::new(without).is_ok());
+                    invalid(place, &format!("{at}{}", Problem::chain(&e))).with_fix(fix)
+                })
             });
             let server = client.as_ref().map(|client: &Vcenter| client.config().server());
             (server.unwrap_or_else(|_| format!("{}:{}", section.host, section.port)), client)
@@ -497,9 +511,11 @@ Qgm5iuD/tnHk2+Y34UxGt/nR9URcWYg=
         let centers = connect(&secret_of(&empty)).unwrap();
         assert_eq!(centers.unread(centers.all().next().unwrap()), None, "it was read");
         let useless = centers.only().unwrap().map(drop);
-        let words = ["vc.lab", "/etc/certs/ca.crt", "no certificate in PEM form"];
-        let told = useless.expect_err("it holds none").cause;
-        assert!(words.iter().all(|word| told.contains(word)), "{told}");
+        let words =
+            ["vc.lab", "/etc/certs/ca.crt", "which is key `ca.crt` of the Secret", "no certificate in PEM form"];
+        let told = useless.expect_err("it holds none");
+        assert!(words.iter().all(|word| told.cause.contains(word)), "{}", told.cause);
+        assert!(told.message().ends_with("in PEM, into key `ca.crt` of the Secret."), "{}", told.message());
     }
 
     #[tokio::test]

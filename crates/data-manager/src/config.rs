@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser as _};
 
 use crate::given::Given;
 
@@ -19,16 +19,22 @@ pub enum Command {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
     /// Namespace of Velero, where Uploads and Downloads live.
-    #[arg(long, short = 'n', env = "VELERO_NAMESPACE", default_value = "velero")]
+    #[arg(
+        long,
+        short = 'n',
+        env = "VELERO_NAMESPACE",
+        default_value = "velero",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     pub namespace: String,
     /// Name of this node: holder of leases and `status.processingNode`.
-    #[arg(long, env = "NODE_NAME")]
+    #[arg(long, env = "NODE_NAME", value_parser = NonEmptyStringValueParser::new())]
     pub node_name: String,
     /// Kubeconfig; in a pod the service account is used. An empty name is none, as with the original.
     #[arg(long, env = "KUBECONFIG", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub kubeconfig: Option<PathBuf>,
     /// `panic fatal error warning info debug trace`.
-    #[arg(long, default_value = "info")]
+    #[arg(long, default_value = "info", value_parser = operator::telemetry::level)]
     pub log_level: String,
     /// `text` or `json`.
     #[arg(long, default_value = "text")]
@@ -82,6 +88,16 @@ pub struct Accepted {
     cluster_id: Option<String>,
 }
 
+impl Accepted {
+    /// What a user would miss who gives these a value; a sentence for the log.
+    pub fn missed(&self) -> Option<String> {
+        operator::without_effect(&[
+            ("--kubecontext", self.kubecontext.as_deref()),
+            ("--profiler-address", self.profiler_address.as_deref()),
+        ])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -115,6 +131,20 @@ mod tests {
         for quiet in ["", "--kubeconfig= --profiler-address=", "--use-secret", "--use-secret=true --insecure-Flag", all]
         {
             assert_eq!(server(quiet).given.missed(), None, "{quiet}");
+        }
+        let missed = config.accepted.missed().unwrap();
+        assert!(missed.ends_with(": --kubecontext, --profiler-address"), "{missed}");
+        assert_eq!(server("--kubeconfig= --profiler-address= --log-level=").accepted.missed(), None);
+    }
+
+    #[test]
+    fn what_would_find_nothing_or_log_nothing_is_refused_at_the_start() {
+        for wrong in ["--node-name=", "--namespace=", "--log-level=inof"] {
+            let node = (!wrong.starts_with("--node-name")).then_some("--node-name=node-a");
+            let words = ["datamgr", "server", wrong].into_iter().chain(node);
+            let refused = Command::try_parse_from(words).unwrap_err().to_string();
+            let (flag, _) = wrong.split_once('=').unwrap();
+            assert!(refused.contains(flag), "{wrong}: {refused}");
         }
     }
 }

@@ -49,6 +49,9 @@ pub async fn run(config: Config) -> Result<()> {
     if let Some(missed) = config.given.missed() {
         tracing::warn!("{missed}");
     }
+    if let Some(missed) = config.accepted.missed() {
+        tracing::warn!("{missed}");
+    }
 
     let (leases, given_back) =
         Leases::transfers(client.clone(), &config.namespace, &config.node_name).watched(&metrics);

@@ -11,10 +11,10 @@ pub mod status;
 use std::time::Duration;
 
 use api::conditions::{self, BACKUP_FOUND, READY};
-use api::entity::EntityId;
+use api::entity::{EntityId, PvcSnapshotId};
 use api::{
     BackupRepository, DeletePhase, DeleteSnapshot, Reason, Timestamp, Upload, UploadPhase, WITHOUT_BACKUP_REPOSITORY,
-    Weight, labels,
+    Weight, labels, names,
 };
 use disk::DiskSnapshot;
 use k8s_openapi::jiff::SignedDuration;
@@ -182,6 +182,31 @@ const NAME_THE_NAMESPACE: &str = "Make a new one with the id that status.snapsho
 
 const NAME_THE_NAMESPACE_OR_REACH: &str = "Let the keys read and delete in the original's folder. Where it is no backup of the original, make a \
                                            new one with the id that status.snapshotID of the Snapshot says: it begins with `pvc:`.";
+
+/// Why what was found with the disk snapshot of the id is not what the id names: `found` (words such as `the restore point`), whose `path` is
+/// `/<namespace>/<claim>`, is of another claim of that namespace. Somebody has put two ids together, and one of the two is not meant.
+///
+/// `None` where nobody can say that: what an Upload made by hand wrote may name no claim, or the disk in its place.
+pub fn of_another_claim(delete: &DeleteSnapshot, found: &str, path: &str) -> Option<Problem> {
+    let EntityId::Claim { namespace, claim, .. } = delete.spec.snapshot_id.parse::<EntityId>().ok()? else {
+        return None;
+    };
+    let disk_snapshot = target(delete).ok()?.disk_snapshot;
+    let theirs = path.strip_prefix('/')?.strip_prefix(namespace.as_str())?.strip_prefix('/')?;
+    if theirs == claim || theirs == disk_snapshot.disk.as_str() || !names::is_object_name(theirs) {
+        return None;
+    }
+    let cause = format!(
+        "delete the backup of claim {namespace}/{claim}: {found} with that disk snapshot is of claim {namespace}/{theirs}, and the id names \
+         {namespace}/{claim}"
+    );
+    let theirs = PvcSnapshotId { namespace, claim: theirs.to_owned(), disk_snapshot };
+    let fix = format!(
+        "It stays. Make a new one: with the id `{theirs}` if that backup is meant, else with what `vsphere-backup list --output \
+         json` says of the other one as `snapshotID`."
+    );
+    Some(Problem::lasting(Reason::InvalidSpec, cause).with_fix(Some(fix)))
+}
 
 /// Whether only the disk snapshot is to be deleted: local mode.
 pub fn is_local(delete: &DeleteSnapshot) -> bool {

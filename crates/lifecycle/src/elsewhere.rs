@@ -77,7 +77,9 @@ impl OfOnePlace for BackupRepositoryClaim {
 
 /// Why nobody will look at an object of that kind.
 pub fn problem(kind: &str, namespace: &str, velero_namespace: &str) -> Problem {
-    let cause = format!("it is in namespace {namespace}; a {kind} is read in namespace {velero_namespace} only");
+    let article = if kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" };
+    let cause =
+        format!("it is in namespace {namespace}; {article} {kind} is read in namespace {velero_namespace} only");
     let fix = format!("Make it in namespace {velero_namespace} and delete this one.");
     Problem::lasting(Reason::WrongNamespace, cause).with_fix(Some(fix))
 }

@@ -102,19 +102,30 @@ pub struct Found {
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cluster flavor {}: ", self.flavor)?;
-        match &self.source {
-            Source::Setting => write!(f, "setting {SETTING} says so"),
-            Source::Driver(at, Some(word)) => write!(f, "{at} has {VARIABLE} `{word}`"),
-            Source::Driver(at, None) => write!(f, "{at} has no {VARIABLE}"),
-            Source::Nothing(hidden) if hidden.is_empty() => {
-                write!(f, "setting {SETTING} is not there, and no {CONTROLLER} was found")
-            }
+        f.write_str(&self.told(&format!("setting {SETTING} is not there")))
+    }
+}
+
+impl Found {
+    /// The flavor, and how it came to be known, where the user has set `word`, which is no flavor.
+    pub fn in_spite_of(&self, word: &str) -> String {
+        let told = self.told("the setting is not followed");
+        format!("setting {SETTING} is `{word}`, which is no flavor; {told}")
+    }
+
+    /// `unset` is why the setting does not decide.
+    fn told(&self, unset: &str) -> String {
+        let how = match &self.source {
+            Source::Setting => format!("setting {SETTING} says so"),
+            Source::Driver(at, Some(word)) => format!("{at} has {VARIABLE} `{word}`"),
+            Source::Driver(at, None) => format!("{at} has no {VARIABLE}"),
+            Source::Nothing(hidden) if hidden.is_empty() => format!("{unset}, and no {CONTROLLER} was found"),
             Source::Nothing(hidden) => {
                 let hidden: Vec<_> = hidden.iter().map(ToString::to_string).collect();
-                write!(f, "setting {SETTING} is not there, and our account may not read {}", hidden.join(", "))
+                format!("{unset}, and our account may not read {}", hidden.join(", "))
             }
-        }
+        };
+        format!("cluster flavor {}: {how}", self.flavor)
     }
 }
 

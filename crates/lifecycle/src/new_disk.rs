@@ -214,6 +214,15 @@ pub fn next_attempt(download: &Download, pause: Duration, now: Timestamp) -> Opt
     Some(now.checked_add(pause).map_or(last, |due| due.min(last)))
 }
 
+/// What helps where there is no such backup of an old version to make a disk for: who asked by hand may have left out the disk to write.
+pub fn which_disk(download: &Download) -> Option<String> {
+    (Owner::of(download) == Some(Owner::Unsaid)).then(|| {
+        "spec.protectedEntityID is not set: make a new one that names in it the disk to write (`ivd:<disk>`). Without it a disk is made, and \
+         only for a backup in the original's layout."
+            .to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -281,6 +290,14 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// A node whose clock is an hour slow writes times an hour old, one that is fast writes times to come.
+    #[test]
+    fn who_left_out_the_disk_to_write_is_told_so_and_velero_is_not() {
+        let by_hand = which_disk(&download("", None, None));
+        assert!(by_hand.is_some_and(|fix| fix.contains("spec.protectedEntityID")));
+        assert_eq!(which_disk(&download("awaited", None, None)), None, "Velero names none");
+        assert_eq!(which_disk(&download("", Some("ivd:d"), None)), None, "it is not left out");
+    }
+
     #[test]
     fn a_disk_that_was_written_by_a_node_with_a_wrong_clock_is_awaited_for_an_hour_all_the_same() {
         let mut written = download("awaited", Some("ivd:d"), Some(DownloadPhase::Completed));

@@ -35,6 +35,7 @@ mod publish;
 mod reported;
 pub mod stop;
 pub mod telemetry;
+mod unused;
 mod watches;
 
 pub use error::Error;
@@ -45,4 +46,5 @@ pub use metrics::Metrics;
 pub use pace::Pace;
 pub use publish::{Guard, Note, Publisher};
 pub use reported::{Reported, StatusPlace};
+pub use unused::without_effect;
 pub use watches::Watches;

@@ -27,7 +27,7 @@ pub enum Cause {
         user: String,
     },
     /// Not tried: earlier refusals, and another one could lock the account.
-    #[error("the login of `{user}` to vCenter {server} is not tried {}: it was refused {refusals} times", until(.next_try))]
+    #[error("the login of `{user}` to vCenter {server} is not tried {}: it was refused {}", until(.next_try), times(.refusals))]
     LoginHeldBack {
         /// `host:port`.
         server: String,
@@ -130,9 +130,13 @@ impl Cause {
 
 fn until(next_try: &Option<Duration>) -> String {
     match next_try {
-        Some(wait) => format!("for another {} s", wait.as_secs()),
+        Some(wait) => format!("for another {} s, unless the credentials change", wait.as_secs()),
         None => "again before the credentials change".to_owned(),
     }
+}
+
+fn times(refusals: &u32) -> String {
+    if *refusals == 1 { "once".to_owned() } else { format!("{refusals} times") }
 }
 
 fn thumbprint_shown(thumbprint: &Option<Thumbprint>) -> String {
@@ -348,6 +352,21 @@ mod tests {
             over.chain(),
             "did not succeed within 5 s; the last try said: vc.lab:443 answered with HTTP status 503"
         );
+    }
+
+    #[test]
+    fn a_login_that_is_held_back_says_how_long_and_that_other_credentials_are_not() {
+        let held = |refusals: u32, next_try: Option<Duration>| {
+            let (server, user) = ("vc.lab:443".to_owned(), "backup".to_owned());
+            Cause::LoginHeldBack { server, user, refusals, next_try }.to_string()
+        };
+        let first = held(1, Some(Duration::from_secs(200)));
+        assert!(
+            first.ends_with("not tried for another 200 s, unless the credentials change: it was refused once"),
+            "{first}"
+        );
+        let last = held(3, None);
+        assert!(last.ends_with("not tried again before the credentials change: it was refused 3 times"), "{last}");
     }
 
     #[test]

@@ -136,6 +136,8 @@ impl ParseError {
     }
 }
 
+/// The section of a vCenter.
+const CENTER: &str = "VirtualCenter";
 /// The variables that [`Settings::set`] reads.
 const VARIABLES: [&str; 8] =
     ["port", "user", "password", "ca-file", "thumbprint", "insecure-flag", "cluster-id", "datacenters"];
@@ -152,6 +154,8 @@ struct Settings {
     insecure: Option<bool>,
     cluster_id: Option<String>,
     datacenters: Option<String>,
+    /// Names that are a slip away from one that is read: that one, the name as it is written, and its line.
+    slips: Vec<(&'static str, String, usize)>,
 }
 
 struct Section {
@@ -173,10 +177,16 @@ pub fn parse(text: &str) -> Result<Vec<VirtualCenter>, ParseError> {
     let mut global = Settings::default();
     let mut centers: Vec<Section> = Vec::new();
     let mut within = None;
+    let mut misspelt = None;
     let lines = lines::read(text)?;
     for (number, line) in lines {
         match (line, within) {
-            (Line::Header(header), _) => within = Some(enter(header, number, &mut centers)?),
+            (Line::Header(header), _) => {
+                if slips::section(&header.name) == Some(CENTER) {
+                    misspelt = misspelt.or(Some(number));
+                }
+                within = Some(enter(header, number, &mut centers)?);
+            }
             (Line::Variable { .. }, None) => {
                 return Err(ParseError::new(
                     number,
@@ -189,8 +199,11 @@ pub fn parse(text: &str) -> Result<Vec<VirtualCenter>, ParseError> {
         }
     }
     if centers.is_empty() {
-        let last = text.lines().count().max(1);
-        return Err(ParseError::new(last, "a section `[VirtualCenter \"host\"]`, and there is none"));
+        let expected = "a section `[VirtualCenter \"host\"]`, and there is none";
+        return Err(match misspelt {
+            Some(line) => ParseError::new(line, format!("{expected}; `{CENTER}` may be meant in this header")),
+            None => ParseError::new(text.lines().count().max(1), expected),
+        });
     }
     centers.into_iter().map(|center| center.finish(&global)).collect()
 }
@@ -213,8 +226,8 @@ fn enter(header: Header, line: usize, centers: &mut Vec<Section>) -> Result<With
 }
 
 impl Settings {
-    fn set(&mut self, name: &str, value: Value, line: usize) -> Result<(), ParseError> {
-        let name = name.to_ascii_lowercase();
+    fn set(&mut self, written: &str, value: Value, line: usize) -> Result<(), ParseError> {
+        let name = written.to_ascii_lowercase();
         let set = |value: Value| match value {
             Value::Text(text) => Ok(text),
             Value::Alone => Err(ParseError::new(line, format!("`{name} = …`: this variable needs a value"))),
@@ -231,9 +244,15 @@ impl Settings {
             "insecure-flag" => self.insecure = Some(boolean(value, line)?),
             "cluster-id" => self.cluster_id = Some(set(value)?),
             "datacenters" => self.datacenters = Some(set(value)?),
-            _ => {}
+            _ => self.slips.extend(slips::variable(written).map(|meant| (meant, written.to_owned(), line))),
         }
         Ok(())
+    }
+
+    /// Where the name of a variable is written in another way.
+    fn slip_of(&self, name: &str) -> Option<String> {
+        let (_, written, line) = self.slips.iter().find(|(meant, ..)| *meant == name)?;
+        Some(format!("; `{written}` on line {line} may be meant"))
     }
 }
 
@@ -265,14 +284,22 @@ impl Section {
     fn finish(self, global: &Settings) -> Result<VirtualCenter, ParseError> {
         let (line, own) = (self.line, self.own);
         let ca_file_line = if own.ca_file.is_some() { own.ca_file_line } else { global.ca_file_line };
-        let missing = |name| ParseError::new(line, format!("`{name}` in this [VirtualCenter] section or in [Global]"));
+        let slip = |name| [&own, global].into_iter().find_map(|settings| settings.slip_of(name)).unwrap_or_default();
+        let slips = [slip("user"), slip("password")];
+        let missing = |name, slip: &str| {
+            ParseError::new(line, format!("`{name}` in this [VirtualCenter] section or in [Global]{slip}"))
+        };
+        let [no_user, no_password] = &slips;
         let text = |own: Option<String>, global: &Option<String>| {
             own.or_else(|| global.clone()).filter(|text| !text.is_empty())
         };
         Ok(VirtualCenter {
             port: own.port.or(global.port).unwrap_or(443),
-            user: text(own.user, &global.user).ok_or_else(|| missing("user"))?,
-            password: own.password.or_else(|| global.password.clone()).ok_or_else(|| missing("password"))?,
+            user: text(own.user, &global.user).ok_or_else(|| missing("user", no_user))?,
+            password: own
+                .password
+                .or_else(|| global.password.clone())
+                .ok_or_else(|| missing("password", no_password))?,
             ca_file: text(own.ca_file, &global.ca_file).map(PathBuf::from),
             thumbprint: own.thumbprint.or(global.thumbprint),
             insecure: own.insecure.or(global.insecure).unwrap_or(false),

@@ -172,7 +172,11 @@ async fn restore_point_size(
     let repository = ctx.repositories.open(described, from).await?;
     let found = restore_point(&repository, disk_snapshot).await?;
     let point = found.ok_or_else(|| {
-        let cause = format!("look for the restore point of {disk_snapshot}: the repository has none");
+        let cause = format!(
+            "look for the restore point of {disk_snapshot}: there is none in {}, the repository of namespace {from}, BackupRepository {}",
+            repository.place(),
+            described.name_any()
+        );
         Problem::lasting(Reason::RestorePointMissing, cause)
     })?;
     Ok(point.size())

@@ -8,7 +8,7 @@ use connections::{from_look_for_original, from_repository};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
-use lifecycle::delete::status::{self, Removed};
+use lifecycle::delete::status::{self, Looked, Removed};
 use lifecycle::delete::{self, Seen, Target, Waits, target};
 use lifecycle::stored::{FailedLook, failed_look, is_outside_our_folder};
 use lifecycle::{Problem, flavor, retry};
@@ -26,6 +26,8 @@ use crate::{Attempts, Context, Error, To};
 const DELETING: Duration = Duration::from_secs(300);
 /// How long opening the repository and deleting the restore point may take in one attempt.
 const FORGETTING: Duration = Duration::from_secs(120);
+/// How long the look may take whose restore point it is. A store that is away keeps no disk snapshot from going.
+const NAMING: Duration = Duration::from_secs(10);
 /// How soon it looks again where the Upload went meanwhile.
 const GONE: Duration = Duration::from_secs(2);
 
@@ -41,6 +43,11 @@ pub(super) async fn cancel_upload(asked: &DeleteSnapshot, seen: &Seen, ctx: &Con
         Ok(target) => target,
         Err(problem) => return fail(asked, &problem, ctx).await,
     };
+    if let (Some(namespace), Some(claim)) = (&upload.spec.source_namespace, &upload.spec.source_claim)
+        && let Some(problem) = delete::of_another_claim(asked, "the Upload", &format!("/{namespace}/{claim}"))
+    {
+        return fail(asked, &problem, ctx).await;
+    }
     let asked = &match find_first(asked, &target, Removes::WhatIsUnfinished, ctx).await {
         Ok(Some(place)) => {
             let before = asked.status.clone().unwrap_or_default();
@@ -105,11 +112,15 @@ pub(super) async fn erase(asked: &DeleteSnapshot, ctx: &Context) -> Result<Actio
         Ok(None) => before,
         Err(problem) => return not_erased(asked, &problem, ctx).await,
     };
+    // the restore point's removal asks again: this look is for the disk snapshot, which goes first
+    if let Ok(Some(problem)) = tokio::time::timeout(NAMING, of_another_claim(asked, &target, ctx)).await {
+        return fail(asked, &problem, ctx).await;
+    }
     let asked = &ctx.publish(asked, &status::erasing(&before, ctx.now())).await?;
     match erase_both(asked, &target, ctx).await {
         Ok(removed) => {
             let before = asked.status.clone().unwrap_or_default();
-            ctx.publish(asked, &status::completed(&before, removed, ctx.now())).await?;
+            ctx.publish(asked, &status::completed(&before, &removed, ctx.now())).await?;
             ctx.pauses.forget(&attempts_of(asked));
             Ok(Action::await_change())
         }
@@ -175,6 +186,18 @@ async fn has_point(described: &BackupRepository, from: &str, target: &Target, ct
     found.map(|point| point.is_some()).map_err(|e| from_repository("look for the restore point", &e))
 }
 
+/// Why the restore point of the disk snapshot is not what the id names; `None` also where nobody can look now.
+async fn of_another_claim(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Option<Problem> {
+    let from = target.namespace.as_deref().filter(|_| !delete::is_local(asked))?;
+    let described = described(asked, ctx).await.ok()?;
+    let repository = ctx.repositories.open(&described, from).await.ok()?;
+    let point = repository.find_readable(&target.disk_snapshot).await.ok()??;
+    delete::of_another_claim(asked, THE_POINT, &point.path)
+}
+
+/// What is found in a repository, in words.
+const THE_POINT: &str = "the restore point";
+
 fn late(act: &str) -> Problem {
     let cause = format!("{act}: not done within {} seconds", FORGETTING.as_secs());
     Problem::passing(Reason::StoreUnreachable, cause)
@@ -222,8 +245,11 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
     let described = described(asked, ctx).await?;
     let from = delete::namespace(asked, target, &described)?;
     let ours = match &from {
-        Some(from) => forget_point(&described, from, target, ctx).await,
-        None => Ok(false),
+        Some(from) => match forget_point(asked, &described, from, target, ctx).await {
+            Err(refused) if refused.reason == Reason::InvalidSpec => return Err(refused), // it is another one's
+            removed => removed,
+        },
+        None => Ok(None),
     };
     // in both formats: somebody may have chosen the other one between two attempts of an Upload
     let theirs = match forget_original(&described, target, ctx).await {
@@ -235,8 +261,11 @@ async fn forget(asked: &DeleteSnapshot, target: &Target, ctx: &Context) -> Resul
         removed => Some(removed),
     };
     let originals_refused = theirs.is_none();
-    let point = ours? | theirs.unwrap_or(Ok(false))?;
-    Ok(Removed { point, originals_refused, ..Removed::default() })
+    let ours = ours?;
+    let point = ours.unwrap_or(false) | theirs.unwrap_or(Ok(false))?;
+    let repository = asked.spec.backup_repository.clone();
+    let looked = Looked::InBucket { repository, namespace: from.map(|from| (from, ours.is_some())) };
+    Ok(Removed { point, originals_refused, looked, ..Removed::default() })
 }
 
 /// The format that backups are written in; `None` where nobody can tell.
@@ -258,27 +287,34 @@ async fn opened(described: &BackupRepository, from: &str, ctx: &Context) -> Resu
     }
 }
 
-/// Removes the restore point from the repository; `false`: there is none.
+/// Removes the restore point from the repository; `false`: it has none; `None`: there is no repository.
+///
+/// # Errors
+/// `InvalidSpec` where it is [another claim's](delete::of_another_claim).
 async fn forget_point(
+    asked: &DeleteSnapshot,
     described: &BackupRepository,
     from: &str,
     target: &Target,
     ctx: &Context,
-) -> Result<bool, Problem> {
-    let Some(repository) = opened(described, from, ctx).await? else { return Ok(false) };
+) -> Result<Option<bool>, Problem> {
+    let Some(repository) = opened(described, from, ctx).await? else { return Ok(None) };
     // an older driver noted nothing when it backed this namespace up. First: what is noted only after the removal would be called missing
     // by the attempt that comes after one that could not note it
     note_namespace(described, from, ctx).await?;
     let failed = |e: repository::Error| from_repository("delete the restore point", &e);
     let mut was_there = false;
     while let Some(point) = repository.find_readable(&target.disk_snapshot).await.map_err(failed)? {
+        if let Some(problem) = delete::of_another_claim(asked, THE_POINT, &point.path) {
+            return Err(problem);
+        }
         repository.forget(&point.id).await.map_err(failed)?;
         tracing::info!(point = %point.id, disk_snapshot = %target.disk_snapshot, "deleted the restore point");
         was_there = true;
     }
     // also where there was no restore point: what a cancelled upload had sent lies there
     note_deletion(described, ctx).await;
-    Ok(was_there)
+    Ok(Some(was_there))
 }
 
 /// Removes what lies in the original's layout of it: a whole backup, or what was never finished; `false`: nothing.

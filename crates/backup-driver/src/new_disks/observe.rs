@@ -117,7 +117,7 @@ async fn size_of(download: &Download, source: &DiskSnapshot, ctx: &Context) -> R
     let found = found.ok_or_else(|| {
         let bucket = described.repository_parameters.get(api::parameters::key::BUCKET).map_or("", String::as_str);
         let cause = format!("look for the backup {source}: bucket {bucket} has none in the original's layout");
-        Problem::lasting(Reason::RestorePointMissing, cause)
+        Problem::lasting(Reason::RestorePointMissing, cause).with_fix(new_disk::which_disk(download))
     })?;
     Ok(found.size())
 }

@@ -20,10 +20,8 @@ use lifecycle::doctor::rights::{self, Right, Within};
 use lifecycle::doctor::{Finding, Matter};
 use lifecycle::flavor::Flavor;
 
-use super::Doctor;
+use super::{AT_ONCE, Doctor};
 
-/// Questions to the API server at once.
-const AT_ONCE: usize = 8;
 /// The Deployment of Velero, and what is part of the name of our plugin's image.
 const VELERO: &str = "velero";
 const PLUGIN_IMAGE: &str = "velero-plugin-for-vsphere";

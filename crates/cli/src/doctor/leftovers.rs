@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use api::{BackupRepository, DownloadPhase, Reason, Upload, UploadPhase, names};
+use connections::leftovers::AllListed;
 use connections::{Repositories, Vcenters, from_kube, from_repository, leftovers};
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::SignedDuration;
 use kube::api::ListParams;
@@ -11,12 +13,12 @@ use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::doctor::leftovers::{Left, judge};
 use lifecycle::doctor::{Finding, Matter};
-use lifecycle::orphans::Installation;
 use lifecycle::orphans::leases::{Transfer, goes, made};
+use lifecycle::orphans::{Installation, Kind};
 
 use repository::store::Store as _;
 
-use super::Doctor;
+use super::{AT_ONCE, Doctor};
 
 /// A bucket may take so long to say what is open in it.
 const A_BUCKET: Duration = Duration::from_secs(40);
@@ -50,9 +52,12 @@ impl Doctor {
 
     fn tell(&mut self, left: Left, found: Result<Vec<String>, Problem>) {
         match found {
+            // of those that could not be looked for nobody knows whether there are none
+            Ok(found) if found.is_empty() && self.unlooked.contains(&left.kind()) => {}
             Ok(found) => self.find(judge(left, &found)),
             // why it could not be looked at has a finding of its own: it was asked before
             Err(problem) => {
+                self.unlooked.push(left.kind());
                 let seen = format!("leftovers of kind {} could not be looked for: {problem}", left.kind().as_str());
                 let fix = "Mend the problem, then run doctor again.";
                 self.find(Finding::warning(Matter::Leftovers, seen, "There may be some.", fix).because(problem.reason));
@@ -121,12 +126,24 @@ impl Doctor {
 
     /// In every bucket that answers; of the others it is told that nobody knows.
     async fn left_open_uploads(&mut self, opens: &Repositories) -> Result<Vec<String>, Problem> {
+        let folders = leftovers::folders(self.all().await?);
+        let (silent, asked): (Vec<_>, Vec<_>) = folders.into_iter().partition(|described| self.silent.knows(described));
+        let this: &Self = self;
+        let looks = stream::iter(&asked).map(|described| this.left_open_in(described, opens));
+        let looked: Vec<_> = looks.buffered(AT_ONCE).collect().await;
         let mut found = Vec::new();
-        for described in leftovers::folders(self.all().await?) {
-            match self.left_open_in(&described, opens).await {
+        for (described, looked) in asked.iter().zip(looked) {
+            match looked {
                 Ok(open) => found.extend(open),
-                Err(problem) => self.tell(Left::OpenUpload, Err(problem)),
+                Err(problem) => {
+                    self.silent.note(described, &problem);
+                    self.tell(Left::OpenUpload, Err(problem));
+                }
             }
+        }
+        let silent: Vec<_> = silent.iter().map(|described| described.name_any()).collect();
+        if let Some(problem) = leftovers::not_asked("look for uploads in parts", &silent) {
+            self.tell(Left::OpenUpload, Err(problem));
         }
         Ok(found)
     }
@@ -149,12 +166,19 @@ impl Doctor {
 
     /// Restore points without an owner; what keeps a repository from being opened is told as it is met.
     async fn left_restore_points(&mut self, opens: &Repositories, cluster: &str) -> Result<Vec<String>, Problem> {
-        let (listed, problems) = leftovers::restore_points(&self.client, opens).await?;
+        let AllListed { listed, problems, unasked } =
+            leftovers::restore_points(&self.client, opens, self.silent.clone()).await?;
         for problem in &problems {
             self.find(Finding::of(Matter::Storage, problem));
+            self.unlooked.push(Kind::RestorePoint);
+        }
+        let is_whole = problems.is_empty() && unasked.is_none();
+        if let Some(problem) = unasked {
+            let removed = self.settings.orphans().remove_restore_points;
+            self.tell(Left::RestorePoint { removed }, Err(problem));
         }
         let count: usize = listed.iter().map(|listed| listed.points.len()).sum();
-        if problems.is_empty() {
+        if is_whole {
             let seen = format!("{} repositories can be opened; they hold {count} restore points", listed.len());
             self.find(Finding::ok(Matter::Storage, seen));
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use api::{Timestamp, names};
+use connections::leftovers::Silent;
 use connections::{Repositories, Settings, Vcenters, from_kube};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::ListParams;
@@ -19,10 +20,14 @@ use kube::{Api, Client, ResourceExt as _};
 use lifecycle::Problem;
 use lifecycle::doctor::clocks::{self, Clock};
 use lifecycle::doctor::{Finding, Matter, definitions, flavor, library, settings, storage};
+use lifecycle::orphans::Kind;
 
 use crate::args::{DoctorArguments, Output};
+use crate::cluster::lacks_namespace;
 use shown::Report;
 
+/// Questions at once, to the API server or to stores.
+const AT_ONCE: usize = 8;
 /// A look at the cluster may take so long.
 const A_LOOK: Duration = Duration::from_secs(120);
 /// A look at every disk, or at every bucket. One that does not answer is found out long before; this is for thousands of them.
@@ -38,6 +43,10 @@ struct Doctor {
     clocks: Vec<Clock>,
     /// Why vCenter cannot be used: a password that was refused is not tried a second time.
     vcenter_trouble: Option<Problem>,
+    /// Stores that did not answer: nobody waits for one a second time.
+    silent: Silent,
+    /// Kinds of leftovers that could not be looked for everywhere.
+    unlooked: Vec<Kind>,
 }
 
 pub(crate) async fn run(arguments: &DoctorArguments, output: Output) -> Result<()> {
@@ -68,8 +77,12 @@ async fn examine(client: Client, velero_namespace: &str, probe_store: bool) -> V
         findings: Vec::new(),
         clocks: Vec::new(),
         vcenter_trouble: None,
+        silent: Silent::default(),
+        unlooked: Vec::new(),
     };
-    if doctor.in_time(Matter::Cluster, async |doctor| doctor.look_at_the_cluster().await).await {
+    if doctor.in_time(Matter::Cluster, async |doctor| doctor.look_at_the_cluster().await).await
+        && doctor.finds_the_namespace().await
+    {
         doctor.look_everywhere().await;
     }
     doctor.findings
@@ -94,7 +107,7 @@ impl Doctor {
         // its waits are bounded one by one: a probe that was cut off would leave its objects
         let looked = self.look_at_stores(&repositories).await;
         self.conclude(Matter::Storage, looked);
-        self.in_time(Matter::Storage, async |doctor| doctor.look_for_clear_keys().await).await;
+        self.in_time(Matter::Storage, async |doctor| doctor.look_at_descriptions().await).await;
         self.in_time(Matter::Leftovers, async |doctor| doctor.look_for_leftovers(&centers, &repositories).await).await;
         centers.close().await;
         self.findings.push(clocks::judge(&self.clocks));
@@ -118,7 +131,11 @@ impl Doctor {
     /// Says why a look failed. Whether it ended well.
     fn conclude(&mut self, matter: Matter, looked: Result<(), Problem>) -> bool {
         if let Err(problem) = &looked {
-            self.find(Finding::of_look(matter, problem));
+            self.find(match matter {
+                // who is refused even there sees nothing at all, and no finding is told as good news
+                Matter::Cluster => Finding::of(matter, problem),
+                _ => Finding::of_look(matter, problem),
+            });
         }
         looked.is_ok()
     }
@@ -146,6 +163,19 @@ impl Doctor {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let system = namespaces.get("kube-system").await.map_err(|e| from_kube("read namespace kube-system", &e))?;
         Ok(system.uid().unwrap_or_default())
+    }
+
+    /// Whether Velero's namespace is there, as far as our account may ask; says so where it is not.
+    async fn finds_the_namespace(&mut self) -> bool {
+        let namespace = &self.velero_namespace;
+        if !tokio::time::timeout(A_LOOK, lacks_namespace(&self.client, namespace)).await.unwrap_or_default() {
+            return true;
+        }
+        let seen = format!("there is no namespace {namespace}");
+        let why = "Velero and our programs live in it: without it nothing else can be looked at.";
+        let fix = "Name Velero's namespace with --velero-namespace or VELERO_NAMESPACE, or install Velero.";
+        self.find(Finding::problem(Matter::Cluster, seen, why, fix));
+        false
     }
 
     async fn look_at_definitions(&mut self) -> Result<(), Problem> {

@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 use api::velero::BackupStorageLocation;
 use api::{BackupRepository, BackupRepositoryClaim, CredentialSecret, Reason, Timestamp, names};
 use connections::{Repositories, from_kube, from_repository, leftovers};
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use lifecycle::Problem;
-use lifecycle::doctor::storage::{Ability, Did, judge_clear_keys, judge_probe};
+use lifecycle::doctor::storage::{Ability, Did, judge_clear_keys, judge_drivers, judge_parameters, judge_probe};
 use lifecycle::doctor::{Finding, Matter, Verdict};
 use lifecycle::velero::parameters::{DefaultCredentials, wanted};
 use repository::store::{self, S3Store, Store as _};
 
 use super::cluster::{knows_no_such_kind, not_installed};
-use super::{A_LONG_LOOK, Doctor};
+use super::{A_LONG_LOOK, AT_ONCE, Doctor};
 
 /// A bucket that has not answered after this long does not.
 const ANSWER: Duration = Duration::from_secs(40);
@@ -29,33 +30,73 @@ struct Place {
     described: BackupRepository,
 }
 
+/// What a look at one place has found.
+#[derive(Default)]
+struct Looked {
+    findings: Vec<Finding>,
+    /// The store's time, and this machine's when it was asked and when it answered.
+    clock: Option<(Timestamp, Timestamp, Timestamp)>,
+    failed: Option<Problem>,
+}
+
 impl Doctor {
     pub(super) async fn look_at_stores(&mut self, repositories: &Repositories) -> Result<(), Problem> {
         let begun = Instant::now();
         let places = self.places().await?;
-        for (looked_at, place) in places.iter().enumerate() {
-            if begun.elapsed() > A_LONG_LOOK {
-                let within = A_LONG_LOOK.as_secs();
-                let cause = format!("{looked_at} of {} places were looked at within {within} s", places.len());
-                return Err(Problem::passing(Reason::StoreUnreachable, cause));
+        let this: &Self = self;
+        let looks = stream::iter(&places).map(|place| async move {
+            // one that has begun is not cut off
+            if begun.elapsed() > A_LONG_LOOK { None } else { Some(this.look_at_store(place, repositories).await) }
+        });
+        let looked: Vec<Option<Looked>> = looks.buffered(AT_ONCE).collect().await;
+        let looked_at = looked.iter().flatten().count();
+        let mut failed: Vec<(String, Problem)> = Vec::new();
+        let mut mute: BTreeMap<Option<usize>, (String, Problem)> = BTreeMap::new(); // one a store
+        for (place, looked) in places.iter().zip(looked) {
+            let Some(looked) = looked else { continue };
+            self.findings.extend(looked.findings);
+            if let Some((time, asked, answered)) = looked.clock {
+                self.note_clock(&format!("object store of {}", place.who), time, asked, answered);
             }
-            if let Err(problem) = self.look_at_store(place, repositories).await {
-                let cause = format!("{}: {}", place.who, problem.cause);
-                self.find(Finding::of_look(Matter::Storage, &Problem { cause, ..problem }));
+            let Some(problem) = looked.failed else { continue };
+            if problem.reason != Reason::StoreUnreachable {
+                failed.push((place.who.clone(), problem));
+                continue;
             }
+            self.silent.note(&place.described, &problem);
+            let of_store = mute.entry(self.silent.position(&place.described));
+            let of_store = of_store.and_modify(|(who, _)| *who = format!("{who}, {}", place.who));
+            of_store.or_insert_with(|| (place.who.clone(), problem));
+        }
+        for (who, problem) in failed.into_iter().chain(mute.into_values()) {
+            let cause = format!("{who}: {}", problem.cause);
+            self.find(Finding::of_look(Matter::Storage, &Problem { cause, ..problem }));
+        }
+        if looked_at < places.len() {
+            let within = A_LONG_LOOK.as_secs();
+            let cause = format!("{looked_at} of {} places were looked at within {within} s", places.len());
+            return Err(Problem::passing(Reason::StoreUnreachable, cause));
         }
         Ok(())
     }
 
-    /// Descriptions of the original, which hold their keys in clear.
-    pub(super) async fn look_for_clear_keys(&mut self) -> Result<(), Problem> {
+    /// Descriptions of the original, which hold their keys in clear, drivers that there are not, and parameters that nobody follows.
+    pub(super) async fn look_at_descriptions(&mut self) -> Result<(), Problem> {
         let (repositories, claims) =
             (self.all::<BackupRepository>().await?, self.all::<BackupRepositoryClaim>().await?);
         self.findings.extend(judge_clear_keys(&repositories, &claims));
+        self.findings.extend(judge_drivers(&repositories, &claims));
+        self.findings.extend(judge_parameters(&repositories));
         Ok(())
     }
 
-    async fn look_at_store(&mut self, place: &Place, repositories: &Repositories) -> Result<(), Problem> {
+    async fn look_at_store(&self, place: &Place, repositories: &Repositories) -> Looked {
+        let mut looked = Looked::default();
+        let asked = self.ask_store(place, repositories, &mut looked).await;
+        Looked { failed: asked.err(), ..looked }
+    }
+
+    async fn ask_store(&self, place: &Place, repositories: &Repositories, looked: &mut Looked) -> Result<(), Problem> {
         let store = tokio::time::timeout(ANSWER, repositories.store(&place.described)).await;
         let store = store.map_err(|_| silent("what describes its bucket"))??;
         let asked = Timestamp::now();
@@ -63,41 +104,16 @@ impl Doctor {
             Ok(answer) => answer,
             Err(_) => return Err(silent(&store.place())),
         };
-        if let Some(time) = time {
-            self.note_clock(&format!("object store of {}", place.who), time, asked, Timestamp::now());
-        }
+        looked.clock = time.map(|time| (time, asked, Timestamp::now()));
         reached.map_err(|source| {
             from_repository("look at the bucket", &repository::Error::Store { act: "list it".to_owned(), source })
         })?;
-        self.find(Finding::ok(Matter::Storage, format!("{}: {} answers our keys", place.who, store.place())));
+        let seen = format!("{}: {} answers our keys", place.who, store.place());
+        looked.findings.push(Finding::ok(Matter::Storage, seen));
         if self.probe_store {
-            self.probe(&store, &place.who).await;
+            looked.findings.extend(probe(&store, &place.who).await);
         }
         Ok(())
-    }
-
-    async fn probe(&mut self, store: &S3Store, who: &str) {
-        // no namespace has a dot in its name: no repository lies there
-        let folder = format!("doctor.probe.{}.{}/", std::process::id(), Timestamp::now().as_nanosecond());
-        let place = format!("{who}: {}", store.place());
-        match tokio::time::timeout(PROBE, store.probe(&folder)).await {
-            Ok(tried) => {
-                let tried: Vec<_> = tried.into_iter().map(|(what, did)| (ability(what), how(did))).collect();
-                self.findings.extend(judge_probe(&place, &tried));
-            }
-            Err(_) => {
-                let left = match tokio::time::timeout(ANSWER, clear(store, &folder)).await {
-                    Ok(Ok(())) => "what it put is deleted again".to_owned(),
-                    Ok(Err(error)) => format!("what it put below {folder} may be left: {}", Problem::chain(&error)),
-                    Err(_) => format!(
-                        "what it put below {folder} may be left: that was not deleted within {} s",
-                        ANSWER.as_secs()
-                    ),
-                };
-                let cause = format!("{place}: the probe did not end within {} s; {left}", PROBE.as_secs());
-                self.find(Finding::of(Matter::Storage, &Problem::passing(Reason::StoreUnreachable, cause)));
-            }
-        }
     }
 
     /// Velero's storage locations, and what BackupRepositories name besides.
@@ -145,6 +161,26 @@ impl Doctor {
         let keys = |secret: Secret| secret.data.unwrap_or_default().into_keys().collect();
         Ok(found.map_or(DefaultCredentials::None, |secret| DefaultCredentials::Secret(keys(secret))))
     }
+}
+
+/// Tries out what a store can do, in a folder of its own.
+async fn probe(store: &S3Store, who: &str) -> Vec<Finding> {
+    // no namespace has a dot in its name: no repository lies there
+    let folder = format!("doctor.probe.{}.{}/", std::process::id(), Timestamp::now().as_nanosecond());
+    let place = format!("{who}: {}", store.place());
+    if let Ok(tried) = tokio::time::timeout(PROBE, store.probe(&folder)).await {
+        let tried: Vec<_> = tried.into_iter().map(|(what, did)| (ability(what), how(did))).collect();
+        return judge_probe(&place, &tried);
+    }
+    let left = match tokio::time::timeout(ANSWER, clear(store, &folder)).await {
+        Ok(Ok(())) => "what it put is deleted again".to_owned(),
+        Ok(Err(error)) => format!("what it put below {folder} may be left: {}", Problem::chain(&error)),
+        Err(_) => {
+            format!("what it put below {folder} may be left: that was not deleted within {} s", ANSWER.as_secs())
+        }
+    };
+    let cause = format!("{place}: the probe did not end within {} s; {left}", PROBE.as_secs());
+    vec![Finding::of(Matter::Storage, &Problem::passing(Reason::StoreUnreachable, cause))]
 }
 
 /// Deletes what a probe that was cut off has left below its folder.

@@ -189,8 +189,8 @@ const REPOSITORIES: &str = r#"{"apiVersion":"backupdriver.cnsdp.vmware.com/v1alp
 "metadata":{"resourceVersion":"1"},"items":[{"apiVersion":"backupdriver.cnsdp.vmware.com/v1alpha1",
 "kind":"BackupRepository","metadata":{"name":"odd-one"},"allowedNamespaces":["shop"],"repositoryDriver":"floppy"}]}"#;
 
-#[test]
-fn one_bad_repository_of_a_cluster_is_part_of_the_one_document() {
+/// Runs our program with a cluster that answers so: with a status, and what it says. One document, and the exit code.
+fn on_a_cluster(answer: fn(&str) -> (&'static str, &'static str), args: &[&str]) -> (serde_json::Value, Option<i32>) {
     let bench = Bench::new();
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap();
@@ -198,10 +198,12 @@ fn one_bad_repository_of_a_cluster_is_part_of_the_one_document() {
         for connection in server.incoming() {
             let mut connection = connection.unwrap();
             let mut question = [0; 4096];
-            let _ = connection.read(&mut question).unwrap();
-            let length = REPOSITORIES.len();
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n");
-            connection.write_all(format!("{head}connection: close\r\n\r\n{REPOSITORIES}").as_bytes()).unwrap();
+            let length = connection.read(&mut question).unwrap();
+            let question = String::from_utf8_lossy(&question[..length]).into_owned();
+            let (status, body) = answer(question.lines().next().unwrap_or_default());
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n");
+            connection.write_all(format!("{head}connection: close\r\n\r\n{body}").as_bytes()).unwrap();
         }
     });
     let kubeconfig = bench.file("kubeconfig");
@@ -211,10 +213,52 @@ fn one_bad_repository_of_a_cluster_is_part_of_the_one_document() {
     );
     std::fs::write(&kubeconfig, config).unwrap();
     let mut command = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
-    let output = command.args(["list", "--output", "json", "--kubeconfig", text(&kubeconfig)]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    let output = command.args(args).args(["--output", "json", "--kubeconfig", text(&kubeconfig)]).output().unwrap();
+    let document = serde_json::from_slice(&output.stdout);
+    (document.unwrap_or_else(|why| panic!("one document, not {output:?}: {why}")), output.status.code())
+}
+
+#[test]
+fn one_bad_repository_of_a_cluster_is_part_of_the_one_document() {
+    let (found, code) = on_a_cluster(|_| ("200 OK", REPOSITORIES), &["list"]);
+    assert_eq!(code, Some(1), "{found}");
     assert_eq!(found["restorePoints"], serde_json::json!([]));
-    assert!(found["failures"][0].as_str().unwrap().contains("odd-one"), "{found}");
+    let failure = found["failures"][0].as_str().unwrap();
+    assert!(failure.starts_with("odd-one (namespace shop): RepositoryInvalid"), "{found}");
     assert!(found["error"].as_str().unwrap().contains("floppy"), "{found}");
+}
+
+#[test]
+fn a_script_stops_where_doctor_could_not_log_in() {
+    const NOBODY: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Unauthorized",
+"reason":"Unauthorized","code":401}"#;
+    let (found, code) = on_a_cluster(|_| ("401 Unauthorized", NOBODY), &["doctor"]);
+    assert_eq!((code, &found["problems"], &found["warnings"]), (Some(1), &1.into(), &0.into()), "{found}");
+    let told = &found["findings"][0];
+    assert_eq!((told["matter"].as_str(), told["verdict"].as_str()), (Some("cluster"), Some("problem")), "{found}");
+    assert!(told["fix"].as_str().unwrap().contains("log in to the cluster again"), "{found}");
+    let (found, code) = on_a_cluster(|_| ("401 Unauthorized", NOBODY), &["status"]);
+    assert_eq!(code, Some(1), "{found}");
+    assert!(found["fix"].as_str().unwrap().contains("log in to the cluster again"), "{found}");
+}
+
+#[test]
+fn a_slip_in_the_name_of_veleros_namespace_is_told_once() {
+    const NONE: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",
+"message":"namespaces \"velro\" not found","reason":"NotFound","code":404}"#;
+    const VERSION: &str = r#"{"major":"1","minor":"34","gitVersion":"v1.34.1","gitCommit":"","gitTreeState":"","buildDate":"",
+"goVersion":"","compiler":"","platform":""}"#;
+    let answer = |question: &str| match question.contains("/namespaces/velro") {
+        true => ("404 Not Found", NONE),
+        false => ("200 OK", VERSION),
+    };
+    let (found, code) = on_a_cluster(answer, &["doctor", "--velero-namespace", "velro"]);
+    assert_eq!((code, &found["problems"], &found["warnings"]), (Some(1), &1.into(), &0.into()), "{found}");
+    let told = found["findings"].as_array().and_then(|findings| findings.last()).unwrap();
+    assert!(told["seen"].as_str().unwrap().contains("there is no namespace velro"), "{found}");
+    assert!(told["fix"].as_str().unwrap().contains("--velero-namespace"), "{found}");
+    let (found, code) = on_a_cluster(answer, &["list", "--velero-namespace", "velro"]);
+    assert_eq!(code, Some(2), "{found}");
+    assert!(found["error"].as_str().unwrap().ends_with("there is no namespace velro"), "{found}");
+    assert!(found["fix"].as_str().unwrap().contains("--velero-namespace"), "{found}");
 }

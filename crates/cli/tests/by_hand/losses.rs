@@ -134,7 +134,12 @@ fn no_key_to_a_bucket_is_one_sentence() {
 #[test]
 fn who_gives_neither_a_cluster_nor_a_repository_is_told_so() {
     let bench = Bench::new();
-    let commands = [(&["list"][..], true), (&["status"][..], false), (&["tracking", "status"][..], false)];
+    let commands = [
+        (&["list"][..], true),
+        (&["status"][..], false),
+        (&["status", "--kubeconfig="][..], false),
+        (&["tracking", "status"][..], false),
+    ];
     for (args, takes_a_repository) in commands {
         let mut command = bench.command(env!("CARGO_BIN_EXE_vsphere-backup"));
         command.env("HOME", bench.folder.path()).env_remove("KUBERNETES_SERVICE_HOST");

@@ -1,6 +1,6 @@
 //! One attempt to write a restore point onto a volume.
 
-use api::entity::DiskEntity;
+use api::entity::{DiskEntity, EntityId};
 use api::{Download, Reason};
 use connections::{damaged, from_look_for_original, from_repository, from_vsphere, restore_point};
 use data_path::{Progress, Source};
@@ -216,8 +216,14 @@ async fn write_open(
 fn source_of(download: &Download) -> Result<DiskSnapshot, Problem> {
     let invalid = |why: String| Problem::lasting(Reason::InvalidSpec, format!("read spec.snapshotID: {why}"));
     let id = download.spec.snapshot_id.as_deref().ok_or_else(|| invalid("it is not set".to_owned()))?;
-    let entity: DiskEntity = id.parse().map_err(|e| invalid(Problem::chain(&e)))?;
+    let entity: DiskEntity = id.parse().map_err(|e| invalid(Problem::chain(&e)).with_fix(as_a_disk_snapshot(id)))?;
     entity.disk_snapshot().ok_or_else(|| invalid(format!("`{id}` names a disk, not a disk snapshot")))
+}
+
+/// What helps who wrote the id of a claim's backup there, as other kinds take it.
+fn as_a_disk_snapshot(id: &str) -> Option<String> {
+    let disk_snapshot = id.parse::<EntityId>().ok()?.disk_snapshot().ok()?;
+    Some(format!("A Download takes `ivd:` ids only: for this backup make a new one with `ivd:{disk_snapshot}`."))
 }
 
 /// The disk that the Download is to write.
@@ -226,4 +232,28 @@ fn volume_of(download: &Download) -> Result<DiskId, Problem> {
     let id = download.spec.protected_entity_id.as_deref().ok_or_else(|| invalid("it is not set".to_owned()))?;
     let entity: DiskEntity = id.parse().map_err(|e| invalid(Problem::chain(&e)))?;
     Ok(entity.disk)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a panic is how a test fails
+    use api::DownloadSpec;
+
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_claims_backup_is_answered_with_the_one_that_a_download_takes() {
+        let cases = [
+            ("pvc:shop/data-0:aXZkOmRpc2s6c25hcA", "with `ivd:disk:snap`"),
+            ("pvc:shop/data-0", "only `ivd:<disk>`"),
+            ("ivd:disk", "names a disk, not a disk snapshot"),
+            ("nonsense", "is not an id"),
+        ];
+        for (id, want) in cases {
+            let spec = DownloadSpec { snapshot_id: Some(id.to_owned()), ..DownloadSpec::default() };
+            let refused = source_of(&Download::new("download-1", spec)).unwrap_err();
+            assert_eq!(refused.reason, Reason::InvalidSpec, "{id}");
+            assert!(refused.message().contains(want), "{id}: {}", refused.message());
+        }
+    }
 }

@@ -139,8 +139,9 @@ async fn copy(ctx: &Context, report: &Report<Upload>, interrupt: &Interrupt) -> 
         let progress = api::Progress { total_bytes: size, bytes_done: size, ..told };
         return Ok(Copied { snapshot, how: None, progress });
     }
-    let vcenter = ctx.vcenters.of_disk(&snapshot.disk).await?.for_operation(name.as_str());
-    let (disk, taken) = look(&vcenter, &snapshot).await?;
+    let of_no_disk = |problem| says::with_its_disk(&upload, problem);
+    let vcenter = ctx.vcenters.of_disk(&snapshot.disk).await.map_err(of_no_disk)?.for_operation(name.as_str());
+    let (disk, taken) = look(&vcenter, &snapshot).await.map_err(of_no_disk)?;
     let lock = repository.begin_lock(&name).await.map_err(|e| failed("lock the repository", e))?;
     Step::UploadLocked.done();
     let found = content::find(&vcenter, &repository, &snapshot, &disk, taken.create_time, &points).await;

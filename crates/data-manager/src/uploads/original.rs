@@ -64,8 +64,10 @@ pub(super) async fn copy(
         let progress = api::Progress { total_bytes: size, bytes_done: size, ..told };
         return Ok(Copied { snapshot, how: None, progress });
     }
-    let vcenter = ctx.vcenters.of_disk(&snapshot.disk).await?.for_operation(upload.name_any().as_str());
-    look(&vcenter, &snapshot).await?;
+    let of_no_disk = |problem| says::with_its_disk(&upload, problem);
+    let vcenter = ctx.vcenters.of_disk(&snapshot.disk).await.map_err(of_no_disk)?;
+    let vcenter = vcenter.for_operation(upload.name_any().as_str());
+    look(&vcenter, &snapshot).await.map_err(of_no_disk)?;
     let entry = vcenter.catalog_entry(&snapshot).await;
     let entry = entry.map_err(|e| from_vsphere("describe the disk", &e))?;
     let writer = tree.writer(&snapshot, description(entry), Cut::default()).await;

@@ -1,7 +1,7 @@
 //! What the status of a DeleteSnapshot says. The original's phases: `New` until it is done, then `Completed`.
 
 use api::conditions::{self, BACKUP_FOUND, READY, Status};
-use api::{DeletePhase, DeleteSnapshotStatus, Reason, Time, Timestamp};
+use api::{DeletePhase, DeleteSnapshotStatus, Reason, Time, Timestamp, WITHOUT_BACKUP_REPOSITORY};
 
 use super::Waits;
 use crate::Problem;
@@ -37,8 +37,44 @@ pub fn found(
     status
 }
 
+/// Where the last attempt has looked for the backup.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Looked {
+    /// For the disk snapshot alone: local mode.
+    #[default]
+    InVsphere,
+    /// For the disk snapshot, and in the bucket.
+    InBucket {
+        /// The BackupRepository, as spec.backupRepository names it.
+        repository: String,
+        /// The namespace whose repository was looked in, and whether there is one; `None`: in the original's layout alone.
+        namespace: Option<(String, bool)>,
+    },
+}
+
+impl Looked {
+    /// What is said where nothing was found.
+    fn in_vain(&self, originals_refused: bool) -> String {
+        let Self::InBucket { repository, namespace } = self else {
+            return "no such disk snapshot is there; spec.backupRepository is empty, so no bucket was looked at"
+                .to_owned();
+        };
+        let ours = namespace.as_ref().map(|(namespace, is_there)| {
+            let none = if *is_there { "" } else { " (there is none)" };
+            format!("in the repository of namespace {namespace}{none}")
+        });
+        let theirs = (!originals_refused).then(|| "in the original's layout".to_owned());
+        let places: Vec<String> = ours.into_iter().chain(theirs).collect();
+        let through = match repository.as_str() {
+            WITHOUT_BACKUP_REPOSITORY => "BackupStorageLocation default".to_owned(),
+            name => format!("BackupRepository {name}"),
+        };
+        format!("nothing of a backup with that id is there: looked {}, {through}", places.join(" and "))
+    }
+}
+
 /// What the last attempt has removed of a backup.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Its disk snapshot was there.
     pub disk_snapshot: bool,
@@ -46,14 +82,16 @@ pub struct Removed {
     pub point: bool,
     /// Nobody could look in the original's layout: our keys are for our folder alone.
     pub originals_refused: bool,
+    /// Where it was looked for.
+    pub looked: Looked,
 }
 
-/// Both are gone. The message is the original's; the condition says as well where the last attempt found nothing of the backup: an id may
-/// be mistyped, or it may lie where our keys do not reach.
-pub fn completed(before: &DeleteSnapshotStatus, removed: Removed, now: Timestamp) -> DeleteSnapshotStatus {
+/// Both are gone. The message is the original's; the condition says as well where the last attempt found nothing of the backup, and where it
+/// looked: an id may be mistyped, the wrong repository named or none, or it may lie where our keys do not reach.
+pub fn completed(before: &DeleteSnapshotStatus, removed: &Removed, now: Timestamp) -> DeleteSnapshotStatus {
     let message = "DeleteSnapshot Successfully processed.";
     let was_there = removed.disk_snapshot || removed.point;
-    let mut told = if was_there { message } else { "nothing of a backup with that id is there" }.to_owned();
+    let mut told = if was_there { message.to_owned() } else { removed.looked.in_vain(removed.originals_refused) };
     if removed.originals_refused && !removed.point {
         told = format!("{}; {NOT_LOOKED_AT}", told.trim_end_matches('.'));
     }

@@ -1,7 +1,7 @@
 //! A deletion at every moment of a backup's life, as a table.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use super::status::Removed;
+use super::status::{Looked, Removed};
 use super::*;
 use crate::transfer::upload as says;
 use api::{DeleteSnapshotSpec, DeleteSnapshotStatus, Time, UploadSpec, UploadStatus};
@@ -119,7 +119,7 @@ fn a_finished_deletion_stays_finished_and_goes_after_a_day() {
     let in_flight = upload("InProgress", false);
     let invalid = Problem::lasting(Reason::InvalidSpec, "read spec.snapshotID");
     for ended in [
-        |b: &_, now| status::completed(b, Removed::default(), now),
+        |b: &_, now| status::completed(b, &Removed::default(), now),
         |b: &_, now| status::failed(b, &Problem::lasting(Reason::InvalidSpec, "x"), now),
     ] {
         assert_eq!(does(&with(ended(&before, noon() - hours)), &in_flight), format!("WakeAt +{} s", 23 * 3600));
@@ -162,7 +162,13 @@ fn a_deletion_is_never_given_up_and_tells_each_reason_once() {
     for status in [first, away, still, keyless.clone()] {
         assert_eq!((status.phase.as_ref(), &status.completion_timestamp), (Some(&DeletePhase::New), &None));
     }
-    let removed = |disk_snapshot, point, originals_refused| Removed { disk_snapshot, point, originals_refused };
+    let looked = Looked::InBucket { repository: "br-1".to_owned(), namespace: Some(("shop".to_owned(), true)) };
+    let removed = |disk_snapshot, point, originals_refused| Removed {
+        disk_snapshot,
+        point,
+        originals_refused,
+        looked: looked.clone(),
+    };
     let (done, nothing) = ("DeleteSnapshot Successfully processed", "nothing of a backup with that id is there");
     let refused = "our keys do not reach the original's folder";
     for (removed, told, hides) in [
@@ -172,10 +178,78 @@ fn a_deletion_is_never_given_up_and_tells_each_reason_once() {
         (removed(false, false, true), nothing, true),
         (removed(false, false, false), nothing, false),
     ] {
-        let done = status::completed(&keyless, removed, noon());
+        let done = status::completed(&keyless, &removed, noon());
         assert_eq!(done.message.as_deref(), Some("DeleteSnapshot Successfully processed."));
         let said = ready(&done).message;
         assert!(said.starts_with(told) && said.contains(refused) == hides, "{removed:?}: {said}");
+    }
+}
+
+/// `Completed` is all that is true of an id that names nothing, and the restore point that somebody meant stays.
+#[test]
+fn a_deletion_that_found_nothing_says_where_it_looked() {
+    let bucket = |repository: &str, namespace: Option<(&str, bool)>| Looked::InBucket {
+        repository: repository.to_owned(),
+        namespace: namespace.map(|(name, is_there)| (name.to_owned(), is_there)),
+    };
+    let found_nothing = "nothing of a backup with that id is there: looked";
+    let cases = [
+        (
+            Looked::InVsphere,
+            false,
+            "no such disk snapshot is there; spec.backupRepository is empty, so no bucket was looked at".to_owned(),
+        ),
+        (
+            bucket("br-1", Some(("shopp", false))),
+            false,
+            format!(
+                "{found_nothing} in the repository of namespace shopp (there is none) and in the original's layout, \
+                 BackupRepository br-1"
+            ),
+        ),
+        (
+            bucket("br-1", Some(("shop", true))),
+            true,
+            format!(
+                "{found_nothing} in the repository of namespace shop, BackupRepository br-1; no restore point was found"
+            ),
+        ),
+        (
+            bucket(WITHOUT_BACKUP_REPOSITORY, None),
+            false,
+            format!("{found_nothing} in the original's layout, BackupStorageLocation default"),
+        ),
+    ];
+    for (looked, originals_refused, want) in cases {
+        let removed = Removed { originals_refused, looked, ..Removed::default() };
+        let done = status::completed(&DeleteSnapshotStatus::default(), &removed, noon());
+        let told = conditions::get(&done.conditions, READY).unwrap();
+        assert!(told.message.starts_with(&want), "{removed:?}: {}", told.message);
+        assert_eq!((done.phase, told.status.as_str()), (Some(DeletePhase::Completed), "True"), "{removed:?}");
+    }
+}
+
+/// Two ids put together: the identity is the disk snapshot, and the backup of a claim that nobody has named would go.
+#[test]
+fn the_backup_of_another_claim_than_the_id_names_is_not_deleted() {
+    let cases = [
+        ("it is the claim's", ID, "/shop/data-0", None),
+        ("it is another claim's", ID, "/shop/data", Some("shop/data,")),
+        ("an Upload by hand named no claim", ID, "/shop/disk", None),
+        ("… and no namespace", ID, "//disk", None),
+        ("copied from another namespace", ID, "/bar/data", None),
+        ("of no claim", ID, "/shop/var/lib/disk.raw", None),
+        ("the id names no claim", "ivd:disk:snap", "/shop/data", None),
+    ];
+    for (situation, id, path, want) in cases {
+        let refused = of_another_claim(&delete(id, 1), "the restore point", path);
+        assert_eq!(refused.is_some(), want.is_some(), "{situation}");
+        if let (Some(problem), Some(words)) = (refused, want) {
+            assert_eq!(problem.reason, Reason::InvalidSpec, "{situation}");
+            let told = problem.message();
+            assert!(told.contains(words) && told.contains("shop/data-0"), "{situation}: {told}");
+            assert!(told.contains("`pvc:shop/data:aXZkOmRpc2s6c25hcA`"), "{situation}: {told}");
+        }
     }
 }
 

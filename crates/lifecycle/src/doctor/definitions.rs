@@ -18,7 +18,7 @@ pub fn judge(ours: &CustomResourceDefinition, found: Option<&CustomResourceDefin
     let name = ours.metadata.name.as_deref().unwrap_or_default();
     let kind = &ours.spec.names.kind;
     let Some(found) = found else {
-        let why = format!("Nobody can make a {kind}, so nothing can be backed up or restored.");
+        let why = format!("No {kind} can be made, so nothing can be backed up or restored.");
         return Finding::problem(Matter::Definitions, format!("definition {name} is missing"), why, FIX);
     };
     let established = found.status.as_ref().and_then(|status| status.conditions.as_ref());

@@ -3,7 +3,7 @@
 use api::Reason;
 
 use super::{Finding, Matter};
-use crate::flavor::{Flavor, Found, SETTING, Source, unknown_word};
+use crate::flavor::{Flavor, Found, Source, unknown_word};
 
 /// The finding. `word` is what the user's setting says.
 pub fn judge(found: &Found, word: Option<&str>) -> Finding {
@@ -14,7 +14,7 @@ pub fn judge(found: &Found, word: Option<&str>) -> Finding {
         return Finding::problem(Matter::Settings, seen, reason.meaning(), reason.fix()).because(reason);
     }
     if let Some(word) = word.filter(|_| found.source != Source::Setting) {
-        let seen = format!("setting {SETTING} is `{word}`, which is no flavor; {seen}");
+        let seen = found.in_spite_of(word);
         let why = "It is not followed as it is written.";
         return Finding::warning(Matter::Settings, seen, why, say).because(Reason::SettingsInvalid);
     }
@@ -49,6 +49,13 @@ mod tests {
             ("nobody says anything", detected(&[]), None, Verdict::Ok, "flavor VANILLA"),
             ("the driver says it", driver("VANILLA"), None, Verdict::Ok, "Deployment vmware-system-csi/"),
             ("in small letters", detected(&[]), Some("guest"), Verdict::Warning, "`guest`, which is no flavor"),
+            (
+                "in small letters",
+                detected(&[]),
+                Some("vanilla"),
+                Verdict::Warning,
+                "VANILLA: the setting is not followed",
+            ),
             ("a new word", driver("MOON"), None, Verdict::Warning, "`MOON`"),
             ("nobody may look", hidden, None, Verdict::Warning, "may not read Deployment kube-system/"),
             ("a guest", guest, Some("GUEST"), Verdict::Problem, "flavor GUEST"),

@@ -11,14 +11,30 @@ use api::{Reason, names};
 
 use super::{Finding, Matter};
 use crate::limits::Limits;
-use crate::{admission, flag, flavor, maintenance, orphans};
+use crate::{admission, flag, flavor, maintenance, near, orphans};
 
 /// How backups are written; a word that is none fails them.
 const REPOSITORY_FORMAT: &str = "repository_format";
-/// Longest value that is repeated, in characters.
-const LONGEST: usize = 80;
-/// Keys that differ by so many letters may have been meant.
-const NEAR: usize = 2;
+/// The resources that have no group, by their plurals.
+const CORE: [&str; 17] = [
+    "bindings",
+    "componentstatuses",
+    "configmaps",
+    "endpoints",
+    "events",
+    "limitranges",
+    "namespaces",
+    "nodes",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "serviceaccounts",
+    "services",
+];
 /// Marks, with the original, a ConfigMap with settings of the disk library, whatever its name.
 pub const LIBRARY_LABEL: &str = "velero.io/vddk-config";
 
@@ -106,11 +122,25 @@ fn mistake(map: &'static str, key: &str, value: &str, config: &Map) -> Option<Mi
     Some(Mistake { map, key: key.to_owned(), meant: meant.map(|known| known.name), is_read: false, what })
 }
 
-/// The mistakes in the data of [`names::BLOCKED_RESOURCES`]: entries that are neither switched on nor off. They are blocked. An entry
-/// without a value is, too, and means no more than that.
+/// The mistakes in the data of [`names::BLOCKED_RESOURCES`]: entries that are neither switched on nor off, which are blocked, and entries
+/// that no resource is called. An entry without a value is blocked, too, and means no more than that.
 pub fn blocked_mistakes(data: &Map) -> Vec<Mistake> {
     let told = |(entry, value): (&String, &String)| {
-        let value = Some(value.trim()).filter(|value| !value.is_empty())?;
+        let value = value.trim();
+        if !entry.contains('.') && !CORE.contains(&entry.as_str()) && flag::read(value) != Some(false) {
+            let shown = near::shown(entry);
+            let what = format!(
+                "no resource of Kubernetes is called {shown}, and it blocks nothing: expected `<plural>.<group>`"
+            );
+            return Some(Mistake {
+                map: names::BLOCKED_RESOURCES,
+                key: entry.clone(),
+                meant: None,
+                is_read: false,
+                what,
+            });
+        }
+        let value = Some(value).filter(|value| !value.is_empty())?;
         let what = format!("{}, and it is blocked", no_flag(entry, value, true)?);
         Some(Mistake { map: names::BLOCKED_RESOURCES, key: entry.clone(), meant: None, is_read: true, what })
     };
@@ -161,17 +191,12 @@ pub fn judge_library_maps(names_of_maps: &[String]) -> Vec<Finding> {
 
 /// The known key that this one is a slip of the pen away from, if there is one.
 fn near(key: &str) -> Option<&'static Key> {
-    let letters = |key: &str| -> String { key.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect() };
-    let written = letters(key);
-    let far = |known: &&Key| strsim::levenshtein(&written, &letters(known.name));
-    KEYS.iter().min_by_key(far).filter(|known| far(known) <= NEAR)
+    near::near(key, &KEYS, |known| known.name)
 }
 
 /// A key and its value, as they begin every complaint.
 fn is(name: &str, value: &str) -> String {
-    let shown: String = value.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let more = if value.chars().nth(LONGEST).is_some() { "…" } else { "" };
-    format!("{name} is `{shown}{more}`")
+    format!("{name} is `{}`", near::shown(value))
 }
 
 fn no_flag_off(name: &str, value: &str, _: &Map) -> Option<String> {
@@ -355,6 +380,11 @@ mod tests {
             "so it is"
         );
         assert!(judge_blocked(None).is_empty(), "the default list counts");
+        let data = map(&[("nonsense", "true"), ("deployments", ""), ("pods", "true"), ("x", "false")]);
+        let told: Vec<String> = judge_blocked(Some(&data)).into_iter().map(|found| found.seen).collect();
+        let [deployments, nonsense] = &told[..] else { panic!("two that block nothing: {told:?}") };
+        assert!(deployments.contains("is called deployments, and it blocks nothing"), "{deployments}");
+        assert!(nonsense.contains("is called nonsense, and it blocks nothing"), "{nonsense}");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use api::parameters::key;
-use api::{BackupRepository, BackupRepositoryClaim, Reason};
+use api::{BackupRepository, BackupRepositoryClaim, REPOSITORY_DRIVER, Reason};
 
 use super::{Finding, Matter};
+use crate::parameters;
 
 /// How many objects with keys in clear are named.
 const NAMED: usize = 5;
@@ -50,6 +51,48 @@ pub fn judge_clear_keys(repositories: &[BackupRepository], claims: &[BackupRepos
     let fix = "Once no unfinished Snapshot, Upload, Download or DeleteSnapshot names them: put new keys into the Secret of the storage \
                location, take the old ones away at the store, and delete these objects. Ours name the Secret.";
     Some(Finding::warning(Matter::Storage, seen, why, fix))
+}
+
+/// A finding about each BackupRepository with parameters that are not followed as they are written. They are passed over, and its backups
+/// may lie elsewhere than was meant.
+pub fn judge_parameters(repositories: &[BackupRepository]) -> Vec<Finding> {
+    let judged = |repository: &BackupRepository| {
+        let slips = parameters::slips(&repository.repository_parameters);
+        if slips.is_empty() {
+            return None;
+        }
+        let name = repository.metadata.name.as_deref().unwrap_or_default();
+        let seen = format!("BackupRepository {name}: {}", slips.join("; "));
+        let why = "It is not followed as it is written: backups may lie elsewhere than was meant.";
+        let fix = "Where nothing was backed up there yet, correct it in the BackupRepository. Else make a new claim for new backups, and \
+                   keep this one as long as backups of it are needed.";
+        Some(Finding::warning(Matter::Storage, seen, why, fix))
+    };
+    repositories.iter().filter_map(judged).collect()
+}
+
+/// One finding about descriptions that name another driver than the one that there is; `None` where there are none.
+pub fn judge_drivers(repositories: &[BackupRepository], claims: &[BackupRepositoryClaim]) -> Option<Finding> {
+    let name = |name: &Option<String>| name.clone().unwrap_or_default();
+    let of_claims = claims.iter().filter(|claim| claim.repository_driver != REPOSITORY_DRIVER).map(|claim| {
+        let (namespace, called) = (name(&claim.metadata.namespace), name(&claim.metadata.name));
+        format!("BackupRepositoryClaim {namespace}/{called} (`{}`)", claim.repository_driver)
+    });
+    let others = repositories.iter().filter(|repository| repository.repository_driver != REPOSITORY_DRIVER);
+    let others =
+        others.map(|found| format!("BackupRepository {} (`{}`)", name(&found.metadata.name), found.repository_driver));
+    let found: Vec<String> = others.chain(of_claims).collect();
+    if found.is_empty() {
+        return None;
+    }
+    let more = found.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    let named: Vec<&str> = found.iter().take(NAMED).map(String::as_str).collect();
+    let seen = format!("`repositoryDriver` is not `{REPOSITORY_DRIVER}`: {}{more}", named.join(", "));
+    let why = "There is no other driver: no backup goes there, and none comes back from there.";
+    let fix =
+        "Correct it in the BackupRepository, or make a new claim: a change of an old one changes nothing any more.";
+    Some(Finding::problem(Matter::Storage, seen, why, fix).because(Reason::RepositoryInvalid))
 }
 
 /// Something that a store was asked to do, and that we do with every backup or some.
@@ -194,6 +237,40 @@ mod tests {
         assert!(!whole.contains("hunter2") && !whole.contains("br-2"), "{whole}");
         let many: Vec<_> = (0..7).map(|n| repository(&format!("br-{n}"), "hunter2")).collect();
         assert!(judge_clear_keys(&many, &[]).is_some_and(|told| told.seen.ends_with("br-4, and 2 more")));
+    }
+
+    #[test]
+    fn a_repository_whose_parameters_nobody_reads_is_told_with_the_ones_that_may_be_meant() {
+        let described = |name: &str, parameters: &[(&str, &str)]| {
+            let mut described = BackupRepository::new(name);
+            let usual = [("region", ""), ("bucket", "b"), ("publicUrl", "https://elsewhere")];
+            let pairs = usual.iter().chain(parameters).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            described.repository_parameters = pairs.collect();
+            described
+        };
+        let well = described("br-1", &[("s3ForcePathStyle", "true")]);
+        let slips = described("br-2", &[("prefx", "team-a"), ("s3ForcePathStyle", "yes")]);
+        assert_eq!(judge_parameters(std::slice::from_ref(&well)), Vec::<Finding>::new());
+        let [told] = &judge_parameters(&[well, slips])[..] else { panic!("one finding") };
+        assert_eq!((told.verdict, told.matter), (Verdict::Warning, Matter::Storage));
+        for words in ["BackupRepository br-2", "`prefx`; `prefix` may be meant", "`yes`, which is neither"] {
+            assert!(told.seen.contains(words), "`{words}` in {}", told.seen);
+        }
+    }
+
+    #[test]
+    fn a_description_with_a_driver_that_nobody_has_is_named() {
+        let right = BackupRepository::new("br-1");
+        let mut wrong = BackupRepository::new("br-2");
+        wrong.repository_driver = "s3repository.example.com".to_owned();
+        let mut claim = BackupRepositoryClaim::new("brc-1");
+        claim.metadata.namespace = Some("velero".to_owned());
+        assert_eq!(judge_drivers(std::slice::from_ref(&right), std::slice::from_ref(&claim)), None);
+        claim.repository_driver = String::new();
+        let told = judge_drivers(&[right, wrong], &[claim]).expect("two of them");
+        assert_eq!((told.verdict, told.reason), (Verdict::Problem, Some(Reason::RepositoryInvalid)));
+        let named = "BackupRepository br-2 (`s3repository.example.com`), BackupRepositoryClaim velero/brc-1 (``)";
+        assert!(told.seen.ends_with(named) && told.seen.contains(REPOSITORY_DRIVER), "{}", told.seen);
     }
 
     #[test]

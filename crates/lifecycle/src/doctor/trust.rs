@@ -48,11 +48,12 @@ pub fn unread_here(problem: Problem, file: &str) -> Problem {
     problem.with_fix(Some(fix.unwrap_or(here)))
 }
 
-/// The findings about names in the vCenter Secret that nobody reads, each with its line and the name that may be meant.
+/// The findings about names in the vCenter Secret that nobody reads, each with its line and the name that may be meant, and about values in
+/// quotes that are none.
 pub fn judge_slips(source: &str, slips: &[String]) -> Vec<Finding> {
     let tell = |slip: &String| {
-        let why = "What it sets has no effect.";
-        Finding::warning(Matter::VCenter, format!("{source}, {slip}"), why, "Correct the name in that line.")
+        let why = "What that line sets has not the effect that was meant.";
+        Finding::warning(Matter::VCenter, format!("{source}, {slip}"), why, "Correct that line.")
     };
     slips.iter().map(tell).collect()
 }

@@ -1,7 +1,7 @@
 //! What the status of an Upload says after each step. The caller writes it; only what differs goes over the wire.
 
 use api::conditions::{self, INCREMENTAL, READY, STORED, Status, TRANSPORT};
-use api::{Progress, Reason, Time, Timestamp, UploadPhase, UploadStatus};
+use api::{Progress, Reason, Time, Timestamp, Upload, UploadPhase, UploadStatus, labels};
 
 use super::Transport;
 use crate::content::Source;
@@ -225,6 +225,20 @@ pub fn cleaned(
     status
 }
 
+/// A problem with the disk that an Upload names, with what helps: where no Snapshot of ours has made the Upload, the id may be mistyped.
+#[must_use]
+pub fn with_its_disk(upload: &Upload, problem: Problem) -> Problem {
+    let ours = upload.metadata.labels.as_ref().is_some_and(|all| all.contains_key(labels::SNAPSHOT_UID));
+    if ours || problem.reason != Reason::DiskMissing {
+        return problem;
+    }
+    problem.with_fix(Some(
+        "spec.snapshotID of the Upload names a disk that no vCenter has: check it, and that the vCenter Secret has a [VirtualCenter] section \
+         for each vCenter."
+            .to_owned(),
+    ))
+}
+
 /// Whether nobody can say any more where a restore point would be.
 fn is_unknown_for_good(problem: &Problem) -> bool {
     matches!(problem.reason, Reason::RepositoryUnknown | Reason::InvalidSpec)
@@ -340,6 +354,24 @@ mod tests {
     fn a_problem_that_stays_is_not_tried_again() {
         let gone = Problem::lasting(Reason::SnapshotMissing, "open the disk: no such snapshot");
         assert_eq!(attempt_failed(&new(noon()), &gone, UploadRetries::default(), noon()), AfterFailure::GiveUp);
+    }
+
+    #[test]
+    fn who_has_mistyped_a_disk_is_not_sent_to_a_volume_that_there_may_not_be() {
+        let by_hand = Upload::new("upload-snap", api::UploadSpec::default());
+        let mut of_a_snapshot = by_hand.clone();
+        of_a_snapshot.metadata.labels = Some([(labels::SNAPSHOT_UID.to_owned(), "u-1".to_owned())].into());
+        let missing = Problem::lasting(Reason::DiskMissing, "look for disk snapshot disk:snap: there is no such disk");
+        let cases = [
+            ("by hand", &by_hand, missing.clone(), true),
+            ("of a Snapshot", &of_a_snapshot, missing, false),
+            ("the disk is there", &by_hand, Problem::lasting(Reason::SnapshotMissing, "look for it"), false),
+        ];
+        for (situation, upload, problem, want) in cases {
+            let told = with_its_disk(upload, problem.clone());
+            assert_eq!((told.reason, &told.cause), (problem.reason, &problem.cause), "{situation}");
+            assert_eq!(told.message().contains("spec.snapshotID"), want, "{situation}: {}", told.message());
+        }
     }
 
     #[test]

@@ -3,5 +3,5 @@
 mod secrets;
 mod which;
 
-pub use secrets::{CSI_NAMESPACE, SecretPlace, elsewhere, missing, secrets, switched_off};
+pub use secrets::{CSI_NAMESPACE, SecretPlace, elsewhere, forbidden, missing, secrets, switched_off};
 pub use which::{Answer, which};

@@ -108,6 +108,22 @@ pub fn switched_off(features: &BTreeMap<String, String>, flavor: Flavor) -> Opti
     features.get(DECOUPLED).map(String::as_str).filter(|_| is_off)
 }
 
+/// What is said of a Secret that our account may not read: which setting makes it the one that is looked for, if one does. `switched_off` is
+/// as [`switched_off()`] says.
+pub fn forbidden(place: &SecretPlace, switched_off: Option<&str>) -> Option<String> {
+    let set = match (switched_off, &place.namespace) {
+        (Some(word), _) => format!("`{DECOUPLED}: {word}` in ConfigMap {}", names::FEATURES),
+        (None, Some(namespace)) if namespace != CSI_NAMESPACE => {
+            format!("`vsphere_secret_namespace: {namespace}` in ConfigMap {}", names::CONFIG)
+        }
+        (None, _) if place.name != names::VCENTER_SECRET && !names::CSI_SECRETS.contains(&place.name.as_str()) => {
+            format!("`vsphere_secret_name: {}` in ConfigMap {}", place.name, names::CONFIG)
+        }
+        (None, _) => return None,
+    };
+    Some(format!("it is the one that is looked for because of {set}"))
+}
+
 /// What helps where there is no Secret at these places, where it was looked for: one that a setting names is told with the setting.
 fn create(looked: &[SecretPlace]) -> String {
     let [SecretPlace { namespace, name }] = looked else {
@@ -247,6 +263,13 @@ mod tests {
             assert!(fix.contains(words), "`{words}` in {fix}");
         }
         assert_eq!(switched_off(&shared, Flavor::Vanilla), Some("False"));
+        let [place, _] = &secrets(&none, &shared, Flavor::Vanilla)[..] else {
+            panic!("the driver's own has two names")
+        };
+        let told = forbidden(place, switched_off(&shared, Flavor::Vanilla));
+        assert!(told.is_some_and(|told| told.contains("`decouple-vsphere-csi-driver: False`")), "who set it finds it");
+        let [place] = &secrets(&none, &none, Flavor::Vanilla)[..] else { panic!("there is one place") };
+        assert_eq!(forbidden(place, None), None, "nobody has set anything");
         assert_eq!((switched_off(&none, Flavor::Vanilla), switched_off(&shared, Flavor::Supervisor)), (None, None));
     }
 

@@ -50,13 +50,18 @@ pub enum ErrorKind {
 
 /// A failed operation on one object or prefix.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} `{key}` in {place}{}", kind.clause())]
+#[error("{operation}{} in {place}{}", shown(key), kind.clause())]
 pub struct Error {
     kind: ErrorKind,
     operation: &'static str,
     key: String,
     place: String,
     source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// The key as a message shows it: a look at all that is there has none.
+fn shown(key: &str) -> String {
+    if key.is_empty() { " all".to_owned() } else { format!(" `{key}`") }
 }
 
 impl ErrorKind {

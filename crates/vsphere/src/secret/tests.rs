@@ -79,6 +79,24 @@ fn an_error_names_its_line_and_what_was_expected_but_never_the_value() {
         assert!(error.to_string().contains(expected), "{body}: {error}");
         assert!(!error.to_string().contains("unter"), "{error}");
     }
+    let cases = [
+        (
+            "[Global]\ncluster-id = c\n\n[VirtualCentre \"vc\"]\nuser = u\npassword = hunter2\n",
+            4,
+            "`VirtualCenter` may be meant",
+        ),
+        (
+            "[VirtualCenter \"vc\"]\nusr = hunter\npassword = hunter2\n",
+            1,
+            "`user` in this [VirtualCenter] section or in [Global]; `usr` on line 2 may be meant",
+        ),
+        ("[Global]\nPasword = hunter2\n[VirtualCenter \"vc\"]\nuser = u\n", 3, "`Pasword` on line 2 may be meant"),
+    ];
+    for (text, line, expected) in cases {
+        let error = parse(text).unwrap_err();
+        assert_eq!(error.line, line, "{error}");
+        assert!(error.to_string().contains(expected) && !error.to_string().contains("hunter"), "{error}");
+    }
     assert!(parse("").unwrap_err().to_string().contains("there is none"));
     assert!(parse("user = u").unwrap_err().to_string().contains("before any variable"));
     assert_eq!(parse("[VirtualCenter \"vc\"]\npassword = p").unwrap_err().line, 1, "the section without a user");
@@ -184,6 +202,13 @@ fn a_slip_of_the_pen_is_told_with_the_name_that_may_be_meant_and_what_others_rea
     ];
     assert_eq!(told(&text), want);
     assert_eq!(told("[VirtualCentre \"vc\"]\nusr = u"), [nobody(1, "[VirtualCentre]", "[VirtualCenter]")]);
+    let quotes = |line: usize, variable: &str| {
+        format!(
+            "line {line}: the quotes `'` around what `{variable}` says count as part of the value; `\"` may be meant"
+        )
+    };
+    let text = center("Password = 'hunter2'\nport = '\ncluster-id = it's'\ndatacenters = \"'a'\"\nowner = 'x'");
+    assert_eq!(told(&text), [quotes(5, "password"), quotes(8, "datacenters")]);
     let of_others = "[Global]\nserver = x\nip = x\nsupervisor-id = x\ncluster-distribution = x\nquery-limit = 1\nsecret-name = x\n\
                      datacenter = x\ncsi-auth-check-intervalinmin = 5\nvolumemigration-cr-cleanup-intervalinmin = 5\n\
                      [VirtualCenter \"vc\"]\nUser = u\nPASSWORD = p\ntargetvSANFileShareDatastoreURLs = x\n\

@@ -233,8 +233,11 @@ async fn a_repository_claim_that_can_never_work_says_why(world: World) -> Result
     };
     let bare = BackupRepositoryClaim { repository_parameters: Default::default(), ..with(&[]) };
     let foreign = BackupRepositoryClaim { repository_driver: "nfs.example.com".to_owned(), ..with(&[]) };
+    let mut capital = with(&[("Bucket", "b")]);
+    capital.repository_parameters.remove("bucket");
     let cases = [
         (bare, "`bucket` is missing"),
+        (capital, "`bucket` is missing; `Bucket` is there, and names mind case"),
         (foreign, "nfs.example.com"),
         (with(&[("bucket", "my bucket")]), "`my bucket`"),
         (with(&[("s3Url", "ftp://store")]), "parameter `s3Url`"),
@@ -267,6 +270,17 @@ async fn a_repository_claim_that_can_never_work_says_why(world: World) -> Result
         wait_until(&claims, &name, DEADLINE, "says that it was corrected", says("True")).await?;
         claims.delete(&name, &DeleteParams::default()).await?;
     }
+    // what nobody reads keeps no claim from its repository, and is told
+    let name = claims.create(&PostParams::default(), &with(&[("prefx", "team-a")])).await?.name_any();
+    let told = |c: Option<&BackupRepositoryClaim>| {
+        let conditions = c.and_then(|c| c.status.clone()).map(|s| s.conditions).unwrap_or_default();
+        get(&conditions, READY).is_some_and(|ready| {
+            ready.status == "True" && ready.message.contains("nobody reads parameter `prefx`; `prefix` may be meant")
+        })
+    };
+    wait_until(&claims, &name, DEADLINE, "names the parameter that nobody reads", told).await?;
+    warned(&world, world.velero(), &name, Reason::SettingsInvalid, &["`prefx`"]).await?;
+    claims.delete(&name, &DeleteParams::default()).await?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use api::{CloneFromSnapshotSpec, ClonePhase, Reason, ResourceHandle, SnapshotPhase, SnapshotSpec, Upload};
-use e2e::{Claim, DEADLINE, Disks, Namespace, World, asked, digest, wait_until};
+use e2e::{Claim, DEADLINE, Disks, Namespace, World, asked, digest, explained, wait_until};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -336,6 +336,19 @@ async fn a_finished_backup_can_be_deleted_and_is_gone(world: World) -> Result<()
     let id = snapshot.status.and_then(|s| s.snapshot_id).context("an id")?;
     let spec = api::DeleteSnapshotSpec { snapshot_id: id, backup_repository: shop.repository().to_owned() };
     let api: Api<api::DeleteSnapshot> = Api::namespaced(world.client(), world.velero());
+    let meant: api::entity::PvcSnapshotId = spec.snapshot_id.parse()?;
+    let other = api::entity::PvcSnapshotId { claim: "dataa".to_owned(), ..meant };
+    let mistyped = api::DeleteSnapshotSpec { snapshot_id: other.to_string(), ..spec.clone() };
+    let object = api::DeleteSnapshot::new(&api::names::delete_snapshot(uuid::Uuid::new_v4()), mistyped);
+    let name = asked(&api, &object).await?;
+    let failed = wait_until(&api, &name, DEADLINE, "is Failed", |seen| {
+        seen.and_then(|s| s.status.as_ref()?.phase.clone()) == Some(api::DeletePhase::Failed)
+    });
+    let conditions = failed.await?.and_then(|seen| seen.status).context("a status")?.conditions;
+    let words = [format!("{}/data,", shop.name()), format!("{}/dataa", shop.name()), spec.snapshot_id.clone()];
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    explained(&world, world.velero(), &name, &conditions, Reason::InvalidSpec, &words).await?;
+    ensure!(world.restic(shop.name()).snapshots().await?.len() == 1, "the backup of another claim is gone");
     for attempt in ["first", "again"] {
         let object = api::DeleteSnapshot::new(&api::names::delete_snapshot(uuid::Uuid::new_v4()), spec.clone());
         let name = asked(&api, &object).await?;

@@ -317,7 +317,16 @@ async fn the_bucket_refuses(world: &World) -> Result<()> {
     told.says("storage", "warning", &["S3 keys in clear", &format!("BackupRepository {name}"), "new keys"])?; // W-31
     ensure!(!told.document.to_string().contains(right), "it tells the key");
     let told = while_wrong(world, describe(world, name, world.var("S3_BUCKET"), "wrong"), forget(world, name)).await?;
-    told.has("storage", Reason::StoreAccessDenied, &[name])
+    told.has("storage", Reason::StoreAccessDenied, &[name])?;
+    let of_another_driver = async {
+        let other = "s3repository.example.com".to_owned();
+        let described = BackupRepository { repository_driver: other, ..BackupRepository::new(name) };
+        let api: Api<BackupRepository> = Api::all(world.client());
+        api.create(&PostParams::default(), &described).await.map(drop)?;
+        anyhow::Ok(())
+    };
+    let told = while_wrong(world, of_another_driver, forget(world, name)).await?;
+    told.has("storage", Reason::RepositoryInvalid, &[name, "s3repository.example.com"])
 }
 
 /// Waits until `is_so`.
