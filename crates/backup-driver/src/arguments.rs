@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser as _};
+use clap::builder::{OsStringValueParser, StringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 
 /// Turns backup and restore requests into disk snapshots, volumes and transfers.
@@ -25,13 +25,13 @@ pub enum Command {
 /// Settings of the server.
 #[derive(Debug, Clone, Parser)]
 pub struct Server {
-    /// The Velero namespace.
+    /// The Velero namespace; an empty name is `velero`, as with the original.
     #[arg(
         short,
         long,
         env = "VELERO_NAMESPACE",
         default_value = "velero",
-        value_parser = NonEmptyStringValueParser::new()
+        value_parser = StringValueParser::new().map(operator::or_veleros)
     )]
     pub namespace: String,
     /// Kubeconfig to use in place of the pod's account; an empty name is none, as with the original.
@@ -163,6 +163,7 @@ mod tests {
         assert_eq!(server.log_format, operator::telemetry::Format::Json);
         let missed = server.accepted.missed().unwrap();
         assert!(missed.ends_with(": --master, --kubecontext, --profiler-address"), "{missed}");
+        assert_eq!(started("--namespace=").namespace, "velero");
         let empty = started("-n=backups --profiler-address= --master= --kubeconfig= --log-level=");
         assert_eq!(empty.accepted.missed(), None);
         assert_eq!((empty.namespace.as_str(), empty.kubeconfig), ("backups", Some(PathBuf::new())));
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_would_find_nothing_or_log_nothing_is_refused_at_the_start() {
-        for wrong in ["--namespace=", "--log-level=inof", "--log-level=vsphere=verbose", "--log-format=yaml"] {
+        for wrong in ["--log-level=inof", "--log-level=vsphere=verbose", "--log-format=yaml"] {
             let refused = Arguments::try_parse_from(["backup-driver", "server", wrong]).unwrap_err().to_string();
             let (flag, _) = wrong.split_once('=').unwrap();
             assert!(refused.contains(flag), "{wrong}: {refused}");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser as _};
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, StringValueParser, TypedValueParser as _};
 
 use crate::given::Given;
 
@@ -18,13 +18,13 @@ pub enum Command {
 /// accepted and ignored, so that old manifests start.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
-    /// Namespace of Velero, where Uploads and Downloads live.
+    /// Namespace of Velero, where Uploads and Downloads live; an empty name is `velero`, as with the original.
     #[arg(
         long,
         short = 'n',
         env = "VELERO_NAMESPACE",
         default_value = "velero",
-        value_parser = NonEmptyStringValueParser::new()
+        value_parser = StringValueParser::new().map(operator::or_veleros)
     )]
     pub namespace: String,
     /// Name of this node: holder of leases and `status.processingNode`.
@@ -128,6 +128,7 @@ mod tests {
                    --vcenter-user backup@vsphere.local --cluster-id lab --insecure-Flag=true";
         let config = server(all);
         assert_eq!((config.namespace.as_str(), config.log_level.as_str()), ("velero", "debug"));
+        assert_eq!(server("--namespace=").namespace, "velero");
         for quiet in ["", "--kubeconfig= --profiler-address=", "--use-secret", "--use-secret=true --insecure-Flag", all]
         {
             assert_eq!(server(quiet).given.missed(), None, "{quiet}");
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_would_find_nothing_or_log_nothing_is_refused_at_the_start() {
-        for wrong in ["--node-name=", "--namespace=", "--log-level=inof"] {
+        for wrong in ["--node-name=", "--log-level=inof"] {
             let node = (!wrong.starts_with("--node-name")).then_some("--node-name=node-a");
             let words = ["datamgr", "server", wrong].into_iter().chain(node);
             let refused = Command::try_parse_from(words).unwrap_err().to_string();

@@ -244,6 +244,8 @@ impl Settings {
             "insecure-flag" => self.insecure = Some(boolean(value, line)?),
             "cluster-id" => self.cluster_id = Some(set(value)?),
             "datacenters" => self.datacenters = Some(set(value)?),
+            // a word alone may be a value, and none is repeated
+            _ if matches!(value, Value::Alone) => {}
             _ => self.slips.extend(slips::variable(written).map(|meant| (meant, written.to_owned(), line))),
         }
         Ok(())

@@ -132,13 +132,11 @@ impl Doctor {
         let looks = stream::iter(&asked).map(|described| this.left_open_in(described, opens));
         let looked: Vec<_> = looks.buffered(AT_ONCE).collect().await;
         let mut found = Vec::new();
-        for (described, looked) in asked.iter().zip(looked) {
+        for looked in looked {
             match looked {
                 Ok(open) => found.extend(open),
-                Err(problem) => {
-                    self.silent.note(described, &problem);
-                    self.tell(Left::OpenUpload, Err(problem));
-                }
+                // that a store is slow in this says nothing of the rest of it
+                Err(problem) => self.tell(Left::OpenUpload, Err(problem)),
             }
         }
         let silent: Vec<_> = silent.iter().map(|described| described.name_any()).collect();

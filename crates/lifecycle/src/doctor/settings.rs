@@ -122,12 +122,17 @@ fn mistake(map: &'static str, key: &str, value: &str, config: &Map) -> Option<Mi
     Some(Mistake { map, key: key.to_owned(), meant: meant.map(|known| known.name), is_read: false, what })
 }
 
+/// Whether an entry without a group blocks a kind of Kubernetes' own: by its plural, or as Velero takes it, too, its singular.
+fn is_core(entry: &str) -> bool {
+    CORE.iter().any(|plural| plural.strip_prefix(entry).is_some_and(|ending| matches!(ending, "" | "s" | "es")))
+}
+
 /// The mistakes in the data of [`names::BLOCKED_RESOURCES`]: entries that are neither switched on nor off, which are blocked, and entries
 /// that no resource is called. An entry without a value is blocked, too, and means no more than that.
 pub fn blocked_mistakes(data: &Map) -> Vec<Mistake> {
     let told = |(entry, value): (&String, &String)| {
         let value = value.trim();
-        if !entry.contains('.') && !CORE.contains(&entry.as_str()) && flag::read(value) != Some(false) {
+        if !entry.contains('.') && !is_core(entry) && flag::read(value) != Some(false) {
             let shown = near::shown(entry);
             let what = format!(
                 "no resource of Kubernetes is called {shown}, and it blocks nothing: expected `<plural>.<group>`"
@@ -380,7 +385,7 @@ mod tests {
             "so it is"
         );
         assert!(judge_blocked(None).is_empty(), "the default list counts");
-        let data = map(&[("nonsense", "true"), ("deployments", ""), ("pods", "true"), ("x", "false")]);
+        let data = map(&[("nonsense", "true"), ("deployments", ""), ("pods", "true"), ("pod", "true"), ("x", "false")]);
         let told: Vec<String> = judge_blocked(Some(&data)).into_iter().map(|found| found.seen).collect();
         let [deployments, nonsense] = &told[..] else { panic!("two that block nothing: {told:?}") };
         assert!(deployments.contains("is called deployments, and it blocks nothing"), "{deployments}");

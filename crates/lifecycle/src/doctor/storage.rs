@@ -74,7 +74,10 @@ pub fn judge_parameters(repositories: &[BackupRepository]) -> Vec<Finding> {
 /// One finding about descriptions that name another driver than the one that there is; `None` where there are none.
 pub fn judge_drivers(repositories: &[BackupRepository], claims: &[BackupRepositoryClaim]) -> Option<Finding> {
     let name = |name: &Option<String>| name.clone().unwrap_or_default();
-    let of_claims = claims.iter().filter(|claim| claim.repository_driver != REPOSITORY_DRIVER).map(|claim| {
+    // one that has its BackupRepository is judged by that: what the claim says changes nothing any more
+    let waits = |claim: &&BackupRepositoryClaim| claim.backup_repository.as_deref().is_none_or(str::is_empty);
+    let claims = claims.iter().filter(waits).filter(|claim| claim.repository_driver != REPOSITORY_DRIVER);
+    let of_claims = claims.map(|claim| {
         let (namespace, called) = (name(&claim.metadata.namespace), name(&claim.metadata.name));
         format!("BackupRepositoryClaim {namespace}/{called} (`{}`)", claim.repository_driver)
     });
@@ -271,6 +274,14 @@ mod tests {
         assert_eq!((told.verdict, told.reason), (Verdict::Problem, Some(Reason::RepositoryInvalid)));
         let named = "BackupRepository br-2 (`s3repository.example.com`), BackupRepositoryClaim velero/brc-1 (``)";
         assert!(told.seen.ends_with(named) && told.seen.contains(REPOSITORY_DRIVER), "{}", told.seen);
+        let mut mended = BackupRepositoryClaim::new("brc-2");
+        mended.repository_driver = "s3repository.example.com".to_owned();
+        mended.backup_repository = Some("br-1".to_owned());
+        assert_eq!(
+            judge_drivers(&[BackupRepository::new("br-1")], &[mended]),
+            None,
+            "it was put right in the repository"
+        );
     }
 
     #[test]

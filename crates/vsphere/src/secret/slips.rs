@@ -80,7 +80,7 @@ pub fn slips(text: &str) -> Vec<Slip> {
             Line::Variable { name, value } if is_ours => {
                 if let Some(variable) = VARIABLES.into_iter().find(|known| known.eq_ignore_ascii_case(&name)) {
                     found.extend(is_in_single_quotes(&value).then_some(Slip::Quotes { line, variable }));
-                } else if let Some(known) = variable(&name) {
+                } else if let (Some(known), Value::Text(_)) = (variable(&name), &value) {
                     found.push(Slip::Name { line, written: name, meant: known.to_owned() });
                 }
             }

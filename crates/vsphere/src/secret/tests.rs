@@ -217,6 +217,11 @@ fn a_slip_of_the_pen_is_told_with_the_name_that_may_be_meant_and_what_others_rea
                      [Snapshot]\nglobal-max-snapshots-per-block-volume = 3\n[GC]\nendpoint = x\nports = 1\n[Something]\nuse = x\n";
     assert_eq!(told(of_others), Vec::<String>::new());
     assert_eq!(told("[Broken"), Vec::<String>::new(), "its mistake is told by who reads it");
+    // a password on a line of its own is as near to the name as a slip
+    let alone = "[VirtualCenter \"vc\"]\nuser = u\nPassw0rd";
+    assert_eq!(told(alone), Vec::<String>::new());
+    let refused = parse(alone).expect_err("there is no password").to_string();
+    assert!(!refused.contains("Passw0rd"), "{refused}");
 }
 
 proptest! {

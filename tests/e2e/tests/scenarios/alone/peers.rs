@@ -54,7 +54,8 @@ async fn a_backup_survives_an_s3_server_that_goes_away_in_the_middle(world: Worl
     explained(&world, shop.name(), &asked.name, &conditions, reason, &[reason.fix()]).await?;
     asked.wait_for_within(SnapshotPhase::Uploaded, DEADLINE + Duration::from_secs(60)).await?;
     world.restic(shop.name()).check().await?;
-    nothing_left(&world, &shop, 1).await
+    nothing_left(&world, &shop, 1).await?;
+    world.locations_are_available().await
 }
 
 /// The store answers 403 from the middle of an upload on, as after a change of its policy that somebody takes back.

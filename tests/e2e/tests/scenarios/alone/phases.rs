@@ -55,7 +55,8 @@ async fn what_is_cancelled_before_or_between_its_steps_leaves_nothing_and_what_i
     shop.clone_as(&kept, "again").await?.wait_for(ClonePhase::Completed).await?;
     let back = Claim::bound(&world, shop.name(), "again").await?;
     ensure!(back.digest()? == claim.digest()?, "came back different");
-    nothing_left(&world, &shop, 1).await
+    nothing_left(&world, &shop, 1).await?;
+    world.locations_are_available().await // the store was away
 }
 
 /// Cancels a backup then, and waits until it has ended as cancelled.
